@@ -1,0 +1,29 @@
+"""The exceptions of clipita: one tree, so that `except ClipitaError` catches all of it."""
+
+
+class ClipitaError(Exception):
+    """Base class of every error that clipita raises on purpose."""
+
+
+class ImageError(ClipitaError, ValueError):
+    """An image cannot be used: unreadable, truncated, of a wrong type or shape. Names the path or the index."""
+
+
+class ImageTooLargeError(ImageError):
+    """An image has more pixels than the limit allows; refused from its header, before any pixel is decoded."""
+
+
+class TextError(ClipitaError, ValueError):
+    """A text or a label cannot be used. Names the index."""
+
+
+class ModelNotFoundError(ClipitaError, LookupError):
+    """No model has this name, or its files are not on this machine and may not be fetched."""
+
+
+class CheckpointError(ClipitaError):
+    """A bundle or a checkpoint is damaged, incomplete, or of a layout or version that this clipita does not read."""
+
+
+class BackendError(ClipitaError):
+    """The engine that runs a model is missing, or refused the model or the request."""
