@@ -1,0 +1,245 @@
+"""The folder that a model is: read and verified, or written. `clipita.json` describes it and is written last.
+
+clipita.json         what the model is, and the sha256 of every other file
+image.onnx           the towers; their large weights are external data that points into weights.safetensors,
+text.onnx              so that each weight exists once, for ONNX Runtime as for Flax
+tokenizer.json       of the tokenizers library
+weights.safetensors
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from clipita._strict import did_you_mean, from_mapping
+from clipita.errors import CheckpointError
+
+FORMAT_VERSION = 1
+MANIFEST = "clipita.json"
+TOKENIZER = "tokenizer.json"
+WEIGHTS = "weights.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Graphs:
+    """The file names of one precision's towers."""
+
+    image: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class BundleConfig:
+    """What `clipita.json` says about the model, but for the format version and the hashes.
+
+    Attributes:
+        source: Where the weights come from; `revision` is which of them.
+        embed_dim: Width E of the embeddings.
+        logit_scale: Multiplier of the cosine, 1/temperature; never its logarithm.
+        logit_bias: Added to the logits by models with a sigmoid loss, else None.
+        templates: Label to sentence; each with one "{}" for the label.
+        image: The image tower's fields and its "preprocessing"; read in full by `clipita.towers` and `clipita.images`.
+        text: The text tower's fields and its "tokenizer"; the same.
+    """
+
+    name: str
+    license: str
+    source: str
+    revision: str
+    embed_dim: int
+    logit_scale: float
+    logit_bias: float | None
+    templates: tuple[str, ...]
+    image: Mapping[str, Any]
+    text: Mapping[str, Any]
+    image_projection: Mapping[str, Any]
+    text_projection: Mapping[str, Any]
+    precisions: Mapping[str, Graphs]
+    recommended_precision: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Manifest(BundleConfig):
+    files: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+    """A verified bundle: the folder, what it says of itself, and the sha256 of its files."""
+
+    folder: Path
+    config: BundleConfig
+    files: Mapping[str, str]
+
+    def path(self, name: str) -> Path:
+        """The file `name` of this bundle."""
+        return self.folder / name
+
+    def fingerprint(self, precision: str) -> str:
+        """16 hex digits, equal for two models exactly when their embeddings may be compared.
+
+        Covers the weights, all that happens to an input before the towers, and the precision. Not the graph files: a
+        better graph over the same weights gives the same embeddings.
+        """
+        parts = {
+            "weights": self.files[WEIGHTS],
+            "vocabulary": self.files[TOKENIZER],
+            "preprocessing": self.config.image["preprocessing"],
+            "tokenizer": self.config.text["tokenizer"],
+            "precision": precision,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_bundle(folder: str | os.PathLike[str]) -> Bundle:
+    """Read a bundle and verify all of it, the contents of its files included.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, or outside the folder; `clipita.json` is of a newer format, or has
+            keys or values that are not understood. The message says which, and what to do.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder / MANIFEST)
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{str(folder)!r} lacks the file {name!r}. Copy or download the whole folder again.")
+        _check_inside(path, folder)
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != expected:
+            raise CheckpointError(
+                f"{str(path)!r} is damaged or was changed: its sha256 is {found[:12]}…, but {MANIFEST} says "
+                f"{expected[:12]}…. Copy or download it again."
+            )
+    fields = {field.name: getattr(manifest, field.name) for field in dataclasses.fields(BundleConfig)}
+    return Bundle(folder, BundleConfig(**fields), manifest.files)
+
+
+def read_manifest(path: Path) -> _Manifest:
+    """Read `clipita.json` and check it against itself, without opening the files that it names."""
+    where = repr(str(path))
+    try:
+        data: object = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{str(path.parent)!r} is not a clipita bundle: it has no {MANIFEST}.") from None
+    except OSError as error:
+        raise CheckpointError(f"{where} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{where} is not valid JSON: {error}. Copy or download it again.") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{where} must hold a JSON object, but it holds a {type(data).__name__}.")
+    values = cast("dict[str, Any]", data)
+
+    # First of all: of a newer format no other complaint would be true.
+    version = values.pop("format_version", None)
+    if type(version) is int and version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{where} has format_version {version}, and this clipita reads up to {FORMAT_VERSION}. "
+            "Upgrade it: pip install -U clipita."
+        )
+    if type(version) is not int or version < 1:
+        raise CheckpointError(f"{where}: 'format_version' must be an int from 1 on, but it is {version!r}.")
+    manifest = from_mapping(_Manifest, values, where)
+    _check_manifest(manifest, where)
+    return manifest
+
+
+def write_bundle(folder: str | os.PathLike[str], *, config: BundleConfig, files: Mapping[str, Path | bytes]) -> Bundle:
+    """Write a bundle, and return it as `read_bundle` reads it.
+
+    At every moment `folder` is either no bundle or a whole one: `clipita.json` goes first and comes last.
+
+    Args:
+        folder: Made if it does not exist. A bundle in it is replaced; files of other names stay.
+        config: What `clipita.json` is to say.
+        files: Every file that `config` names, "tokenizer.json" and "weights.safetensors": its contents, or where to
+            copy them from.
+
+    Raises:
+        CheckpointError: `config` and `files` do not make a bundle.
+    """
+    folder = Path(folder)
+    where = f"the bundle for {str(folder)!r}"
+    hashes: dict[str, str] = {}
+    for name, source in files.items():
+        _check_name(name, where)
+        if isinstance(source, bytes):
+            hashes[name] = hashlib.sha256(source).hexdigest()
+        else:
+            with source.open("rb") as file:
+                hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    values = {**dataclasses.asdict(config), "files": hashes}
+    text = json.dumps({"format_version": FORMAT_VERSION, **values}, indent=2, ensure_ascii=False) + "\n"
+    _check_manifest(from_mapping(_Manifest, json.loads(json.dumps(values)), where), where)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for name, source in files.items():
+        _replace(folder / name, source)
+    _replace(folder / MANIFEST, text.encode())
+    return read_bundle(folder)
+
+
+def _check_manifest(manifest: _Manifest, where: str) -> None:
+    if manifest.embed_dim < 1 or manifest.logit_scale <= 0:
+        raise CheckpointError(
+            f"{where}: embed_dim and logit_scale must be positive, but they are {manifest.embed_dim} and "
+            f"{manifest.logit_scale}."
+        )
+    if not manifest.templates or any(template.count("{}") != 1 for template in manifest.templates):
+        raise CheckpointError(
+            f"{where}: 'templates' must be sentences with one {{}} each, but it is {list(manifest.templates)}."
+        )
+    for tower, part in (("image", "preprocessing"), ("text", "tokenizer")):
+        if not isinstance(getattr(manifest, tower).get(part), dict):
+            raise CheckpointError(f"{where}: {tower!r} must hold an object {part!r}.")
+    if manifest.recommended_precision not in manifest.precisions:
+        raise CheckpointError(
+            f"{where}: 'recommended_precision' is {manifest.recommended_precision!r}, but 'precisions' has "
+            f"{sorted(manifest.precisions)}.{did_you_mean(manifest.recommended_precision, manifest.precisions)}"
+        )
+    needed = {TOKENIZER, WEIGHTS}
+    for graphs in manifest.precisions.values():
+        needed |= {graphs.image, graphs.text}
+    if unlisted := sorted(needed - manifest.files.keys()):
+        raise CheckpointError(f"{where}: 'files' lacks {', '.join(map(repr, unlisted))}. Export the bundle again.")
+    for name in manifest.files:
+        _check_name(name, where)
+
+
+def _check_name(name: str, where: str) -> None:
+    """A bundle is flat, so a name that is more than a name could only lead out of it."""
+    if name in ("", ".", "..", MANIFEST) or any(character in name for character in "/\\:\0"):
+        raise CheckpointError(f"{where}: {name!r} cannot be a file of a bundle: plain names in its own folder only.")
+
+
+def _check_inside(path: Path, folder: Path) -> None:
+    """Refuse a link that leads out of the bundle, but for the hub's cache, where snapshots/<commit>/<name> links to
+    blobs/<hash>."""
+    home = folder.resolve()
+    allowed = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
+    if path.resolve().parent not in allowed:
+        raise CheckpointError(
+            f"{str(path)!r} is a link to {str(path.resolve())!r}, outside its bundle. Put the file itself there."
+        )
+
+
+def _replace(path: Path, source: Path | bytes) -> None:
+    """Write `path` so that it is never seen half written. `source` may be `path` itself."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        if isinstance(source, bytes):
+            part.write_bytes(source)
+        else:
+            shutil.copyfile(source, part)
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            part.unlink()
