@@ -1,0 +1,174 @@
+"""Sizes of the towers, as `clipita.json` states them. Plain data: imports neither JAX nor ONNX."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple, Self
+
+from clipita._strict import from_mapping
+from clipita.bundle import BundleConfig
+from clipita.errors import CheckpointError
+
+IMAGE_KIND = "efficientnet-lite"
+TEXT_KIND = "bert"
+
+
+@dataclass(frozen=True)
+class EfficientNetLiteConfig:
+    """Size of an EfficientNet-lite. Stem and head keep their width, all else is scaled by `width` and `depth`."""
+
+    width: float = 1.0
+    depth: float = 1.0
+    stem_width: int = 32
+    head_width: int = 1280
+
+    @property
+    def features(self) -> int:
+        """Width of the pooled features."""
+        return self.head_width
+
+
+LITE0 = EfficientNetLiteConfig(width=1.0, depth=1.0)  # published for 224 x 224 pixels
+LITE1 = EfficientNetLiteConfig(width=1.0, depth=1.1)  # 240
+LITE2 = EfficientNetLiteConfig(width=1.1, depth=1.2)  # 260
+
+
+class BlockShape(NamedTuple):
+    """One inverted bottleneck: channels in, expanded, and out; kernel size and stride of its depthwise convolution."""
+
+    inputs: int
+    expanded: int
+    outputs: int
+    kernel: int
+    stride: int
+
+    @property
+    def has_expansion(self) -> bool:
+        return self.expanded != self.inputs
+
+    @property
+    def has_skip(self) -> bool:
+        return self.stride == 1 and self.inputs == self.outputs
+
+
+# Repeats, kernel size, stride, expansion, output channels of the seven stages at width 1 and depth 1.
+_STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+
+
+def block_shapes(config: EfficientNetLiteConfig) -> list[BlockShape]:
+    """The inverted bottlenecks of this size, in order: one table for the Flax tower, the ONNX graph and the readers."""
+    shapes: list[BlockShape] = []
+    inputs = config.stem_width
+    for index, (repeats, kernel, stride, expansion, channels) in enumerate(_STAGES):
+        outputs = _round_channels(channels * config.width)
+        if 0 < index < len(_STAGES) - 1:  # The first and the last stage keep their depth, as stem and head their width.
+            repeats = math.ceil(repeats * config.depth)
+        for repeat in range(repeats):
+            shapes.append(BlockShape(inputs, inputs * expansion, outputs, kernel, stride if repeat == 0 else 1))
+            inputs = outputs
+    return shapes
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's SAME padding (before, after): an even input at stride 2 gets one less before than after."""
+    total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def _round_channels(channels: float, divisor: int = 8) -> int:
+    """To the nearest multiple of 8, but never more than 10 % down."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded if rounded >= 0.9 * channels else rounded + divisor
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """Size of a BERT: post-layer-norm encoder with learned positions, exact GELU, and mean or first-token pooling."""
+
+    vocabulary: int
+    width: int = 384
+    layers: int = 12
+    heads: int = 12
+    mlp_width: int = 1536
+    positions: int = 512
+    token_types: int = 2
+    epsilon: float = 1e-12
+    pooling: Literal["mean", "cls"] = "mean"
+
+    @property
+    def features(self) -> int:
+        """Width of the pooled features."""
+        return self.width
+
+
+@dataclass(frozen=True)
+class ProjectionConfig:
+    """From pooled features to the embedding: a bias-free linear map, plus an MLP of width `hidden` unless that is None."""
+
+    hidden: int | None = None
+
+
+@dataclass(frozen=True)
+class PixelConfig:
+    """First step of the image tower, on uint8 pixels (B, S, S, 3): (pixels - mean) / std per channel, in units of 0..255."""
+
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class DualConfig:
+    """Two towers, and the projections that join them in a space of width `embed_dim`."""
+
+    image: EfficientNetLiteConfig
+    text: BertConfig
+    pixels: PixelConfig
+    embed_dim: int
+    image_projection: ProjectionConfig = ProjectionConfig()
+    text_projection: ProjectionConfig = ProjectionConfig()
+
+    @classmethod
+    def from_bundle(cls, config: BundleConfig) -> Self:
+        """Reads the architecture out of `clipita.json`.
+
+        Raises:
+            CheckpointError: a tower is of an unknown kind, or has unknown, missing or mistyped fields.
+        """
+        image, text = dict(config.image), dict(config.text)
+        preprocessing = image.pop("preprocessing")
+        text.pop("tokenizer")
+        _pop_kind(image, IMAGE_KIND, "image")
+        _pop_kind(text, TEXT_KIND, "text")
+        pixels = {name: preprocessing.get(name) for name in ("image_size", "mean", "std")}
+        return cls(
+            image=from_mapping(EfficientNetLiteConfig, image, "image"),
+            text=from_mapping(BertConfig, text, "text"),
+            pixels=from_mapping(PixelConfig, pixels, "image.preprocessing"),
+            embed_dim=config.embed_dim,
+            image_projection=from_mapping(ProjectionConfig, dict(config.image_projection), "image_projection"),
+            text_projection=from_mapping(ProjectionConfig, dict(config.text_projection), "text_projection"),
+        )
+
+    def image_fields(self) -> dict[str, Any]:
+        """The image tower's fields for `clipita.json`, without its preprocessing."""
+        return {"kind": IMAGE_KIND, **asdict(self.image)}
+
+    def text_fields(self) -> dict[str, Any]:
+        """The text tower's fields for `clipita.json`, without its tokenizer."""
+        return {"kind": TEXT_KIND, **asdict(self.text)}
+
+
+def _pop_kind(fields: dict[str, Any], expected: str, tower: str) -> None:
+    kind = fields.pop("kind", None)
+    if kind != expected:
+        raise CheckpointError(
+            f"the {tower} tower is of kind {kind!r}; this clipita knows {expected!r}. Upgrade clipita."
+        )

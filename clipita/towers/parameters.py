@@ -1,0 +1,59 @@
+"""Parameters of a Flax module as a flat table of named arrays, and back: the form of `weights.safetensors`.
+
+Names are the module's own attributes joined by dots ("blocks.3.expand.kernel"). Arrays are laid out as ONNX wants them:
+convolution kernels (outputs, inputs, k, k), which Flax keeps as (k, k, inputs, outputs); all others are the same.
+"""
+
+# JAX and Flax leave parts of their interfaces without types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from clipita.errors import CheckpointError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def parameter_table(module: nnx.Module) -> dict[str, Array]:
+    """Every parameter and fixed statistic of `module`, copied to the host."""
+    table: dict[str, Array] = {}
+    for name, variable in _variables(module).items():
+        array = np.asarray(variable[...])
+        table[name] = np.ascontiguousarray(array.transpose(3, 2, 0, 1)) if array.ndim == 4 else array
+    return table
+
+
+def set_parameters(module: nnx.Module, table: Mapping[str, Array]) -> None:
+    """The inverse of `parameter_table`, in place; values are cast to the module's dtypes.
+
+    Raises:
+        CheckpointError: a name is missing or left over, or a shape differs.
+    """
+    variables = _variables(module)
+    if variables.keys() != table.keys():
+        raise CheckpointError(
+            f"the weights do not fit the model: missing {_some(variables.keys() - table.keys())}, "
+            f"unknown {_some(table.keys() - variables.keys())}"
+        )
+    for name, variable in variables.items():
+        array, expected = table[name], variable[...]
+        if array.ndim == 4:
+            array = array.transpose(2, 3, 1, 0)
+        if array.shape != expected.shape:
+            raise CheckpointError(f"the weight '{name}' has shape {array.shape}, expected {expected.shape}")
+        variable[...] = jnp.asarray(array, expected.dtype)
+
+
+def _variables(module: nnx.Module) -> dict[str, nnx.Variable[Any]]:
+    state = nnx.state(module, (nnx.Param, nnx.BatchStat))
+    return {".".join(str(part) for part in path): variable for path, variable in nnx.to_flat_state(state)}
+
+
+def _some(names: set[str]) -> str:
+    listed = sorted(names)
+    return str(listed) if len(listed) <= 5 else f"{listed[:5]} and {len(listed) - 5} more"

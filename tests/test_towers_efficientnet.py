@@ -1,0 +1,77 @@
+"""Padding and depthwise convolution of the image tower, and which of its parts are trained."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from clipita.errors import CheckpointError
+from clipita.towers.config import LITE0, LITE1, LITE2, EfficientNetLiteConfig, block_shapes, same_padding
+from clipita.towers.efficientnet import EfficientNetLite, depthwise_conv
+from clipita.towers.parameters import parameter_table, set_parameters
+
+TINY = EfficientNetLiteConfig(width=0.25, depth=0.1, stem_width=8, head_width=32)
+
+
+@pytest.fixture(autouse=True)
+def strict_jax():
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "expected"),
+    [
+        (224, 3, 2, (0, 1)),
+        (56, 5, 2, (1, 2)),
+        (65, 3, 2, (1, 1)),
+        (33, 5, 2, (2, 2)),
+        (14, 5, 1, (2, 2)),
+        (9, 1, 2, (0, 0)),
+    ],
+)
+def test_padding_follows_tensorflow(size: int, kernel: int, stride: int, expected: tuple[int, int]) -> None:
+    assert same_padding(size, kernel, stride) == expected
+
+
+def test_block_counts_and_widths() -> None:
+    assert [len(block_shapes(config)) for config in (LITE0, LITE1, LITE2)] == [16, 21, 21]
+    assert [shape.outputs for shape in block_shapes(LITE2)][::5] == [16, 48, 88, 208, 352]
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride"), [(8, 3, 1), (8, 3, 2), (9, 5, 2), (7, 5, 1), (8, 5, 2)])
+def test_depthwise_conv_and_its_gradients(size: int, kernel: int, stride: int) -> None:
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (3, size, size, 4))
+    weights = jax.random.normal(keys[1], (kernel, kernel, 4))
+
+    def reference(x: jax.Array, weights: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(
+            x, weights[:, :, None], (stride, stride), "SAME",
+            feature_group_count=4, dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )  # fmt: skip
+
+    expected, expected_vjp = jax.vjp(reference, x, weights)
+    result, vjp = jax.vjp(lambda x, weights: depthwise_conv(x, weights, stride), x, weights)
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+    gradient = jax.random.normal(keys[2], expected.shape)
+    for ours, theirs in zip(vjp(gradient), expected_vjp(gradient), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_gradients_reach_every_weight_and_no_statistic() -> None:
+    tower = EfficientNetLite(TINY, rngs=nnx.Rngs(0))
+    pixels = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+    gradients = nnx.jit(nnx.grad(lambda tower, x: (tower(x) ** 2).sum()))(tower, pixels)
+    names = {".".join(map(str, path)) for path, _ in nnx.to_flat_state(gradients)}
+    assert names == {name for name in parameter_table(tower) if not name.endswith((".mean", ".variance"))}
+    assert all(np.abs(gradient[...]).max() > 0 for _, gradient in nnx.to_flat_state(gradients))
+
+
+def test_setting_parameters_is_strict() -> None:
+    tower = EfficientNetLite(TINY, folded=True, rngs=nnx.Rngs(0))
+    table = parameter_table(tower)
+    with pytest.raises(CheckpointError, match=r"missing \['stem.bias'\], unknown \['stem.extra'\]"):
+        set_parameters(tower, {name.replace("stem.bias", "stem.extra"): value for name, value in table.items()})
+    with pytest.raises(CheckpointError, match=r"'head.bias' has shape \(3,\), expected \(32,\)"):
+        set_parameters(tower, table | {"head.bias": np.zeros(3, np.float32)})
