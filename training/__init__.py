@@ -1,0 +1,7 @@
+"""Makes the weights that clipita serves: towers from clipita, trained through stages, exported as a bundle."""
+
+from importlib.util import find_spec
+
+_MISSING = [name for name in ("flax", "jax", "optax", "orbax") if find_spec(name) is None]
+if _MISSING:
+    raise ImportError(f"training needs its extra: pip install clipita[train] (not found: {', '.join(_MISSING)})")

@@ -1,0 +1,160 @@
+"""What a run is: frozen dataclasses that a recipe fills in, and the strict `--set a.b=c` that changes one value."""
+
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from difflib import get_close_matches
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+Config = TypeVar("Config")
+
+
+def _require(holds: bool, name: str, expected: str, value: object) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {expected}, not {value!r}")
+
+
+@dataclass(frozen=True)
+class ParameterRule:
+    """Which parameters, and how fast they learn relative to the stage's learning rate; 0 freezes them.
+
+    `pattern` is a regular expression that must match the whole path of a parameter, such as "image/blocks/0/kernel".
+    """
+
+    pattern: str
+    multiplier: float = 1.0
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adaptive gradient clipping, then AdaBelief, then linear warm-up and cosine decay to 0, as CLIP-Italian had it."""
+
+    kind: Literal["adabelief", "adamw"] = "adabelief"
+    clipping: float = 0.01  # largest ratio of a unit's gradient norm to its weight norm; 0 clips nothing
+    clipping_eps: float = 1e-3  # weight norms count as at least this, so that zeros can start to move
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-16  # 1e-8 is usual for adamw
+    weight_decay: float = 0.0  # decoupled, times the learning rate; on matrices and kernels only
+    warmup: float = 0.1  # share of the stage's steps
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.warmup < 1, "warmup", "a share in [0, 1)", self.warmup)
+        _require(self.clipping >= 0, "clipping", ">= 0", self.clipping)
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stretch of training with one set of trainable parameters and one schedule.
+
+    Every parameter has to match exactly one of `parameters`. The stage ends after `steps` updates if given, otherwise
+    after `epochs` passes, or once `patience` evaluations in a row have not improved the best validation loss.
+    """
+
+    name: str
+    parameters: tuple[ParameterRule, ...]
+    learning_rate: float
+    batch_size: int  # global: over all devices and hosts
+    epochs: float = 1.0
+    steps: int | None = None
+    eval_every: int = 100  # steps between evaluations; one more comes before the first step and after the last
+    patience: int | None = None
+    start_from: Literal["best", "last"] = "best"  # of the stage before; the first starts from the model given
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, "batch_size", ">= 1", self.batch_size)
+        _require(self.eval_every >= 1, "eval_every", ">= 1", self.eval_every)
+        _require(self.patience is None or self.patience >= 1, "patience", "None or >= 1", self.patience)
+        _require(self.epochs > 0, "epochs", "> 0", self.epochs)
+        _require(self.steps is None or self.steps >= 1, "steps", "None or >= 1", self.steps)
+        _require(self.learning_rate > 0, "learning_rate", "> 0 (freeze by a rule)", self.learning_rate)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole run."""
+
+    stages: tuple[StageConfig, ...]
+    seed: int = 0
+    logit_scale: float = 20.0  # the multiplier itself, not its logarithm; CLIP-Italian never learned it
+    log_every: int = 10  # steps between lines of the metrics file
+    save_every: int | None = None  # steps between checkpoints, beside the one at every evaluation
+    keep: int = 1  # latest checkpoints of a stage to keep, beside its best
+
+    def __post_init__(self) -> None:
+        _require(len(self.stages) >= 1, "stages", "at least one stage", self.stages)
+        _require(self.log_every >= 1, "log_every", ">= 1", self.log_every)
+        _require(self.save_every is None or self.save_every >= 1, "save_every", "None or >= 1", self.save_every)
+        _require(self.keep >= 1, "keep", ">= 1", self.keep)
+
+
+def replace_from_strings(config: Config, assignments: Sequence[str]) -> Config:
+    """A copy of a config dataclass with values replaced, for `--set` on the command line.
+
+    Args:
+        config: any frozen dataclass; fields may be dataclasses and tuples of them.
+        assignments: such as "stages.0.learning_rate=1e-4". A number picks from a tuple, commas part a tuple's values,
+            "none" is None, booleans are "true" and "false".
+
+    Raises:
+        ValueError: the path names nothing (with the nearest name that exists), or the text is not of the field's type.
+    """
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"{assignment!r} sets nothing: write name=value, such as stages.0.learning_rate=1e-4")
+        try:
+            config = _replaced(config, type(config), path.strip().split("."), text.strip())
+        except ValueError as error:
+            raise ValueError(f"{assignment!r}: {error}") from None
+    return config
+
+
+def _replaced(value: Any, annotation: Any, path: Sequence[str], text: str) -> Any:
+    if not path:
+        return _parse(annotation, text)
+    key, *rest = path
+    if is_dataclass(value):
+        names = [field.name for field in fields(value)]
+        if key not in names:
+            raise ValueError(f"{type(value).__name__} has {', '.join(names)}, not {key!r}{_did_you_mean(key, names)}")
+        hint = get_type_hints(type(value))[key]
+        return replace(value, **{key: _replaced(getattr(value, key), hint, rest, text)})
+    if isinstance(value, tuple):
+        if not key.isdecimal() or int(key) >= len(value):
+            raise ValueError(f"{key!r} picks none of {len(value)} values; they count from 0")
+        index = int(key)
+        changed = _replaced(value[index], get_args(annotation)[0], rest, text)
+        return (*value[:index], changed, *value[index + 1 :])
+    raise ValueError(f"{key!r} is a part of {value!r}, which has no parts")
+
+
+def _parse(annotation: Any, text: str) -> Any:
+    """The value that a text means for a field of this type."""
+    origin, choices = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):  # X | None
+        if text.lower() == "none" and types.NoneType in choices:
+            return None
+        return _parse(next(choice for choice in choices if choice is not types.NoneType), text)
+    if origin is Literal:
+        if text not in choices:
+            raise ValueError(f"expected one of {', '.join(choices)}, not {text!r}{_did_you_mean(text, choices)}")
+        return text
+    if origin is tuple and not is_dataclass(choices[0]):
+        return tuple(_parse(choices[0], part.strip()) for part in text.split(",") if part.strip())
+    if annotation is bool and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if annotation in (int, float, str):
+        try:
+            return annotation(text)
+        except ValueError:
+            raise ValueError(f"expected {annotation.__name__}, not {text!r}") from None
+    if annotation is bool:
+        raise ValueError(f"expected true or false, not {text!r}")
+    raise ValueError("this is a group of settings: name one of its fields")
+
+
+def _did_you_mean(name: str, known: Sequence[str]) -> str:
+    nearest = get_close_matches(name, known, n=1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""

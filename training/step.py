@@ -1,0 +1,99 @@
+"""The compiled steps: one update, one evaluation batch."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+
+from training.optimizer import Optimizer
+from training.state import TrainState, split_model
+
+Batch = Mapping[str, Any]  # names to arrays, or to trees of arrays
+Metrics = dict[str, jax.Array]
+LossFn = Callable[[nnx.Module, Batch, jax.Array | None], tuple[jax.Array, Metrics]]
+
+
+def make_train_step(
+    graphdef: Any, loss_fn: LossFn, optimizer: Optimizer
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """A compiled function that makes one update and consumes the state given to it.
+
+    Its metrics are those of `loss_fn`, with "loss", "grad_norm", "learning_rate" and "finite": whether loss and
+    gradients were. Where they were not the returned state is spoilt and must not be saved.
+    """
+
+    @partial(jax.jit, donate_argnums=0)
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        def loss_of(params: Any) -> tuple[jax.Array, tuple[Metrics, Any]]:
+            # Frozen leaves are constants, so that no gradient of a locked tower is ever traced or computed.
+            params = jax.tree.map(lambda p, m: p if m else jax.lax.stop_gradient(p), params, optimizer.multipliers)
+            model = nnx.merge(graphdef, params, state.rest)
+            model.train()
+            loss, metrics = loss_fn(model, batch, state.step_key())
+            return loss, (metrics, split_model(model)[2])
+
+        (loss, (metrics, rest)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        params, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        grad_norm = optax.tree.norm(gradients)
+        metrics = {
+            **metrics,
+            "loss": loss,
+            "grad_norm": grad_norm,
+            "learning_rate": optimizer.learning_rate(state.step),
+            "finite": jnp.isfinite(loss) & jnp.isfinite(grad_norm),
+        }
+        new_state = TrainState(
+            stage=state.stage,
+            step=state.step + 1,
+            params=params,
+            rest=rest,
+            opt_state=opt_state,
+            key=state.key,
+        )
+        return new_state, metrics
+
+    return train_step
+
+
+def make_eval_step(graphdef: Any, loss_fn: LossFn) -> Callable[[TrainState, Batch], Metrics]:
+    """A compiled function that returns the loss and metrics of one batch as means, and "rows", how many they are of.
+
+    The batch holds "mask" (B,) bool, False where a row is padding; `loss_fn` has to leave those rows out.
+    """
+
+    @jax.jit
+    def eval_step(state: TrainState, batch: Batch) -> Metrics:
+        model = nnx.merge(graphdef, state.params, state.rest)
+        model.eval()
+        loss, metrics = loss_fn(model, batch, None)
+        return {**metrics, "loss": loss, "rows": batch["mask"].sum()}
+
+    return eval_step
+
+
+def pad_rows(batch: Batch, size: int) -> dict[str, Any]:
+    """The batch filled up to `size` rows by repeating its last one, with "mask" (size,) bool: True for the real rows.
+
+    Every array of the batch must have one row an example; a short last batch then needs no second compilation.
+    """
+    rows = {len(leaf) for leaf in jax.tree.leaves(batch)}
+    if len(rows) != 1 or not 1 <= min(rows) <= size:
+        raise ValueError(f"expected arrays of one length between 1 and {size}, got lengths {sorted(rows)}")
+    (count,) = rows
+    index = np.minimum(np.arange(size), count - 1)
+    return {**jax.tree.map(lambda leaf: leaf[index], batch), "mask": np.arange(size) < count}
+
+
+def put_batch(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
+    """The arrays on the devices of the mesh, their leading axis split over 'data'.
+
+    On several hosts each passes its own rows. Leading axes must divide by the number of devices.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), dict(batch))
