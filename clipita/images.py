@@ -1,0 +1,348 @@
+"""Any image input -> the uint8 RGB pixels an image tower reads: decode, turn upright, flatten on white, resize, crop.
+
+The geometry is torchvision's (`Resize(size)` then `CenterCrop(size)` on Pillow images), to the bit: what a tower is
+trained on, what it is evaluated on and what it serves are the same numbers. Colour profiles are not applied, as in the
+pipelines that CLIP models are trained with.
+"""
+
+import contextlib
+import dataclasses
+import io
+import math
+import os
+import re
+import threading
+import warnings
+from collections.abc import Generator
+from typing import Any, BinaryIO, Literal, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageFile
+
+from clipita._strict import from_mapping
+from clipita.errors import CheckpointError, ImageError, ImageTooLargeError
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+Encoded: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+ImageInput: TypeAlias = Encoded | Image.Image | Pixels
+
+# Where Pillow itself stops by default: 2 * 1024**3 // 4 // 3. Decoded to 4 bytes a pixel it is 0.7 GB.
+DEFAULT_MAX_PIXELS = 178_956_970
+
+# In the order in which they are tried. Nothing here runs another program (EPS would start Ghostscript), guesses without
+# a signature (TGA), or wraps a second file of another size (ICO). HEIF is there once the host has registered a plug-in.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM", "HEIF")
+
+_ACCEPTED = "a path, bytes, a binary file, a PIL image or a NumPy uint8 array"
+_GO_ON = "Copy or export it again, or use iter_encode_image to go on without it."
+_PATH_REASONS: dict[type[Exception], str] = {
+    FileNotFoundError: "does not exist. Check the path; a relative one starts at the working directory.",
+    IsADirectoryError: "is a folder, expected an image file. Pass the files in it one by one.",
+    PermissionError: "may not be read by this user. Change its permissions, or copy it.",
+}
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+_FILTER_RADIUS = 2  # of the wider of the two, in pixels of the coarser side
+
+# By the value of the EXIF tag "Orientation"; 1 is upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Enlarging to more pixels than this takes the crop from a piece of the image: at image_size 224 that is a strip more
+# than 334 times as long as it is wide. 1 x 20000 pixels would become 224 x 4,480,000, which is 4 GB.
+_MAX_ENLARGED_PIXELS = 2**24
+
+_warning_filters = threading.Lock()
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """What a bundle says about its pixels.
+
+    Attributes:
+        image_size: Side of the square that the image tower reads, in pixels.
+        resize: "shortest": the shorter side becomes `image_size`, then the centre is cropped.
+        interpolation: Pillow's filter of that name, antialiased.
+        mean: Of red, green and blue, in units of 0..255.
+        std: Likewise. The graph computes (pixels - mean) / std; `load_pixels` does not.
+    """
+
+    image_size: int
+    resize: Literal["shortest"]
+    interpolation: Literal["bicubic", "bilinear"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if self.image_size < 1:
+            raise ValueError(f"image_size must be 1 or more, but it is {self.image_size}")
+        if len(self.mean) != 3 or not all(0 <= value <= 255 for value in self.mean):
+            raise ValueError(f"mean must be 3 numbers from 0 to 255 (not 0 to 1), but it is {list(self.mean)}")
+        if len(self.std) != 3 or not all(0 < value <= 255 for value in self.std):
+            raise ValueError(f"std must be 3 numbers above 0 and up to 255, but it is {list(self.std)}")
+
+    @classmethod
+    def from_dict(cls, data: object, where: str = "image.preprocessing") -> "Preprocessing":
+        """Read the object that a bundle holds; `CheckpointError` on a key or value that is not understood."""
+        try:
+            return from_mapping(cls, data, where)
+        except ValueError as error:
+            raise CheckpointError(f"{where}: {error}. Export the bundle again.") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object that a bundle holds."""
+        return {**dataclasses.asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+
+def describe(image: object, index: int | None = None) -> str:
+    """How errors call an image: "'foto/rossi.tif'", "images[3] ('foto/rossi.tif')", "images[3]" or "the image"."""
+    path = ""
+    if isinstance(image, (str, os.PathLike)):
+        path = repr(os.fsdecode(cast("str | os.PathLike[str]", image)))
+        path = path if len(path) <= 200 else f"{path[:80]}...{path[-80:]}"
+    if index is None:
+        return path or "the image"
+    return f"images[{index}]" + (f" ({path})" if path else "")
+
+
+def load_pixels(
+    image: ImageInput, preprocessing: Preprocessing, *, name: str, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> Pixels:
+    """Read one image as an image tower wants it.
+
+    EXIF orientation is applied; transparency is laid on white; 16-bit grey is scaled to 8 bits; of an animation or of
+    a document the first frame or page counts. Nothing that is passed in is changed or closed.
+
+    Args:
+        image: A path; an encoded image as bytes or as a binary file, which is read from its current position; a PIL
+            image (its current frame); or a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), grey or RGB(A).
+        preprocessing: The bundle's.
+        name: How errors call the image, see `describe`.
+        max_pixels: Width x height above this is refused, for files before any pixel is decoded.
+
+    Returns:
+        (image_size, image_size, 3) uint8, RGB.
+
+    Raises:
+        ImageTooLargeError: more pixels than `max_pixels`.
+        ImageError: anything else that keeps the image from being used; whatever the bytes, there is no other error.
+    """
+    with contextlib.ExitStack() as stack:
+        if isinstance(image, np.ndarray):
+            source = _image_from_array(image, name)
+        elif isinstance(image, Image.Image):
+            source = image
+        else:
+            source = stack.enter_context(_open(image, name))
+        try:
+            upright = _decode(source, name, max_pixels)
+        except ImageError:
+            raise
+        except Exception as error:  # Pillow's decoders raise whatever hostile bytes make them stumble over
+            raise _diagnosis(error, name) from error
+        return _resize_and_crop(upright, preprocessing.image_size, _FILTERS[preprocessing.interpolation])
+
+
+def _image_from_array(image: npt.NDArray[Any], name: str) -> Image.Image:
+    if image.dtype != np.uint8:
+        raise ImageError(
+            f"{name} is an array of {image.dtype}, expected uint8. Scale it to 0..255, then use .astype(numpy.uint8)."
+        )
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        advice = "Pass grey, RGB or RGBA pixels"
+        if image.ndim == 4:
+            advice = "Pass a batch as a list of arrays: list(images)"
+        elif image.ndim == 3 and image.shape[0] in (1, 3, 4):
+            advice = "Put the channels last: numpy.moveaxis(image, 0, -1)"
+        raise ImageError(
+            f"{name} is an array of shape {image.shape}, expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). {advice}."
+        )
+    if image.size == 0:
+        raise ImageError(f"{name} is an array of shape {image.shape}, which holds no pixel. Leave it out.")
+    return Image.fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
+
+
+def _open(image: Encoded, name: str) -> BinaryIO:
+    """The encoded image as a file at its first byte, for the caller to close."""
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return io.BytesIO(bytes(image))
+    if isinstance(image, (str, os.PathLike)):
+        return _open_path(os.fsdecode(image), name)
+    if not hasattr(image, "read"):
+        kind = f"{type(image).__module__}.{type(image).__qualname__}".removeprefix("builtins.")
+        advice = "Convert it first: numpy.asarray(image)." if hasattr(image, "__array__") else "Pass one of these."
+        raise ImageError(f"{name} is of type {kind}, expected {_ACCEPTED}. {advice}")
+    try:
+        # Pillow would rewind the file. Reading it here keeps the position, and works on pipes and sockets.
+        data: object = image.read()
+    except UnicodeDecodeError:
+        data = None
+    except Exception as error:
+        raise ImageError(f"{name} cannot be read: {_text(error)}. Pass a file that is open for reading.") from error
+    if not isinstance(data, bytes):
+        raise ImageError(f"{name} is a file that does not give bytes. Open it in binary mode: open(path, 'rb').")
+    return io.BytesIO(data)
+
+
+def _open_path(path: str, name: str) -> BinaryIO:
+    if re.match(r"[a-z][a-z0-9+.-]+://|data:", path, re.IGNORECASE):
+        raise ImageError(
+            f"{name} is a URL, and clipita opens no connection for images. Pass the path of a local file, or its bytes."
+        )
+    try:
+        file = open(path, "rb")  # noqa: SIM115 (the caller closes it)
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        reason = _PATH_REASONS.get(type(error), f"cannot be opened: {_text(error)}. Check the path.")
+        raise ImageError(f"{name} {reason}") from error
+    if file.seekable():
+        return file
+    with file:
+        return io.BytesIO(file.read())
+
+
+def _decode(source: Image.Image | BinaryIO, name: str, max_pixels: int) -> Image.Image:
+    """The image upright, in mode "L" or "RGB"; it may be `source` itself."""
+    with _quiet_pillow():
+        image = source if isinstance(source, Image.Image) else _identify(source, name)
+        width, height = image.size
+        if min(width, height) < 1:
+            raise ImageError(f"{name} has {width} x {height} pixels, which is none. Leave it out.")
+        if width * height > max_pixels:
+            raise ImageTooLargeError(
+                f"{name} has {width} x {height} = {width * height:,} pixels, more than the limit of {max_pixels:,}. "
+                "Scale it down first, or raise max_pixels if you trust where it comes from."
+            )
+        if image.format == "TIFF":  # reads tags while it decodes, and warns of the odd ones
+            image.load()
+    image.load()
+    with _quiet_pillow():
+        try:
+            transpose = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        except Exception:  # damaged EXIF: the pixels are good, and upright is the best guess
+            transpose = None
+    image = _flatten(image, name)
+    return image if transpose is None else image.transpose(transpose)
+
+
+def _identify(file: BinaryIO, name: str) -> ImageFile.ImageFile:
+    """Read the header.
+
+    `Image.open` is not used: it would try every format it knows, apply the pixel limit of the whole process, and hide
+    the cause of a failure behind "cannot identify image file".
+    """
+    signature = file.read(16)
+    if not signature:
+        raise ImageError(f"{name} is empty (0 bytes). {_GO_ON}")
+    for register_formats in (Image.preinit, Image.init):  # the common ones first, all of them at need
+        register_formats()
+        for known in FORMATS:
+            factory, accepts = Image.OPEN.get(known, (None, None))
+            if factory and accepts and accepts(signature) is True:
+                file.seek(0)
+                return factory(file, "")
+    heic = "; for HEIC, call pillow_heif.register_heif_opener() first" if signature[4:8] == b"ftyp" else ""
+    raise ImageError(
+        f"{name} is no image in a known format: it starts with {signature!r}. "
+        f"Convert it to one of {', '.join(FORMATS[:-1])}{heic}."
+    )
+
+
+@contextlib.contextmanager
+def _quiet_pillow() -> Generator[None]:
+    """Silence Pillow's warnings (odd EXIF, malformed MPO), which under `-W error` would refuse good images.
+
+    Warning filters belong to the process, not to the thread: hence the lock, and decoding as much as can be outside.
+    """
+    with _warning_filters, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+def _diagnosis(error: Exception, name: str) -> ImageError:
+    if isinstance(error, Image.DecompressionBombError):  # the decoders of GIF, TIFF and WebP ask Pillow themselves
+        return ImageTooLargeError(
+            f"{name} is too large for Pillow: {_text(error)}. "
+            "Scale it down first, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust where it comes from."
+        )
+    if isinstance(error, MemoryError):
+        return ImageError(f"{name} takes more memory to decode than there is. Scale it down first.")
+    if re.search(r"truncated|eof|end of|expected to read|not enough|broken data stream", str(error), re.IGNORECASE):
+        return ImageError(f"{name} is truncated: its data end too early ({_text(error)}). {_GO_ON}")
+    return ImageError(f"{name} is damaged or incomplete ({_text(error)}). {_GO_ON}")
+
+
+def _text(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return text.rstrip(".") or type(error).__name__
+
+
+def _flatten(image: Image.Image, name: str) -> Image.Image:
+    """Mode "L" or "RGB", 8 bits, opaque. An image that is so already is returned as it is."""
+    if image.mode == "F":
+        raise ImageError(
+            f"{name} holds floating-point values, and of what range is not known. Scale it to 0..255 in 8 bits."
+        )
+    if image.mode.startswith("I"):  # "I;16", its byte orders, and "I", which Pillow uses for 16 bits too
+        return _scale_16_bit(image, name)
+    if image.has_transparency_data:
+        if image.mode == "La":
+            image = image.convert("LA")  # convert("RGBA") would forget its alpha
+        elif image.mode == "P":
+            image = image.copy()  # convert("RGBA") would write the transparency into the caller's palette
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image)
+        return white
+    if image.mode in ("L", "RGB"):
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _scale_16_bit(image: Image.Image, name: str) -> Image.Image:
+    values = np.asarray(image)  # (H, W) uint16 in either byte order, or int32
+    if values.min() < 0 or values.max() > 65535:
+        raise ImageError(
+            f"{name} holds values from {values.min()} to {values.max()}, expected 16 bits: 0 to 65535. "
+            "Scale it to 0..255 in 8 bits."
+        )
+    # round(values / 257) in place of a float copy: 65535 / 257 = 255. Above 65407 it is 255, and + 128 would overflow.
+    grey = np.minimum(values, 65407).astype(np.uint16)
+    grey += 128
+    grey //= 257
+    if (transparent := image.info.get("transparency")) is not None:
+        grey[values == transparent] = 255
+    return Image.fromarray(grey.astype(np.uint8))
+
+
+def _resize_and_crop(image: Image.Image, size: int, resample: Image.Resampling) -> Pixels:
+    """The shorter side to `size`, then the centre: (size, size, 3) uint8.
+
+    `resize(box=...)` on the crop alone would save a third of the work, but Pillow keeps the box in float32 and may
+    change the order of its two passes with it: up to 1 level on most photographs, more than 10 on a few shapes.
+    """
+    width, height = image.size
+    short, long = sorted(image.size)
+    scaled = int(size * long / short)  # torchvision's rounding, here and in `start`: Python's, half to even
+    start = round((scaled - size) / 2.0)
+    if size * scaled <= max(_MAX_ENLARGED_PIXELS, width * height):
+        shape, crop = ((scaled, size), (start, 0)) if width > height else ((size, scaled), (0, start))
+        left, top = crop
+        resized = image.resize(shape, resample).crop((left, top, left + size, top + size))
+    else:
+        # Of the source, keep what the crop sees, so that the box is of small numbers, which float32 holds to 1e-5
+        # pixels: within 1 level of the whole.
+        first, last = start * long / scaled, (start + size) * long / scaled
+        left, right = math.floor(first) - _FILTER_RADIUS - 1, math.ceil(last) + _FILTER_RADIUS + 1
+        if width > height:
+            piece, box = image.crop((left, 0, right, height)), (first - left, 0, last - left, height)
+        else:
+            piece, box = image.crop((0, left, width, right)), (0, first - left, width, last - left)
+        resized = piece.resize((size, size), resample, box)
+    return np.array(resized if resized.mode == "RGB" else resized.convert("RGB"))  # np.asarray would be read-only
