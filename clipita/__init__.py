@@ -1,0 +1,40 @@
+"""Italian text and images in one space.
+
+>>> import clipita
+>>> clipita.zero_shot("foto.jpg", ["cane", "gatto"])
+[LabelScore(label='gatto', score=0.98), LabelScore(label='cane', score=0.02)]
+"""
+
+from clipita._default import encode_image, encode_text, zero_shot
+from clipita.errors import (
+    BackendError,
+    CheckpointError,
+    ClipitaError,
+    ImageError,
+    ImageTooLargeError,
+    ModelNotFoundError,
+    TextError,
+)
+from clipita.model import Encoded, Model, load
+from clipita.zero_shot import LabelBank, LabelScore
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendError",
+    "CheckpointError",
+    "ClipitaError",
+    "Encoded",
+    "ImageError",
+    "ImageTooLargeError",
+    "LabelBank",
+    "LabelScore",
+    "Model",
+    "ModelNotFoundError",
+    "TextError",
+    "__version__",
+    "encode_image",
+    "encode_text",
+    "load",
+    "zero_shot",
+]

@@ -1,0 +1,54 @@
+"""How many CPUs this process may use: what it is pinned to, and what its container is allowed."""
+
+import math
+import os
+from pathlib import Path
+
+
+def usable_cpus(root: Path = Path("/")) -> int:
+    """CPUs by affinity and cgroup quota, at least 1. A quota of 1.5 CPUs counts as 2, or half a CPU would lie idle."""
+    # macOS and Windows pin no process.
+    pinned = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(pinned, _quota(root))))
+
+
+def _quota(root: Path) -> float:
+    """CPUs that the cgroups of this process allow together, infinity where they set no limit.
+
+    Each level above may be tighter, so all are asked. In a container the path that /proc names is the host's and often
+    not there; its own limit is then found at the top.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return math.inf
+    quota = math.inf
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            top, read = root / "sys/fs/cgroup", _quota_v2
+        elif "cpu" in controllers.split(","):
+            top, read = root / "sys/fs/cgroup/cpu", _quota_v1
+        else:
+            continue
+        below = Path(path.lstrip("/"))
+        for level in (below, *below.parents):
+            quota = min(quota, read(top / level))
+    return quota
+
+
+def _quota_v2(folder: Path) -> float:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return math.inf
+    return math.inf if quota == "max" else int(quota) / int(period)
+
+
+def _quota_v1(folder: Path) -> float:
+    try:
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        period = int((folder / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return math.inf
+    return math.inf if quota <= 0 else quota / period  # -1 is no limit

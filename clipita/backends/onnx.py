@@ -1,0 +1,108 @@
+"""The towers on ONNX Runtime. The only module that imports it."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
+
+from clipita._cpus import usable_cpus
+from clipita._strict import did_you_mean
+from clipita.bundle import Bundle
+from clipita.errors import BackendError
+
+_ort: Any = onnxruntime
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class OnnxBackend:
+    """Runs a bundle's graphs. A tower is loaded when it is first used, and threads may share it.
+
+    Args:
+        bundle: A verified bundle.
+        precision: One of the bundle's precisions.
+        threads: Threads within one operator; None means the CPUs this process may use.
+        providers: ONNX Runtime execution providers, first choice first; None means the CPU. What is named must be
+            there: nothing falls back silently.
+
+    Raises:
+        BackendError: a provider is not available, or `threads` is not positive.
+    """
+
+    name = "onnx"
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        precision: str,
+        threads: int | None = None,
+        providers: Sequence[str] | None = None,
+    ) -> None:
+        self.threads = usable_cpus() if threads is None else threads
+        if self.threads < 1:
+            raise BackendError(f"threads must be at least 1, not {threads}.")
+        if isinstance(providers, str) or (providers is not None and not providers):
+            raise BackendError(f"providers must be a list such as ['CUDAExecutionProvider'], not {providers!r}.")
+        self.providers = ("CPUExecutionProvider",) if providers is None else tuple(providers)
+        available: list[str] = _ort.get_available_providers()
+        for provider in self.providers:
+            if provider not in available:
+                raise BackendError(
+                    f"ONNX Runtime has no provider {provider!r} here; it has {', '.join(available)}."
+                    f"{did_you_mean(provider, available)} A GPU needs another build: pip install onnxruntime-gpu."
+                )
+        graphs = bundle.config.precisions[precision]
+        self._image = _Tower(bundle.path(graphs.image), self.threads, self.providers)
+        self._text = _Tower(bundle.path(graphs.text), self.threads, self.providers)
+
+    def encode_pixels(self, pixels: npt.NDArray[np.uint8]) -> FloatArray:
+        """(B, S, S, 3) RGB to (B, E) of unit norm."""
+        return self._image.run({"pixels": pixels})
+
+    def encode_tokens(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> FloatArray:
+        """(B, L) ids and mask to (B, E) of unit norm."""
+        return self._text.run({"input_ids": input_ids, "attention_mask": attention_mask})
+
+
+class _Tower:
+    """One graph, loaded at its first run."""
+
+    def __init__(self, path: Path, threads: int, providers: tuple[str, ...]) -> None:
+        self._path, self._threads, self._providers = path, threads, providers
+        self._lock = threading.Lock()
+        self._session: Any = None
+
+    def run(self, inputs: dict[str, npt.NDArray[Any]]) -> FloatArray:
+        with self._lock:
+            if self._session is None:
+                self._session = self._load()
+        try:
+            return cast(FloatArray, self._session.run(None, inputs)[0])
+        except Exception as error:  # its exceptions share no other base
+            shapes = {name: value.shape for name, value in inputs.items()}
+            raise BackendError(f"ONNX Runtime failed to run {str(self._path)!r} on {shapes}: {error}") from error
+
+    def _load(self) -> Any:
+        options = _ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        # Spinning threads burn the CPUs that decode the next images.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3  # errors; they are raised as well
+        try:
+            session = _ort.InferenceSession(str(self._path), options, providers=list(self._providers))
+        except Exception as error:
+            raise BackendError(f"ONNX Runtime cannot load {str(self._path)!r}: {error}") from error
+        # A provider that is available may still fail to start (no driver, no device); the CPU then takes over.
+        active: list[str] = session.get_providers()
+        if not set(self._providers) <= set(active):
+            raise BackendError(
+                f"ONNX Runtime could not start {', '.join(self._providers)}; it would run on {', '.join(active)}. "
+                "Check the driver and the device, or leave `providers` out to run on the CPU."
+            )
+        return session

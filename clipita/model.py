@@ -1,0 +1,417 @@
+"""`Model`, the class that users hold, and `load`, which makes one."""
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Literal, NamedTuple, Protocol, cast, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from clipita._cpus import usable_cpus
+from clipita.bundle import TOKENIZER, Bundle, read_bundle
+from clipita.errors import BackendError, CheckpointError, ImageError, TextError
+from clipita.hub import resolve
+from clipita.images import ImageInput, Preprocessing, describe, load_pixels
+from clipita.tokenizer import OnTruncate, Tokenizer, TokenizerConfig
+from clipita.zero_shot import (
+    LabelBank,
+    LabelScore,
+    check_labels,
+    check_templates,
+    embed_labels,
+    probabilities,
+    rank,
+)
+
+DEFAULT_MODEL = "clipita-mini"
+
+FloatArray = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
+
+
+class Backend(Protocol):
+    """The engine under a model."""
+
+    name: str
+    providers: tuple[str, ...]
+
+    def encode_pixels(self, pixels: Pixels) -> FloatArray:
+        """(B, S, S, 3) RGB to (B, E) of unit norm."""
+        ...
+
+    def encode_tokens(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> FloatArray:
+        """(B, L) ids and mask to (B, E) of unit norm."""
+        ...
+
+
+class Encoded(NamedTuple):
+    """One result of `Model.iter_encode_image`.
+
+    Attributes:
+        key: The path as it was given, or the position for an image that is not a path.
+        embedding: (E,) float32 of unit norm, or None if the image could not be read.
+        error: Why it could not, or None.
+    """
+
+    key: str | int
+    embedding: FloatArray | None
+    error: ImageError | None
+
+
+class Model:
+    """An image tower and a text tower that share one space. Made by `load`; threads may share it.
+
+    Every embedding is float32 of unit norm, so that a dot product is a cosine. One input gives one result, a list gives
+    a list (of embeddings: the rows of an array).
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend, *, precision: str, decode_threads: int) -> None:
+        config = bundle.config
+        self._preprocessing = Preprocessing.from_dict(config.image["preprocessing"])
+        tokenizer_config = TokenizerConfig.from_dict(config.text["tokenizer"])
+        self._tokenizer = Tokenizer.from_file(bundle.path(TOKENIZER), tokenizer_config)
+        self._config = config
+        self._backend = backend
+        self._decode_threads = decode_threads
+        self.precision = precision
+        self.fingerprint = bundle.fingerprint(precision)
+
+    @property
+    def name(self) -> str:
+        """What the model is called."""
+        return self._config.name
+
+    @property
+    def license(self) -> str:
+        """The licence of the weights."""
+        return self._config.license
+
+    @property
+    def embed_dim(self) -> int:
+        """Width E of the embeddings."""
+        return self._config.embed_dim
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square of pixels that the image tower sees."""
+        return self._preprocessing.image_size
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest text that the text tower reads, special tokens included."""
+        return self._tokenizer.config.max_tokens
+
+    @property
+    def logit_scale(self) -> float:
+        """What cosines are multiplied by before a softmax."""
+        return self._config.logit_scale
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The sentences that labels are put into unless others are given."""
+        return self._config.templates
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """What the towers run on, first choice first."""
+        return self._backend.providers
+
+    def __repr__(self) -> str:
+        return (
+            f"Model({self.name!r}, backend={self._backend.name!r}, precision={self.precision!r}, "
+            f"embed_dim={self.embed_dim}, fingerprint={self.fingerprint!r})"
+        )
+
+    def encode_text(
+        self, texts: str | Iterable[str], *, batch_size: int = 64, on_truncate: OnTruncate = "warn"
+    ) -> FloatArray:
+        """Embed one text or many.
+
+        Args:
+            texts: A str, or any number of them.
+            batch_size: Most texts in one run of the tower.
+            on_truncate: What to do about texts longer than `max_tokens`: cut them and "warn" once, "raise", or cut
+                them and "ignore" it.
+
+        Returns:
+            (E,) for a str, (N, E) for many.
+
+        Raises:
+            TextError: a text is blank, not a str, or not valid Unicode; names its index.
+
+        Example:
+            >>> model.encode_text(["un gatto nero", "il mare d'inverno"]).shape
+            (2, 256)
+        """
+        _check_count("batch_size", batch_size)
+        listed = _texts_listed(texts)
+        output = np.empty((len(listed), self.embed_dim), np.float32)
+        for batch in self._tokenizer.encode(listed, batch_size=batch_size, on_truncate=on_truncate):
+            embeddings = self._backend.encode_tokens(batch.input_ids, batch.attention_mask)
+            output[batch.indices] = embeddings[batch.rows]
+        return output[0] if isinstance(texts, str) else output
+
+    def encode_image(self, images: ImageInput | Iterable[ImageInput], *, batch_size: int = 32) -> FloatArray:
+        """Embed one image or many.
+
+        Args:
+            images: A path, bytes, an open binary file, a PIL image, a uint8 array (H, W), (H, W, 1), (H, W, 3) or
+                (H, W, 4); or any number of those.
+            batch_size: Most images in one run of the tower.
+
+        Returns:
+            (E,) for one image, (N, E) for many.
+
+        Raises:
+            ImageError: an image cannot be read; names its path or index. `iter_encode_image` goes on instead.
+
+        Example:
+            >>> model.encode_image(["gatto.jpg", "mare.png"]).shape
+            (2, 256)
+        """
+        if _is_one_image(images):
+            _check_count("batch_size", batch_size)
+            pixels = load_pixels(cast(ImageInput, images), self._preprocessing, name=describe(images))
+            return self._backend.encode_pixels(pixels[None])[0]
+        rows: list[FloatArray] = []
+        # Closed at once if it raises: until its traceback is dropped, the generator would keep its threads.
+        many = cast(Iterable[ImageInput], images)
+        with contextlib.closing(self.iter_encode_image(many, batch_size=batch_size)) as results:
+            for result in results:
+                if result.embedding is None:
+                    raise cast(ImageError, result.error)
+                rows.append(result.embedding)
+        return np.array(rows, np.float32).reshape(len(rows), self.embed_dim)
+
+    def iter_encode_image(
+        self, images: Iterable[ImageInput], *, batch_size: int = 32
+    ) -> Generator[Encoded, None, None]:
+        """Embed any number of images in bounded memory, and go on past those that cannot be read.
+
+        Files are decoded by a few threads while the tower runs on the batch before. At most two batches are read ahead
+        of the one that is being yielded.
+
+        Args:
+            images: As for `encode_image`, many; may be endless. Paths and bytes are decoded by threads; an array, a PIL
+                image or an open file is read at the moment it comes, so it may be changed afterwards.
+            batch_size: Most images in one run of the tower.
+
+        Yields:
+            An `Encoded` for each image, in order, with its embedding or the `ImageError` that it met.
+
+        Example:
+            >>> for key, embedding, error in model.iter_encode_image(Path("foto").glob("*.jpg")):
+            ...     print(key, error or embedding[:3])
+        """
+        _check_count("batch_size", batch_size)
+        if _is_one_image(images):
+            raise ImageError(f"images must be a list or another iterable of images, but it is {describe(images)}.")
+        return self._iter_encode_image(images, batch_size)
+
+    def _iter_encode_image(self, images: Iterable[ImageInput], batch_size: int) -> Generator[Encoded, None, None]:
+        source = enumerate(images)
+        waiting: deque[tuple[str | int, Future[Pixels | ImageError]]] = deque()
+        pool = ThreadPoolExecutor(self._decode_threads, thread_name_prefix="clipita-decode")
+
+        def read_ahead() -> None:
+            for index, image in islice(source, 2 * batch_size - len(waiting)):
+                if isinstance(image, str | os.PathLike | bytes):
+                    future = pool.submit(self._decode, image, index)
+                else:
+                    future = Future[Pixels | ImageError]()
+                    future.set_result(self._decode(image, index))
+                waiting.append((_key(image, index), future))
+
+        try:
+            read_ahead()
+            while waiting:
+                taken = [waiting.popleft() for _ in range(min(batch_size, len(waiting)))]
+                decoded = [(key, future.result()) for key, future in taken]
+                read_ahead()  # what the threads do while the tower runs
+                yield from self._encode_decoded(decoded)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _decode(self, image: ImageInput, index: int) -> Pixels | ImageError:
+        try:
+            return load_pixels(image, self._preprocessing, name=describe(image, index))
+        except ImageError as error:
+            return error
+
+    def _encode_decoded(self, decoded: list[tuple[str | int, Pixels | ImageError]]) -> Iterator[Encoded]:
+        pixels = [item for _, item in decoded if not isinstance(item, ImageError)]
+        embeddings = iter(self._backend.encode_pixels(np.stack(pixels)) if pixels else ())
+        for key, item in decoded:
+            if isinstance(item, ImageError):
+                yield Encoded(key, None, item)
+            else:
+                yield Encoded(key, next(embeddings), None)
+
+    def label_bank(self, labels: Iterable[str], *, templates: str | Sequence[str] | None = None) -> LabelBank:
+        """Embed labels once, for `zero_shot` on many images.
+
+        Args:
+            labels: Distinct, e.g. ["cane", "gatto"].
+            templates: Sentences with one "{}" each, e.g. ["una foto di {}", "un disegno di {}"]; several are averaged.
+                None means those of the model.
+
+        Raises:
+            TextError: no labels, one twice, one that is not text, or a template without its "{}".
+        """
+        checked = check_labels(labels)
+        sentences = self.templates if templates is None else check_templates(templates)
+        return LabelBank(checked, embed_labels(self.encode_text, checked, sentences), self.fingerprint)
+
+    @overload
+    def zero_shot(  # pyright: ignore[reportOverlappingOverload]
+        self,
+        images: ImageInput,
+        labels: Iterable[str] | LabelBank,
+        *,
+        templates: str | Sequence[str] | None = None,
+        top_k: int | None = None,
+        batch_size: int = 32,
+    ) -> list[LabelScore]: ...
+
+    @overload
+    def zero_shot(
+        self,
+        images: Iterable[ImageInput],
+        labels: Iterable[str] | LabelBank,
+        *,
+        templates: str | Sequence[str] | None = None,
+        top_k: int | None = None,
+        batch_size: int = 32,
+    ) -> list[list[LabelScore]]: ...
+
+    def zero_shot(
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        labels: Iterable[str] | LabelBank,
+        *,
+        templates: str | Sequence[str] | None = None,
+        top_k: int | None = None,
+        batch_size: int = 32,
+    ) -> list[LabelScore] | list[list[LabelScore]]:
+        """Say which labels fit an image, by a softmax over logit_scale x cosine.
+
+        Args:
+            images: One image or many, as for `encode_image`.
+            labels: Distinct labels, or a `LabelBank` that this model made.
+            templates: As for `label_bank`; not with a bank, which has them in it.
+            top_k: Return only so many labels, the best; scores stay shares of all.
+            batch_size: Most images in one run of the tower.
+
+        Returns:
+            Labels with scores, best first: one such list for one image, a list of them for many.
+
+        Raises:
+            ImageError, TextError: an image, a label or a template cannot be used.
+            CheckpointError: the bank was made by another model.
+
+        Example:
+            >>> model.zero_shot("foto.jpg", ["cane", "gatto"])
+            [LabelScore(label='gatto', score=0.98), LabelScore(label='cane', score=0.02)]
+        """
+        if top_k is not None:
+            _check_count("top_k", top_k)
+        if isinstance(labels, LabelBank):
+            if templates is not None:
+                raise ValueError("templates belong to label_bank; this bank already has its own in it")
+            if labels.fingerprint != self.fingerprint:
+                raise CheckpointError(
+                    f"this label bank was made by a model with fingerprint {labels.fingerprint}, and this one has "
+                    f"{self.fingerprint}: their spaces differ. Make it again with this model's label_bank."
+                )
+            bank = labels
+        else:
+            bank = self.label_bank(labels, templates=templates)
+        embeddings = np.atleast_2d(self.encode_image(images, batch_size=batch_size))  # (N, E)
+        scores = probabilities(embeddings, bank.embeddings, self.logit_scale)  # (N, K)
+        ranked = [rank(bank.labels, row, top_k) for row in scores]
+        return ranked[0] if _is_one_image(images) else ranked
+
+
+def load(
+    name_or_path: str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    backend: Literal["onnx", "flax"] = "onnx",
+    precision: str | None = None,
+    threads: int | None = None,
+    providers: Sequence[str] | None = None,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+) -> Model:
+    """Load a model.
+
+    Args:
+        name_or_path: An embedded model ("clipita-mini"), a folder, or a name on the Hugging Face hub ("owner/name").
+            The hub is asked only for what is not on this machine yet.
+        backend: "onnx" (ONNX Runtime) or "flax" (pip install clipita[flax]).
+        precision: "fp32", "int8" or what else the bundle has; None means what it recommends.
+        threads: For the towers and for decoding; None means the CPUs this process may use.
+        providers: ONNX Runtime execution providers, e.g. ["CUDAExecutionProvider"]; None means the CPU.
+        revision: Branch, tag or commit on the hub.
+        cache_dir: Where the hub's files are kept; None means the hub's own cache.
+        local_files_only: Never open a connection.
+
+    Raises:
+        ModelNotFoundError: no such model, or it is not here and may not or cannot be fetched.
+        CheckpointError: it is there, but damaged or of a kind that this clipita does not read.
+        BackendError: the backend, precision, provider or number of threads cannot be had.
+    """
+    if threads is not None and (isinstance(threads, bool) or threads < 1):
+        raise BackendError(f"threads must be a number from 1 on, or None for all usable CPUs, not {threads!r}.")
+    if backend not in ("onnx", "flax"):
+        raise BackendError(f"there is no backend {backend!r}: choose 'onnx' or 'flax'.")
+    folder = resolve(name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+    bundle = read_bundle(folder)
+    if precision is None:
+        precision = bundle.config.recommended_precision
+    if precision not in bundle.config.precisions:
+        known = ", ".join(map(repr, bundle.config.precisions))
+        raise BackendError(f"{bundle.config.name!r} has no precision {precision!r}: choose {known}.")
+    if backend == "onnx":
+        from clipita.backends.onnx import OnnxBackend
+
+        engine: Backend = OnnxBackend(bundle, precision=precision, threads=threads, providers=providers)
+    else:
+        if threads is not None or providers is not None:
+            raise BackendError("threads and providers are for backend='onnx'; JAX has its own settings for both.")
+        try:
+            from clipita.backends.flax import FlaxBackend
+        except ModuleNotFoundError as error:
+            raise BackendError(
+                f"backend='flax' needs {error.name}, which is not installed: pip install clipita[flax]"
+            ) from error
+        engine = FlaxBackend(bundle, precision=precision)
+    return Model(bundle, engine, precision=precision, decode_threads=threads or usable_cpus())
+
+
+def _texts_listed(texts: object) -> list[str]:
+    if isinstance(texts, str):
+        return [texts]
+    # Of a set no caller could tell which row is whose; bytes would be taken for numbers.
+    if isinstance(texts, bytes | bytearray | Mapping | Set) or not isinstance(texts, Iterable):
+        raise TextError(f"texts must be a str or a list of str, not {type(cast(object, texts)).__name__}.")
+    return list(cast(Iterable[str], texts))
+
+
+def _is_one_image(images: object) -> bool:
+    """Whether it is an image and not many. What is neither counts as one, and is refused when it is read."""
+    one = isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | np.ndarray) or hasattr(images, "read")
+    return one or not isinstance(images, Iterable)
+
+
+def _key(image: ImageInput, index: int) -> str | int:
+    return os.fsdecode(image) if isinstance(image, str | os.PathLike) else index
+
+
+def _check_count(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a whole number from 1 on, not {value!r}")

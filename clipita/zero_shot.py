@@ -1,0 +1,104 @@
+"""Labels with a probability each: templates, label banks, and the softmax over them."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from clipita.errors import TextError
+from clipita.tokenizer import check_text
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class LabelScore(NamedTuple):
+    """A label and its share of the probability, 0 to 1; the shares of all labels of the bank sum to 1."""
+
+    label: str
+    score: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LabelBank:
+    """The text side of zero-shot labelling, computed once. Made by `Model.label_bank`.
+
+    Attributes:
+        labels: K distinct labels.
+        embeddings: (K, E) float32, unit norm.
+        fingerprint: Of the model that made it; no other may use it.
+    """
+
+    labels: tuple[str, ...]
+    embeddings: FloatArray
+    fingerprint: str
+
+    def __repr__(self) -> str:
+        return f"LabelBank({len(self.labels)} labels, fingerprint={self.fingerprint!r})"
+
+
+def check_labels(labels: Iterable[str]) -> tuple[str, ...]:
+    """The labels, if they can be told apart.
+
+    Raises:
+        TextError: none, not a list of str, one that is blank or not text, or one given twice.
+    """
+    if isinstance(labels, str | bytes) or not isinstance(labels, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TextError(f"labels must be a list such as ['cane', 'gatto'], not {labels!r}.")
+    checked = tuple(check_text(label, f"labels[{index}]") for index, label in enumerate(labels))
+    if not checked:
+        raise TextError("labels is empty: give at least one, e.g. ['cane', 'gatto'].")
+    label, count = Counter(checked).most_common(1)[0]
+    if count > 1:
+        first = checked.index(label)
+        raise TextError(
+            f"labels[{first}] and labels[{checked.index(label, first + 1)}] are both {label!r}; they would share its "
+            "score. Remove one."
+        )
+    return checked
+
+
+def check_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
+    """The templates as a tuple.
+
+    Raises:
+        TextError: none, or one that does not have exactly one "{}".
+    """
+    checked: tuple[str, ...] = (templates,) if isinstance(templates, str) else tuple(templates)
+    if not checked:
+        raise TextError("templates is empty: give at least one, e.g. ['una foto di {}'].")
+    for index, template in enumerate(checked):
+        found = check_text(template, f"templates[{index}]").count("{}")
+        if found != 1:
+            raise TextError(
+                f"templates[{index}] must have one {{}} where the label goes, but {template!r} has {found}."
+            )
+    return checked
+
+
+def embed_labels(
+    encode_text: Callable[[list[str]], FloatArray], labels: Sequence[str], templates: Sequence[str]
+) -> FloatArray:
+    """(K, E) of unit norm: for each label the mean over its templates, of unit vectors, normalised again."""
+    texts = [template.replace("{}", label) for template in templates for label in labels]
+    embeddings = encode_text(texts).reshape(len(templates), len(labels), -1).mean(axis=0)  # (T, K, E) -> (K, E)
+    return embeddings / np.linalg.norm(embeddings, axis=-1, keepdims=True)
+
+
+def probabilities(images: FloatArray, labels: FloatArray, logit_scale: float) -> npt.NDArray[np.float64]:
+    """Softmax over the labels of logit_scale x cosine: (N, E), (K, E) -> (N, K).
+
+    A bias that a model adds to every logit would not change it.
+    """
+    logits = logit_scale * (images @ labels.T).astype(np.float64)  # (N, K)
+    # The largest becomes exp(0): scales of 100 and more overflow nothing.
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def rank(labels: tuple[str, ...], scores: npt.NDArray[np.float64], top_k: int | None) -> list[LabelScore]:
+    """The `top_k` best of (K,) scores, best first; equal ones in the order of the labels."""
+    order = np.argsort(-scores, kind="stable")[:top_k]
+    return [LabelScore(labels[index], float(scores[index])) for index in order.tolist()]

@@ -1,0 +1,108 @@
+"""ONNX Runtime under a tiny bundle: results, settings, and refusals."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from conftest import EMBED_DIM, SIZE, tiny_config, tiny_files
+
+from clipita._cpus import usable_cpus
+from clipita.backends.onnx import OnnxBackend
+from clipita.bundle import read_bundle, write_bundle
+from clipita.errors import BackendError
+
+
+@pytest.fixture(scope="module")
+def backend(shared_bundle: Path) -> OnnxBackend:
+    return OnnxBackend(read_bundle(shared_bundle), precision="fp32")
+
+
+def test_both_towers_give_unit_vectors(backend: OnnxBackend) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
+    images = backend.encode_pixels(pixels)
+    texts = backend.encode_tokens(np.array([[1, 5, 2], [1, 2, 0]]), np.array([[1, 1, 1], [1, 1, 0]]))
+    for embeddings, rows in ((images, 3), (texts, 2)):
+        assert embeddings.shape == (rows, EMBED_DIM)
+        assert embeddings.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-6)
+
+
+def test_a_tower_is_loaded_when_it_is_first_used(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "tiny", config=tiny_config(), files={**tiny_files(), "text.onnx": b"no graph"})
+    backend = OnnxBackend(bundle, precision="fp32")
+    backend.encode_pixels(np.zeros((1, SIZE, SIZE, 3), np.uint8))
+    with pytest.raises(BackendError, match=r"ONNX Runtime cannot load .*text.onnx': .*"):
+        backend.encode_tokens(np.ones((1, 3), np.int64), np.ones((1, 3), np.int64))
+
+
+def test_settings(shared_bundle: Path, backend: OnnxBackend) -> None:
+    assert backend.threads == usable_cpus()
+    assert backend.providers == ("CPUExecutionProvider",)
+    assert OnnxBackend(read_bundle(shared_bundle), precision="fp32", threads=1).threads == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"providers": ["CUDAExecutionProvider"]}, "no provider 'CUDAExecutionProvider' here; it has .*CPUExecution"),
+        ({"providers": ["CPUExecutionProvidr"]}, r"Did you mean 'CPUExecutionProvider'\?"),
+        ({"providers": "CPUExecutionProvider"}, "providers must be a list .*, not 'CPUExecutionProvider'"),
+        ({"providers": []}, r"providers must be a list .*, not \[\]"),
+        ({"threads": 0}, "threads must be at least 1, not 0"),
+    ],
+)
+def test_what_cannot_be_had_is_refused(shared_bundle: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(BackendError, match=message):
+        OnnxBackend(read_bundle(shared_bundle), precision="fp32", **options)  # type: ignore[arg-type]
+
+
+def test_a_provider_that_does_not_start_is_no_silent_cpu(shared_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, cpu = "CUDAExecutionProvider", "CPUExecutionProvider"
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [cuda, cpu])
+    backend = OnnxBackend(read_bundle(shared_bundle), precision="fp32", providers=[cuda])
+    with (
+        pytest.warns(UserWarning, match=cuda),
+        pytest.raises(BackendError, match=f"could not start {cuda}; it would run on {cpu}"),
+    ):
+        backend.encode_pixels(np.zeros((1, SIZE, SIZE, 3), np.uint8))
+
+
+def test_a_failed_run_says_on_what(backend: OnnxBackend) -> None:
+    with pytest.raises(BackendError, match=r"failed to run .*image.onnx' on {'pixels': \(1, 2, 2, 3\)}"):
+        backend.encode_pixels(np.zeros((1, 2, 2, 3), np.uint8))
+
+
+def cgroup(root: Path, text: str, files: dict[str, str]) -> Path:
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text(text)
+    for name, content in files.items():
+        path = root / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("text", "files", "expected"),
+    [
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 2),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "300000 100000\n"}, 3),
+        ("0::/host/path/not/here\n", {"cpu.max": "400000 100000\n"}, 4),
+        ("0::/\n", {"cpu.max": "10000 100000\n"}, 1),
+        ("0::/\n", {}, 64),
+        ("3:cpu,cpuacct:/x\n0::/\n", {"cpu/x/cpu.cfs_quota_us": "200000\n", "cpu/x/cpu.cfs_period_us": "100000\n"}, 2),
+        ("3:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 64),
+        ("0::/\n", {"cpu.max": "nonsense"}, 64),
+    ],
+)
+def test_threads_respect_the_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, files: dict[str, str], expected: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert usable_cpus(cgroup(tmp_path, text, files)) == expected
+
+
+def test_threads_respect_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5}, raising=False)
+    assert usable_cpus(tmp_path) == 2

@@ -1,0 +1,80 @@
+"""Labels, templates, and the softmax over them."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipita.errors import TextError
+from clipita.zero_shot import FloatArray, LabelScore, check_labels, check_templates, embed_labels, probabilities, rank
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("cane", r"labels must be a list such as \['cane', 'gatto'\], not 'cane'"),
+        (b"cane", "labels must be a list"),
+        (None, "labels must be a list .*, not None"),
+        (3, "labels must be a list .*, not 3"),
+        ([], "labels is empty"),
+        (["cane", ""], r"labels\[1\] is '': there is nothing to read"),
+        (["cane", None], r"labels\[1\] must be a str, but it is NoneType"),
+        (["cane", "ga\0tto"], r"labels\[1\] holds a NUL"),
+        (["cane", "gatto", "cane"], r"labels\[0\] and labels\[2\] are both 'cane'"),
+    ],
+)
+def test_labels_that_cannot_be_told_apart_are_refused(labels: object, message: str) -> None:
+    with pytest.raises(TextError, match=message):
+        check_labels(labels)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("templates", "message"),
+    [
+        ([], "templates is empty"),
+        ("una foto", r"templates\[0\] must have one {} .* 'una foto' has 0"),
+        (["{}", "{} e {}"], r"templates\[1\] must have one {} .* has 2"),
+        (["{label}"], r"templates\[0\] must have one {}"),
+        ([None], r"templates\[0\] must be a str"),
+    ],
+)
+def test_templates_without_their_place_are_refused(templates: object, message: str) -> None:
+    with pytest.raises(TextError, match=message):
+        check_templates(templates)  # type: ignore[arg-type]
+
+
+def test_several_templates_are_averaged_and_normalised_again() -> None:
+    known = {"a x": [1, 0, 0], "b x": [0, 1, 0], "a {y}": [0, 0, 1], "b {y}": [0, 0, 1]}
+
+    def encode(texts: list[str]) -> FloatArray:
+        return np.array([known[text] for text in texts], np.float32)
+
+    embeddings = embed_labels(encode, ["x", "{y}"], ["a {}", "b {}"])
+    half = 0.5**0.5
+    np.testing.assert_allclose(embeddings, [[half, half, 0], [0, 0, 1]], rtol=1e-6)
+    assert embeddings.dtype == np.float32
+
+
+def test_probabilities_are_the_softmax_of_the_scaled_cosines() -> None:
+    images, labels = np.eye(2, 3, dtype=np.float32), np.eye(3, dtype=np.float32)
+    expected = np.exp([[2, 0, 0], [0, 2, 0]]) / (np.exp(2) + 2)
+    np.testing.assert_allclose(probabilities(images, labels, 2.0), expected)
+    assert probabilities(images[:0], labels, 2.0).shape == (0, 3)
+
+
+@given(st.integers(1, 5), st.integers(1, 7), st.sampled_from([0.01, 20.0, 100.0, 1e6]))
+def test_probabilities_are_shares_at_any_scale(images: int, labels: int, scale: float) -> None:
+    random = np.random.default_rng(images * 10 + labels)
+    rows, columns = (random.standard_normal((count, 4), dtype=np.float32) for count in (images, labels))
+    shares = probabilities(rows, columns, scale)
+    assert np.isfinite(shares).all()
+    np.testing.assert_allclose(shares.sum(axis=1), 1)
+
+
+def test_rank_is_best_first_and_stable() -> None:
+    scores = np.array([0.2, 0.3, 0.2, 0.3])
+    best = rank(("a", "b", "c", "d"), scores, None)
+    assert best == [LabelScore("b", 0.3), LabelScore("d", 0.3), LabelScore("a", 0.2), LabelScore("c", 0.2)]
+    assert rank(("a", "b", "c", "d"), scores, 2) == best[:2]
+    assert rank(("a", "b", "c", "d"), scores, 9) == best
+    assert type(best[0].score) is float
