@@ -266,7 +266,7 @@ def _quiet_pillow() -> Generator[None]:
 
 
 def _diagnosis(error: Exception, name: str) -> ImageError:
-    if isinstance(error, Image.DecompressionBombError):  # the decoders of GIF, TIFF and WebP ask Pillow themselves
+    if isinstance(error, Image.DecompressionBombError):  # the decoders of TIFF and WebP ask Pillow themselves
         return ImageTooLargeError(
             f"{name} is too large for Pillow: {_text(error)}. "
             "Scale it down first, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust where it comes from."
