@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, Self
 from clipita._strict import from_mapping
 from clipita.bundle import BundleConfig
 from clipita.errors import CheckpointError
+from clipita.images import Preprocessing
 
 IMAGE_KIND = "efficientnet-lite"
 TEXT_KIND = "bert"
@@ -110,18 +111,9 @@ class BertConfig:
 
 @dataclass(frozen=True)
 class ProjectionConfig:
-    """From pooled features to the embedding: a bias-free linear map, plus an MLP of width `hidden` unless that is None."""
+    """From pooled features to the embedding: a bias-free linear map, plus an MLP of width `hidden` if any."""
 
     hidden: int | None = None
-
-
-@dataclass(frozen=True)
-class PixelConfig:
-    """First step of the image tower, on uint8 pixels (B, S, S, 3): (pixels - mean) / std per channel, in units of 0..255."""
-
-    image_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -130,7 +122,7 @@ class DualConfig:
 
     image: EfficientNetLiteConfig
     text: BertConfig
-    pixels: PixelConfig
+    preprocessing: Preprocessing
     embed_dim: int
     image_projection: ProjectionConfig = ProjectionConfig()
     text_projection: ProjectionConfig = ProjectionConfig()
@@ -143,15 +135,14 @@ class DualConfig:
             CheckpointError: a tower is of an unknown kind, or has unknown, missing or mistyped fields.
         """
         image, text = dict(config.image), dict(config.text)
-        preprocessing = image.pop("preprocessing")
+        preprocessing = Preprocessing.from_dict(image.pop("preprocessing"))
         text.pop("tokenizer")
         _pop_kind(image, IMAGE_KIND, "image")
         _pop_kind(text, TEXT_KIND, "text")
-        pixels = {name: preprocessing.get(name) for name in ("image_size", "mean", "std")}
         return cls(
             image=from_mapping(EfficientNetLiteConfig, image, "image"),
             text=from_mapping(BertConfig, text, "text"),
-            pixels=from_mapping(PixelConfig, pixels, "image.preprocessing"),
+            preprocessing=preprocessing,
             embed_dim=config.embed_dim,
             image_projection=from_mapping(ProjectionConfig, dict(config.image_projection), "image_projection"),
             text_projection=from_mapping(ProjectionConfig, dict(config.text_projection), "text_projection"),

@@ -31,6 +31,8 @@ def parameter_table(module: nnx.Module) -> dict[str, Array]:
 def set_parameters(module: nnx.Module, table: Mapping[str, Array]) -> None:
     """The inverse of `parameter_table`, in place; values are cast to the module's dtypes.
 
+    `module` may come from `nnx.eval_shape`, which spares computing initial weights.
+
     Raises:
         CheckpointError: a name is missing or left over, or a shape differs.
     """
@@ -41,12 +43,12 @@ def set_parameters(module: nnx.Module, table: Mapping[str, Array]) -> None:
             f"unknown {_some(table.keys() - variables.keys())}"
         )
     for name, variable in variables.items():
-        array, expected = table[name], variable[...]
+        array, expected = table[name], variable.get_value()
         if array.ndim == 4:
             array = array.transpose(2, 3, 1, 0)
         if array.shape != expected.shape:
             raise CheckpointError(f"the weight '{name}' has shape {array.shape}, expected {expected.shape}")
-        variable[...] = jnp.asarray(array, expected.dtype)
+        variable.set_value(jnp.asarray(array, expected.dtype))
 
 
 def _variables(module: nnx.Module) -> dict[str, nnx.Variable[Any]]:

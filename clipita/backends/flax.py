@@ -1,0 +1,92 @@
+"""The towers on JAX. The only backend module that imports it."""
+
+# JAX and Flax leave parts of their interfaces without types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import numpy as np
+import numpy.typing as npt
+from flax import nnx
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from clipita.bundle import WEIGHTS, Bundle
+from clipita.convert.quantize import dequantize
+from clipita.errors import BackendError, CheckpointError
+from clipita.towers.config import DualConfig
+from clipita.towers.dual import DualEncoder
+from clipita.towers.parameters import set_parameters
+
+FloatArray = npt.NDArray[np.float32]
+State: TypeAlias = "nnx.State[Any, Any]"
+
+_LENGTH_STEP = 8  # lengths are padded to its multiples: fewer shapes, and each shape is compiled once
+
+
+class FlaxBackend:
+    """Runs a bundle's weights through the Flax towers, on whatever device JAX has.
+
+    Args:
+        bundle: a verified bundle.
+        precision: one of the bundle's precisions; all of them share the weights, which are computed with in float32.
+
+    Raises:
+        BackendError: the bundle has no such precision.
+        CheckpointError: the weights are not those of the architecture.
+    """
+
+    name = "flax"
+
+    def __init__(self, bundle: Bundle, *, precision: str) -> None:
+        if precision not in bundle.config.precisions:
+            raise BackendError(
+                f"{bundle.config.name!r} has no precision {precision!r}, only {[*bundle.config.precisions]}"
+            )
+        config = DualConfig.from_bundle(bundle.config)
+        self._positions = config.text.positions
+        try:
+            table = dequantize(load_file(bundle.path(WEIGHTS)))
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{str(bundle.path(WEIGHTS))!r} cannot be read: {error}") from error
+        # The initial weights are never computed: only their shapes are needed.
+        model = nnx.eval_shape(lambda: DualEncoder(config, folded=True, rngs=nnx.Rngs(0)))
+        set_parameters(model, table)
+        graph, state = nnx.split(model)
+        self._state = state
+        self.providers = (jax.default_backend(),)
+
+        def image(state: State, pixels: jax.Array) -> jax.Array:
+            model = nnx.merge(graph, state)
+            return model.project_image(model.image_features(pixels))
+
+        def text(state: State, input_ids: jax.Array, attention_mask: jax.Array) -> jax.Array:
+            model = nnx.merge(graph, state)
+            return model.project_text(model.text_features(input_ids, attention_mask))
+
+        self._image: Callable[..., jax.Array] = jax.jit(image)
+        self._text: Callable[..., jax.Array] = jax.jit(text)
+
+    def encode_pixels(self, pixels: npt.NDArray[np.uint8]) -> FloatArray:
+        """(B, S, S, 3) RGB to (B, E) of unit norm."""
+        return np.asarray(self._image(self._state, _pad_batch(pixels)))[: len(pixels)]
+
+    def encode_tokens(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> FloatArray:
+        """(B, L) ids and mask to (B, E) of unit norm."""
+        length = input_ids.shape[1]
+        if length > self._positions:
+            raise BackendError(f"the text tower reads up to {self._positions} tokens, but a batch has {length}.")
+        padded = min(-(-length // _LENGTH_STEP) * _LENGTH_STEP, self._positions)
+        ids, mask = (
+            _pad_batch(np.pad(array.astype(np.int32), ((0, 0), (0, padded - length))))
+            for array in (input_ids, attention_mask)
+        )
+        return np.asarray(self._text(self._state, ids, mask))[: len(input_ids)]
+
+
+def _pad_batch(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """Repeats the last row up to a power of two; a row of zeros would be a text without tokens, a mean over nothing."""
+    size = 1 << (len(array) - 1).bit_length()
+    return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])

@@ -1,0 +1,123 @@
+"""Writes a dual encoder as a bundle: weights stored once, graphs that point into them, `clipita.json` beside."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save as save_safetensors
+
+from clipita.bundle import TOKENIZER, WEIGHTS, Bundle, BundleConfig, Graphs, write_bundle
+from clipita.convert.efficientnet_lite import fold_batch_norm
+from clipita.convert.graph import image_graph, text_graph
+from clipita.convert.quantize import Array, WeightFormat, quantize
+from clipita.errors import CheckpointError
+from clipita.tokenizer import TokenizerConfig
+from clipita.towers.config import DualConfig
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a bundle says of itself: its name, the licence of its weights, where they come from, and which of them."""
+
+    name: str
+    license: str
+    source: str
+    revision: str
+
+
+def write_dual_bundle(
+    folder: Path,
+    table: Mapping[str, Array],
+    config: DualConfig,
+    *,
+    provenance: Provenance,
+    weight_formats: Mapping[str, WeightFormat],
+    precision: str,
+    tokenizer: TokenizerConfig,
+    tokenizer_file: Path,
+    logit_scale: float,
+    logit_bias: float | None = None,
+    templates: Sequence[str] = ("{}",),
+) -> Bundle:
+    """Writes a bundle that both backends run.
+
+    Args:
+        folder: made if it does not exist; a bundle in it is replaced.
+        table: `clipita.towers.parameters.parameter_table` of a `DualEncoder`; normalisations are folded here.
+        config: its architecture.
+        provenance: what the bundle says of itself.
+        weight_formats: beginning of a name -> format, as `clipita.convert.quantize.quantize` takes them.
+        precision: what users call these weights: "fp32", "int8".
+        tokenizer, tokenizer_file: its limits, and the `tokenizer.json` itself.
+        logit_scale, logit_bias: logits = logit_scale x cosine (+ logit_bias).
+        templates: sentences with one "{}" each, for the label.
+
+    Raises:
+        CheckpointError: the table is not that of this architecture.
+    """
+    stored = quantize(fold_batch_norm(dict(table)), weight_formats)
+    weights = save_safetensors(stored)
+    image, text = image_graph(config, weights, WEIGHTS), text_graph(config, weights, WEIGHTS)
+    used = {tensor.name for graph in (image, text) for tensor in graph.graph.initializer}
+    if unused := sorted(stored.keys() - used):
+        raise CheckpointError(f"the weights hold what the model does not use: {unused[:5]}")
+    graphs = Graphs("image.onnx", "text.onnx")
+    bundle_config = BundleConfig(
+        **asdict(provenance),
+        embed_dim=config.embed_dim,
+        logit_scale=logit_scale,
+        logit_bias=logit_bias,
+        templates=tuple(templates),
+        image=config.image_fields() | {"preprocessing": config.preprocessing.to_dict()},
+        text=config.text_fields() | {"tokenizer": tokenizer.to_dict()},
+        image_projection=asdict(config.image_projection),
+        text_projection=asdict(config.text_projection),
+        precisions={precision: graphs},
+        recommended_precision=precision,
+    )
+    files: dict[str, Path | bytes] = {
+        graphs.image: image.SerializeToString(deterministic=True),
+        graphs.text: text.SerializeToString(deterministic=True),
+        TOKENIZER: tokenizer_file,
+        WEIGHTS: weights,
+    }
+    return write_bundle(folder, config=bundle_config, files=files)
+
+
+class Encoder(Protocol):
+    """What the backends have in common."""
+
+    def encode_pixels(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]: ...
+
+    def encode_tokens(
+        self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far two encoders are apart: the largest difference of any number, and the smallest cosine of any two rows."""
+
+    max_difference: float
+    min_cosine: float
+
+
+def parity(
+    first: Encoder,
+    second: Encoder,
+    pixels: npt.NDArray[np.uint8],
+    input_ids: npt.NDArray[np.int64],
+    attention_mask: npt.NDArray[np.int64],
+) -> tuple[Parity, Parity]:
+    """Of the image embeddings, and of the text embeddings, of two backends on pixels (B, S, S, 3) and tokens (B, L)."""
+
+    def compare(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> Parity:
+        return Parity(float(np.abs(a - b).max()), float((a * b).sum(-1).min()))
+
+    return (
+        compare(first.encode_pixels(pixels), second.encode_pixels(pixels)),
+        compare(first.encode_tokens(input_ids, attention_mask), second.encode_tokens(input_ids, attention_mask)),
+    )

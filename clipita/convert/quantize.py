@@ -1,0 +1,137 @@
+"""How weights are stored in few bits, and how they come back: one definition for Flax and for the ONNX graphs.
+
+A table of weights is stored under these names:
+
+float32, float16    `name`: the values.
+int8                `name`: int8, times `name.scale`: float16, one for each output channel.
+int4                `name.int4`: uint8, two weights a byte, minus 8, times `name.scale`: float16, one for 32 inputs.
+                    This is the Q4_0 of ggml but for the order of nibbles, which is that of ONNX Runtime's MatMulNBits:
+                    (rows, blocks, 16) bytes, the low nibble of byte j is weight 2j of its block, the high one 2j + 1.
+
+Leaves called `kernel` have their outputs last (inputs, outputs), or first when they are convolutions (outputs, inputs,
+k, k); rows of int4 are outputs. Leaves called `embedding` are looked up by rows, and each row is an "output".
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from clipita.errors import CheckpointError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+WeightFormat = Literal["float32", "float16", "int8", "int4"]
+
+BLOCK = 32
+_ZERO_POINT = 8
+
+
+def quantize(table: Mapping[str, Array], formats: Mapping[str, WeightFormat]) -> dict[str, Array]:
+    """Stores a table of float weights.
+
+    Args:
+        table: name -> float array, laid out as `clipita.towers.parameters` says.
+        formats: the beginning of a name -> format; the longest that fits decides, and float32 where none does. int8 and
+            int4 are for kernels and embeddings; what else they meet (biases, layer norms) stays as it is.
+
+    Raises:
+        ValueError: a beginning fits no name, or int4 meets a shape it cannot store.
+    """
+    unused = [start for start in formats if not any(name.startswith(start) for name in table)]
+    if unused:
+        raise ValueError(f"no weight begins with {unused}; there are {sorted(table)[:5]} and others")
+    stored: dict[str, Array] = {}
+    for name, values in table.items():
+        start = max((start for start in formats if name.startswith(start)), key=len, default="")
+        stored |= _store(name, values, formats.get(start, "float32"))
+    return stored
+
+
+def dequantize(stored: Mapping[str, Array]) -> dict[str, Array]:
+    """The inverse of `quantize`: name -> float32 array.
+
+    Raises:
+        CheckpointError: a scale has no weights, or weights no scale.
+    """
+    table: dict[str, Array] = {}
+    for name, values in stored.items():
+        if name.endswith(".scale") and f"{name.removesuffix('.scale')}.int4" in stored:
+            continue
+        if name.endswith(".scale") and stored.get(name.removesuffix(".scale"), values).dtype == np.int8:
+            continue
+        if name.endswith(".int4"):
+            base = name.removesuffix(".int4")
+            rows = _unpack(values, _scale(stored, base))
+            table[base] = rows if _is_embedding(base) else np.ascontiguousarray(rows.T)
+        elif values.dtype == np.int8:
+            table[name] = values.astype(np.float32) * _scale(stored, name)
+        elif values.dtype.name in ("float32", "float16"):
+            table[name] = values.astype(np.float32)
+        else:
+            raise CheckpointError(f"the weight '{name}' is stored as {values.dtype}; expected float32, float16 or int8")
+    return table
+
+
+def pack_nibbles(codes: Array) -> Array:
+    """Weights 0..15 as uint8 (..., 2n) -> bytes (..., n), the first of each pair in the low nibble."""
+    return codes[..., 0::2] | codes[..., 1::2] << 4
+
+
+def _store(name: str, values: Array, format: WeightFormat) -> dict[str, Array]:
+    is_quantizable = name.endswith((".kernel", ".embedding")) or name in ("kernel", "embedding")
+    if format == "float16":
+        return {name: values.astype(np.float16)}
+    if format == "float32" or not is_quantizable:
+        return {name: values.astype(np.float32)}
+    if format == "int8":
+        codes, scale = _quantize_int8(values, axis=1 if values.ndim == 2 and not _is_embedding(name) else 0)
+        return {name: codes, f"{name}.scale": scale}
+    if values.ndim != 2:
+        raise ValueError(f"'{name}' of shape {values.shape} cannot be int4, which is for matrices; choose int8")
+    rows = values if _is_embedding(name) else values.T
+    if rows.shape[1] % BLOCK:
+        raise ValueError(f"'{name}' of shape {values.shape} cannot be int4: its inputs are no multiple of {BLOCK}")
+    packed, scale = _quantize_int4(rows)
+    return {f"{name}.int4": packed, f"{name}.scale": scale}
+
+
+def _quantize_int8(values: Array, axis: int) -> tuple[Array, Array]:
+    """Symmetric, one scale for each index of `axis`; the scale keeps all dimensions, so that a product broadcasts."""
+    others = tuple(i for i in range(values.ndim) if i != axis)
+    scale = _nonzero_float16(np.abs(values).max(axis=others, keepdims=True) / 127)
+    codes = np.clip(np.rint(values / scale.astype(np.float32)), -127, 127).astype(np.int8)
+    return codes, scale
+
+
+def _quantize_int4(rows: Array) -> tuple[Array, Array]:
+    """Q4_0: the value of largest magnitude in a block becomes exactly -8 times the scale.
+
+    Weights that have been through it once come back bit for bit.
+    """
+    blocks = rows.reshape(len(rows), -1, BLOCK)
+    extreme = np.take_along_axis(blocks, np.abs(blocks).argmax(-1)[..., None], -1)[..., 0]
+    scale = _nonzero_float16(extreme / -_ZERO_POINT)
+    codes = np.clip(np.rint(blocks / scale.astype(np.float32)[..., None]) + _ZERO_POINT, 0, 15).astype(np.uint8)
+    return pack_nibbles(codes), scale
+
+
+def _nonzero_float16(scale: Array) -> Array:
+    """A block of zeros, or one whose scale vanishes in float16, must not divide by zero."""
+    half = scale.astype(np.float16)
+    return np.where(half == 0, np.float16(1), half)
+
+
+def _unpack(packed: Array, scale: Array) -> Array:
+    codes = np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:-1], BLOCK)
+    weights = (codes.astype(np.float32) - _ZERO_POINT) * scale[..., None]
+    return weights.reshape(len(packed), -1)
+
+
+def _scale(stored: Mapping[str, Array], name: str) -> Array:
+    if f"{name}.scale" not in stored:
+        raise CheckpointError(f"the weight '{name}' has no '{name}.scale' beside it")
+    return stored[f"{name}.scale"].astype(np.float32)
+
+
+def _is_embedding(name: str) -> bool:
+    return name.rpartition(".")[2] == "embedding"

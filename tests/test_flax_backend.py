@@ -1,0 +1,80 @@
+"""Both backends on one bundle: the same weights, the same embeddings, in every format of the weights."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import onnx
+import pytest
+from tiny import CONFIG, FORMATS, make_tiny_bundle, tiny_table
+
+from clipita.backends.flax import FlaxBackend
+from clipita.backends.onnx import OnnxBackend
+from clipita.convert.efficientnet_lite import fold_batch_norm
+from clipita.convert.export import parity
+from clipita.convert.quantize import quantize
+from clipita.errors import BackendError, CheckpointError
+from clipita.towers.config import DualConfig, ProjectionConfig
+
+rng = np.random.default_rng(0)
+PIXELS = rng.integers(0, 256, (5, 40, 40, 3)).astype(np.uint8)
+IDS = rng.integers(0, CONFIG.text.vocabulary, (7, 11))
+MASK = (np.arange(11) < np.array([11, 1, 2, 5, 8, 11, 3])[:, None]).astype(np.int64)
+
+
+@pytest.mark.parametrize("formats", FORMATS)
+def test_backends_agree(tmp_path: Path, formats: str) -> None:
+    bundle = make_tiny_bundle(tmp_path, formats)
+    (precision,) = bundle.config.precisions
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        flax, ort = FlaxBackend(bundle, precision=precision), OnnxBackend(bundle, precision=precision, threads=1)
+        image, text = parity(flax, ort, PIXELS, IDS, MASK)
+    assert max(image.max_difference, text.max_difference) < 1e-5
+    embeddings = flax.encode_tokens(IDS, MASK)
+    assert embeddings.dtype == np.float32
+    assert embeddings.shape == (7, 24)
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=-1), 1, atol=1e-6)
+    # Neither the batch nor the padding changes a row.
+    np.testing.assert_allclose(flax.encode_tokens(IDS[3:4, :5], MASK[3:4, :5]), embeddings[3:4], atol=1e-6)
+    np.testing.assert_allclose(flax.encode_pixels(PIXELS[2:3]), flax.encode_pixels(PIXELS)[2:3], atol=1e-6)
+
+
+def test_first_token_pooling_and_other_projections_agree(tmp_path: Path) -> None:
+    config = replace(
+        CONFIG,
+        text=replace(CONFIG.text, pooling="cls"),
+        image_projection=ProjectionConfig(None),
+        text_projection=ProjectionConfig(16),
+    )
+    bundle = make_tiny_bundle(tmp_path, "float32", config)
+    assert DualConfig.from_bundle(bundle.config) == config
+    image, text = parity(
+        FlaxBackend(bundle, precision="fp32"), OnnxBackend(bundle, precision="fp32", threads=1), PIXELS, IDS, MASK
+    )
+    assert max(image.max_difference, text.max_difference) < 1e-5
+
+
+def test_weights_exist_once(tmp_path: Path) -> None:
+    make_tiny_bundle(tmp_path, "int4")
+    for name in ("image.onnx", "text.onnx"):
+        onnx.checker.check_model(str(tmp_path / name))
+        for tensor in onnx.load(tmp_path / name, load_external_data=False).graph.initializer:
+            assert np.prod(tensor.dims) <= 64 or tensor.data_location == onnx.TensorProto.EXTERNAL, tensor.name
+
+
+def test_unknown_weights_and_fields_are_refused(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path, "float32")
+    with pytest.raises(CheckpointError, match="kind 'vit'"):
+        DualConfig.from_bundle(replace(bundle.config, image={**bundle.config.image, "kind": "vit"}))
+    with pytest.raises(CheckpointError, match="unknown key 'experts'"):
+        DualConfig.from_bundle(replace(bundle.config, text={**bundle.config.text, "experts": 8}))
+    with pytest.raises(BackendError, match="no precision 'int8'"):
+        FlaxBackend(bundle, precision="int8")
+    with pytest.raises(BackendError, match="up to 40 tokens, but a batch has 41"):
+        FlaxBackend(bundle, precision="fp32").encode_tokens(np.ones((1, 41), np.int64), np.ones((1, 41), np.int64))
+
+
+def test_formats_must_name_weights() -> None:
+    with pytest.raises(ValueError, match=r"no weight begins with \['txt'\]"):
+        quantize(fold_batch_norm(tiny_table()), {"txt": "int8"})
