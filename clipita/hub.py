@@ -31,11 +31,9 @@ def resolve(
         CheckpointError: the hub has it, but not as a bundle.
     """
     name = os.fspath(name_or_path)
-    if isinstance(name_or_path, str) and (EMBEDDED / name / MANIFEST).is_file() and name in embedded_models():
-        folder = EMBEDDED / name
-    else:
-        folder = Path(name).expanduser()
-    if folder.is_dir():
+    is_embedded = isinstance(name_or_path, str) and name in embedded_models()
+    folder = EMBEDDED / name if is_embedded else Path(name).expanduser()
+    if name and folder.is_dir():
         if revision is not None:
             raise ModelNotFoundError(
                 f"revision {revision!r} was asked for, but {name!r} is a folder here ({str(folder)!r}), which has only "
@@ -65,6 +63,7 @@ def _not_found(name: str, folder: Path) -> str:
 
 
 def _from_hub(name: str, revision: str | None, cache_dir: str | os.PathLike[str] | None, local_only: bool) -> Path:
+    import huggingface_hub
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -74,16 +73,21 @@ def _from_hub(name: str, revision: str | None, cache_dir: str | os.PathLike[str]
         RevisionNotFoundError,
     )
 
+    hub: Any = huggingface_hub  # its types are partly unknown
+    # Of the hub's functions the only one that surely opens no connection: others do, for their own telemetry, even
+    # under local_files_only.
+    manifest: object = hub.try_to_load_from_cache(name, MANIFEST, cache_dir=cache_dir, revision=revision)
+    if isinstance(manifest, str):
+        folder = Path(manifest).parent
+        if all((folder / file).exists() for file in read_manifest(folder / MANIFEST).files):
+            return folder
+    if local_only:
+        raise ModelNotFoundError(
+            f"{_called(name, revision)} is not on this machine, and local_files_only=True forbids to fetch it. "
+            "Load it once without, or copy its folder here and load that."
+        )
     try:
-        return _download(name, revision, cache_dir, local_only=True)
-    except LocalEntryNotFoundError as error:
-        if local_only:
-            raise ModelNotFoundError(
-                f"{_called(name, revision)} is not on this machine, and local_files_only=True forbids to fetch it. "
-                "Load it once without, or copy its folder here and load that."
-            ) from error
-    try:
-        return _download(name, revision, cache_dir, local_only=False)
+        return _download(name, revision, cache_dir)
     except RemoteEntryNotFoundError as error:
         raise CheckpointError(
             f"{_called(name, revision)} is incomplete on the hub: its {MANIFEST} names a file that it lacks. Tell its "
@@ -109,15 +113,14 @@ def _from_hub(name: str, revision: str | None, cache_dir: str | os.PathLike[str]
         ) from error
 
 
-def _download(name: str, revision: str | None, cache_dir: str | os.PathLike[str] | None, *, local_only: bool) -> Path:
-    """The folder in the hub's cache, with the manifest and what it names: no other file is fetched."""
+def _download(name: str, revision: str | None, cache_dir: str | os.PathLike[str] | None) -> Path:
+    """Fetch the manifest and the files that it names, and nothing else, into the hub's cache."""
     import huggingface_hub
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
-    hub: Any = huggingface_hub  # its types are partly unknown
-    options = {"cache_dir": cache_dir, "local_files_only": local_only}
+    hub: Any = huggingface_hub
     try:
-        manifest = Path(hub.hf_hub_download(name, MANIFEST, revision=revision, **options))
+        manifest = Path(hub.hf_hub_download(name, MANIFEST, revision=revision, cache_dir=cache_dir))
     except RemoteEntryNotFoundError as error:
         raise CheckpointError(
             f"{_called(name, revision)} is on the hub, but it is no clipita bundle: it has no {MANIFEST}. Bundles are "
@@ -126,7 +129,7 @@ def _download(name: str, revision: str | None, cache_dir: str | os.PathLike[str]
     # The branch may move between two requests, so the others are for the commit that the first one got.
     commit = manifest.parent.name
     for file in read_manifest(manifest).files:
-        hub.hf_hub_download(name, file, revision=commit, **options)
+        hub.hf_hub_download(name, file, revision=commit, cache_dir=cache_dir)
     return manifest.parent
 
 
