@@ -1,5 +1,7 @@
-"""Checkpoints of one stage: model, optimizer, data position and progress together, or nothing."""
+"""Checkpoints: model, optimizer, data position and progress together, or nothing; and the folder of a run."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +9,17 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 
+from training.config import TrainConfig
 from training.stages import Progress
 from training.state import TrainState
 
 
+def stage_folder(out_dir: Path, index: int, name: str) -> Path:
+    return out_dir.absolute() / "checkpoints" / f"{index}-{name}"
+
+
 class Checkpoints:
-    """The checkpoints in `<out_dir>/checkpoints/<index>-<stage>/<step>`.
+    """The checkpoints of one stage, in `<out_dir>/checkpoints/<index>-<stage>/<step>`.
 
     Orbax writes into a temporary folder and renames it when complete, so a killed run leaves whole checkpoints only.
     Kept are the latest `keep` and the one with the lowest validation loss. Writing goes on in the background; leave by
@@ -21,8 +28,7 @@ class Checkpoints:
 
     def __init__(self, out_dir: Path, index: int, name: str, *, keep: int = 1) -> None:
         options = ocp.CheckpointManagerOptions(preservation_policy=_LatestAndBest(keep), cleanup_tmp_directories=True)
-        self.folder = out_dir.absolute() / "checkpoints" / f"{index}-{name}"
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._manager = ocp.CheckpointManager(stage_folder(out_dir, index, name), options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -49,7 +55,7 @@ class Checkpoints:
             args=ocp.args.Composite(
                 model=ocp.args.StandardSave({"params": state.params, "rest": state.rest}),
                 training=ocp.args.StandardSave(_all_but_model(state)),
-                host=ocp.args.JsonSave({"iterator": iterator_state, "progress": progress.to_dict()}),
+                host=ocp.args.JsonSave({"iterator": iterator_state, "progress": asdict(progress)}),
             ),
             metrics=None if loss is None else {"loss": loss},
         )
@@ -76,8 +82,7 @@ class Checkpoints:
     def restore_model(self, step: int, params: Any, rest: Any) -> tuple[Any, Any]:
         """(params, rest) as saved, without the optimizer's state; the arguments give shapes, dtypes and placement."""
         like = _abstract({"params": params, "rest": rest})
-        args = ocp.args.Composite(model=ocp.args.StandardRestore(like))
-        model = self._manager.restore(step, args=args)["model"]
+        model = self._manager.restore(step, args=ocp.args.Composite(model=ocp.args.StandardRestore(like)))["model"]
         return model["params"], model["rest"]
 
 
@@ -98,3 +103,54 @@ def _all_but_model(state: TrainState) -> dict[str, Any]:
 
 def _abstract(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), tree)
+
+
+def claim_folder(out_dir: Path, config: TrainConfig, *, resume: bool) -> None:
+    """Writes config.json into the folder of a run.
+
+    Raises:
+        FileExistsError: it holds a run and `resume` is False.
+        ValueError: it holds a run with other settings; they are named.
+    """
+    path, text = out_dir / "config.json", json.dumps(asdict(config), indent=2) + "\n"
+    if path.exists():
+        if not resume:
+            raise FileExistsError(f"{out_dir} holds a run: resume it, or name another folder")
+        before, now = _settings(path.read_text(encoding="utf-8")), _settings(text)
+        changed = [name for name in {**before, **now} if before.get(name, "missing") != now.get(name, "missing")]
+        if changed:
+            raise ValueError(f"{path} has other settings than this run: {', '.join(changed)}. Resume with its own")
+    out_dir.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _settings(text: str) -> dict[str, Any]:
+    """Every single value by its path, such as "stages.0.learning_rate"."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(json.loads(text), is_leaf=lambda leaf: leaf is None)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def last_checkpoint(out_dir: Path, config: TrainConfig) -> tuple[int, int]:
+    """(stage, step) of the last whole checkpoint of a run; step -1 where there is none."""
+    for index, stage in reversed(list(enumerate(config.stages))):
+        if stage_folder(out_dir, index, stage.name).exists():
+            with Checkpoints(out_dir, index, stage.name, keep=config.keep) as checkpoints:
+                step = checkpoints.latest_step()
+            if step is not None:
+                return index, step
+    return 0, -1
+
+
+def restore_start(out_dir: Path, config: TrainConfig, index: int, params: Any, rest: Any) -> tuple[Any, Any]:
+    """(params, rest) that stage `index` starts from: the best or last of the stage before; after the last, its best.
+
+    They are read from disk even in the run that wrote them, so that a resumed run starts from the same bits.
+    """
+    choice = config.stages[index].start_from if index < len(config.stages) else "best"
+    with Checkpoints(out_dir, index - 1, config.stages[index - 1].name, keep=config.keep) as checkpoints:
+        step = checkpoints.latest_step()
+        if step is None:
+            raise FileNotFoundError(f"no checkpoint of stage {config.stages[index - 1].name!r} in {out_dir}")
+        if choice == "best":
+            step = checkpoints.progress(step).best_step
+        return checkpoints.restore_model(step, params, rest)

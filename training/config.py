@@ -115,7 +115,7 @@ def _replaced(value: Any, annotation: Any, path: Sequence[str], text: str) -> An
     if not path:
         return _parse(annotation, text)
     key, *rest = path
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in fields(value)]
         if key not in names:
             raise ValueError(f"{type(value).__name__} has {', '.join(names)}, not {key!r}{_did_you_mean(key, names)}")

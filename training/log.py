@@ -1,18 +1,24 @@
-"""The metrics file of a run: one JSON object a line."""
+"""What a run tells: one JSON object a line in its metrics file, and a progress bar."""
 
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+import jax
+from tqdm import tqdm
+
+from training.config import TrainConfig
+from training.step import Metrics, NonFiniteLossError
+
 
 class MetricsFile:
-    """Appends lines with "stage" (index), "step" and "split"; on resume it forgets what came after the checkpoint."""
+    """Lines with "stage" (index), "step", "split" and numbers, in the order they came."""
 
-    def __init__(self, path: Path, *, resumed_at: tuple[int, int] | None = None) -> None:
-        """`resumed_at`: (stage, step) of the checkpoint; later lines, and one cut short by a kill, are dropped."""
-        if resumed_at is not None and path.exists():
-            _keep_until(path, resumed_at)
+    def __init__(self, path: Path, *, keep_until: tuple[int, int]) -> None:
+        """Appends to the lines up to this (stage, step); drops later ones, and one that a kill has cut short."""
+        if path.exists():
+            _truncate(path, keep_until)
         self._file = path.open("a", encoding="utf-8")
 
     def __enter__(self) -> "MetricsFile":
@@ -26,11 +32,11 @@ class MetricsFile:
         self._file.flush()
 
     def sync(self) -> None:
-        """Forces the lines to disk. Called before a checkpoint, which must not outlive the lines that led to it."""
+        """Forces the lines to disk. A checkpoint must not outlive the lines that led to it."""
         os.fsync(self._file.fileno())
 
 
-def _keep_until(path: Path, last: tuple[int, int]) -> None:
+def _truncate(path: Path, last: tuple[int, int]) -> None:
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         if not line.endswith("\n"):
@@ -42,3 +48,50 @@ def _keep_until(path: Path, last: tuple[int, int]) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text("".join(kept), encoding="utf-8")
     os.replace(partial, path)
+
+
+class StepLog:
+    """Reports the steps of a stage, each one step late: while its numbers are read the device works on the next."""
+
+    def __init__(
+        self, metrics: MetricsFile, config: TrainConfig, index: int, step: int, last_step: int, *, show_progress: bool
+    ) -> None:
+        self.metrics, self.config, self.index, self.stage = metrics, config, index, config.stages[index]
+        self._waiting: tuple[int, Metrics, Any] | None = None
+        self._bar = tqdm(
+            total=last_step * self.stage.batch_size,
+            initial=step * self.stage.batch_size,
+            desc=self.stage.name,
+            unit="ex",
+            unit_scale=True,
+            disable=None if show_progress else True,  # None: where there is a terminal
+        )
+
+    def __enter__(self) -> "StepLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def push(self, step: int, values: Metrics, ids: Any) -> None:
+        """Takes the metrics of a step that has been started, and reports the one before."""
+        self.flush()
+        self._waiting = (step, values, ids)
+
+    def flush(self) -> None:
+        """Reports the step that is waiting, if any.
+
+        Raises:
+            NonFiniteLossError: its loss or gradients were not finite.
+        """
+        if self._waiting is None:
+            return
+        step, values, ids = self._waiting
+        self._waiting = None
+        numbers = {name: value.item() for name, value in jax.device_get(values).items()}
+        if not numbers.pop("finite"):
+            raise NonFiniteLossError(f"stage {self.stage.name!r}, training step {step}", numbers, ids)
+        self._bar.update(self.stage.batch_size)
+        if step % self.config.log_every == 0:
+            self._bar.set_postfix(step=step, loss=f"{numbers['loss']:.4f}", refresh=False)
+            self.metrics.write(stage=self.index, step=step, split="train", **numbers)

@@ -91,7 +91,7 @@ def _pair_weights(
     for name, array in (("positive", positive), ("known", known)):
         if array is not None and array.shape != shape:
             raise ValueError(f"{name} must be (images, texts) = {shape}, not {array.shape}")
-    weight = jnp.eye(*shape) if positive is None else positive.astype(jnp.float32)
+    weight = jnp.eye(shape[0]) if positive is None else positive.astype(jnp.float32)
     known = jnp.ones(shape, bool) if known is None else known
     return jnp.where(known, weight, 0.0), known
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sized
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from training.config import StageConfig
@@ -32,9 +32,6 @@ class Progress:
             progress = replace(self, waiting=self.waiting + 1)
         out_of_patience = stage.patience is not None and progress.waiting >= stage.patience
         return replace(progress, finished=step >= total_steps or out_of_patience)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def total_steps(stage: StageConfig, batches: Iterator[Any]) -> int:

@@ -1,6 +1,6 @@
 """The compiled steps: one update, one evaluation batch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,15 @@ from training.state import TrainState, split_model
 Batch = Mapping[str, Any]  # names to arrays, or to trees of arrays
 Metrics = dict[str, jax.Array]
 LossFn = Callable[[nnx.Module, Batch, jax.Array | None], tuple[jax.Array, Metrics]]
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss or a gradient became infinite or NaN."""
+
+    def __init__(self, where: str, values: Mapping[str, float], ids: Any) -> None:
+        numbers = ", ".join(f"{name}={value:g}" for name, value in values.items())
+        examples = "no 'ids' in its batch" if ids is None else f"ids of its batch: {np.asarray(ids).tolist()}"
+        super().__init__(f"{where}: not finite ({numbers}); {examples}")
 
 
 def make_train_step(
@@ -77,6 +86,41 @@ def make_eval_step(graphdef: Any, loss_fn: LossFn) -> Callable[[TrainState, Batc
     return eval_step
 
 
+def validation_means(
+    eval_step: Callable[[TrainState, Batch], Metrics],
+    state: TrainState,
+    batches: Iterable[Batch],
+    mesh: jax.sharding.Mesh,
+) -> tuple[int, dict[str, float]]:
+    """(number of rows, mean of each metric over all of them); a batch counts by its rows that are no padding.
+
+    Raises:
+        NonFiniteLossError: names the batch.
+        ValueError: a batch without "mask", or no rows at all.
+    """
+    sums: dict[str, float] = {}
+    rows = 0
+    for number, full_batch in enumerate(batches):
+        batch, ids = take_ids(full_batch)
+        if "mask" not in batch:
+            raise ValueError(f"validation batches need 'mask' (see pad_rows); this one has {', '.join(batch)}")
+        metrics = jax.device_get(eval_step(state, put_batch(batch, mesh)))
+        count = metrics.pop("rows").item()
+        values = {name: value.item() for name, value in metrics.items()}
+        if not np.isfinite(values["loss"]):
+            raise NonFiniteLossError(f"validation batch {number} after training step {int(state.step)}", values, ids)
+        sums = {name: sums.get(name, 0.0) + count * value for name, value in values.items()}
+        rows += count
+    if not rows:
+        raise ValueError("no validation batch has a row: there is no loss to choose a checkpoint by")
+    return rows, {name: total / rows for name, total in sums.items()}
+
+
+def take_ids(batch: Batch) -> tuple[dict[str, Any], Any]:
+    """(the batch without "ids", its ids or None): names stay on the host."""
+    return {name: value for name, value in batch.items() if name != "ids"}, batch.get("ids")
+
+
 def pad_rows(batch: Batch, size: int) -> dict[str, Any]:
     """The batch filled up to `size` rows by repeating its last one, with "mask" (size,) bool: True for the real rows.
 
@@ -96,4 +140,4 @@ def put_batch(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
     On several hosts each passes its own rows. Leading axes must divide by the number of devices.
     """
     sharding = NamedSharding(mesh, PartitionSpec("data"))
-    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), dict(batch))
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)
