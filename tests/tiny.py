@@ -1,6 +1,8 @@
 """A tiny dual encoder with random weights: real towers, graphs and files, for tests of whatever runs a bundle."""
 
 import json
+import math
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from clipita.images import Preprocessing
 from clipita.tokenizer import TokenizerConfig
 from clipita.towers.config import BertConfig, DualConfig, EfficientNetLiteConfig, ProjectionConfig
 from clipita.towers.dual import DualEncoder
-from clipita.towers.parameters import Array, parameter_table
+from clipita.towers.parameters import Array
 
 CONFIG = DualConfig(
     image=EfficientNetLiteConfig(width=0.25, depth=0.1, stem_width=8, head_width=64),
@@ -32,14 +34,20 @@ FORMATS: dict[str, dict[str, WeightFormat]] = {
 _PIECES = ["<s>", "<pad>", "</s>", "<unk>", *"▁abcdefghilmnopqrstuvzàèéìòù'.,:", "▁cane", "▁gatto", "▁un", "▁una"]
 
 
+@lru_cache
 def tiny_table(config: DualConfig = CONFIG) -> dict[str, Array]:
-    """Random weights in which no leaf is zero and no normalisation is the identity."""
-    table = parameter_table(nnx.jit(lambda: DualEncoder(config, rngs=nnx.Rngs(0)))())
+    """Random weights, normalisations apart: no leaf is zero and no normalisation is the identity."""
+    model = nnx.eval_shape(lambda: DualEncoder(config, rngs=nnx.Rngs(0)))  # its initial weights would take seconds
     rng = np.random.default_rng(0)
-    for name, values in table.items():
-        noise = rng.normal(0, 0.1, values.shape).astype(np.float32)
-        table[name] = values + abs(noise) if name.endswith(".variance") else values + noise
-    return table
+    table: dict[str, Array] = {}
+    for path, variable in nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat))):
+        name, shape = ".".join(map(str, path)), variable.get_value().shape
+        if len(shape) > 1:
+            values = rng.normal(0, (2 / math.prod(shape[:-1])) ** 0.5, shape)
+        else:
+            values = rng.normal(1 if name.endswith(("scale", "variance")) else 0, 0.1, shape)
+        table[name] = values.transpose(3, 2, 0, 1) if values.ndim == 4 else values
+    return {name: values.astype(np.float32) for name, values in table.items()}
 
 
 def tiny_tokenizer() -> str:
