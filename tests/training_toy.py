@@ -1,9 +1,10 @@
 """A run of seconds for the tests: two towers of a few numbers each, pairs that can be learnt, batches with a position.
 
-As a program it is a run that a test can kill: `python training_toy.py OUT_DIR [--resume] [--slow SECONDS]`.
+As a program it is a run that a test can kill: `python training_toy.py OUT_DIR [--stages N] [--slow SECONDS]`.
 """
 
 import argparse
+import dataclasses
 import time
 import warnings
 
@@ -98,7 +99,7 @@ def make_config(**changes) -> TrainConfig:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out_dir")
-    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--stages", type=int, default=2)
     parser.add_argument("--slow", type=float, default=0.0)
     arguments = parser.parse_args()
 
@@ -111,7 +112,8 @@ def main() -> None:
         return SlowPairs(160, 16, train=True) if split == "train" else make_batches(stage, split)
 
     config = make_config(save_every=3)
-    fit(Towers(nnx.Rngs(0)), config, loss_fn, slow_batches, out_dir=arguments.out_dir, resume=arguments.resume)
+    config = dataclasses.replace(config, stages=config.stages[: arguments.stages])
+    fit(Towers(nnx.Rngs(0)), config, loss_fn, slow_batches, out_dir=arguments.out_dir)
 
 
 if __name__ == "__main__":
