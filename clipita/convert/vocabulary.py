@@ -68,7 +68,9 @@ def cut_vocabulary(tokenizer_file: Path, keep: Iterable[str]) -> tuple[str, Arra
     new_ids = {row: index for index, row in enumerate(rows)}
 
     cut = copy.copy(full)
-    cut["model"] = model | {"vocab": [vocabulary[row] for row in rows], "unk_id": new_ids[model["unk_id"]]}
+    # Scores are float32 written as float64; their shortest form is the same number in half the characters.
+    pieces = [(vocabulary[row][0], float(str(np.float32(vocabulary[row][1])))) for row in rows]
+    cut["model"] = model | {"vocab": pieces, "unk_id": new_ids[model["unk_id"]]}
     cut["added_tokens"] = [token | {"id": new_ids[token["id"]]} for token in full["added_tokens"]]
     cut["post_processor"] = copy.deepcopy(full["post_processor"])
     for special in cut["post_processor"]["special_tokens"].values():
