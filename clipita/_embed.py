@@ -89,7 +89,7 @@ def embed_folder(
         known.update(zip(stored.keys, stored.vectors, strict=True))
         if path == output and (strange := sorted(known.keys() - set(keys))):
             raise CheckpointError(
-                f"{str(output)!r} holds {len(strange)} images that are not in {str(folder)!r}, the first of them "
+                f"{str(output)!r} holds images that are not in {str(folder)!r}: {len(strange)}, the first of them "
                 f"{strange[0]!r}. Use another file, or --overwrite."
             )
 
@@ -202,8 +202,7 @@ def read_embeddings(path: Path) -> Embeddings:
             return Embeddings(keys, arrays["embeddings"], str(arrays["fingerprint"]), str(arrays["model"]))
     except Exception as error:  # zipfile, NumPy and Arrow each have their own
         raise CheckpointError(
-            f"{str(path)!r} exists and is no file of embeddings, or a damaged one ({error}). "
-            "Use another file, or --overwrite."
+            f"{str(path)!r} exists and is no file of embeddings, or a damaged one. Use another file, or --overwrite."
         ) from error
 
 

@@ -128,7 +128,9 @@ def read_manifest(path: Path) -> _Manifest:
     try:
         data: object = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise CheckpointError(f"{str(path.parent)!r} is not a clipita bundle: it has no {MANIFEST}.") from None
+        raise CheckpointError(
+            f"{str(path.parent)!r} is not a clipita bundle: it has no {MANIFEST}. Other layouts are not read."
+        ) from None
     except OSError as error:
         raise CheckpointError(f"{where} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:

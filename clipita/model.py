@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipita._cpus import usable_cpus
-from clipita.bundle import TOKENIZER, Bundle, read_bundle
+from clipita.bundle import MANIFEST, TOKENIZER, Bundle, read_bundle
 from clipita.errors import BackendError, CheckpointError, ImageError, TextError
 from clipita.hub import resolve
 from clipita.images import ImageInput, Preprocessing, describe, load_pixels
@@ -71,8 +71,9 @@ class Model:
 
     def __init__(self, bundle: Bundle, backend: Backend, *, precision: str, decode_threads: int) -> None:
         config = bundle.config
-        self._preprocessing = Preprocessing.from_dict(config.image["preprocessing"])
-        tokenizer_config = TokenizerConfig.from_dict(config.text["tokenizer"])
+        where = repr(str(bundle.path(MANIFEST)))
+        self._preprocessing = Preprocessing.from_dict(config.image["preprocessing"], f"{where}: image.preprocessing")
+        tokenizer_config = TokenizerConfig.from_dict(config.text["tokenizer"], f"{where}: text.tokenizer")
         self._tokenizer = Tokenizer.from_file(bundle.path(TOKENIZER), tokenizer_config)
         self._config = config
         self._backend = backend
@@ -365,7 +366,7 @@ def load(
         CheckpointError: it is there, but damaged or of a kind that this clipita does not read.
         BackendError: the backend, precision, provider or number of threads cannot be had.
     """
-    if threads is not None and (isinstance(threads, bool) or threads < 1):
+    if threads is not None and not _is_count(threads):
         raise BackendError(f"threads must be a number from 1 on, or None for all usable CPUs, not {threads!r}.")
     if backend not in ("onnx", "flax"):
         raise BackendError(f"there is no backend {backend!r}: choose 'onnx' or 'flax'.")
@@ -412,6 +413,10 @@ def _key(image: ImageInput, index: int) -> str | int:
     return os.fsdecode(image) if isinstance(image, str | os.PathLike) else index
 
 
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
 def _check_count(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not _is_count(value):
         raise ValueError(f"{name} must be a whole number from 1 on, not {value!r}")

@@ -66,6 +66,8 @@ def check_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     Raises:
         TextError: none, or one that does not have exactly one "{}".
     """
+    if not isinstance(templates, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TextError(f"templates must be a str or a list such as ['una foto di {{}}'], not {templates!r}.")
     checked: tuple[str, ...] = (templates,) if isinstance(templates, str) else tuple(templates)
     if not checked:
         raise TextError("templates is empty: give at least one, e.g. ['una foto di {}'].")

@@ -202,7 +202,7 @@ def test_embed_does_not_mix_models_or_folders(run: Any, photos: Path, tmp_path: 
     Image.new("RGB", (9, 9)).save(tmp_path / "altre" / "x.png")
     other_folder = run("embed", tmp_path / "altre", "-o", output)
     assert other_folder.exit_code == 2
-    assert "holds 3 images that are not in" in other_folder.stderr
+    assert "holds images that are not in" in other_folder.stderr
     assert output.read_bytes() == before
 
     assert run("embed", tmp_path / "altre", "-o", output, "-m", tmp_path / "other", "--overwrite").exit_code == 0

@@ -293,6 +293,7 @@ def test_threads_may_share_a_model(shared_bundle: Path, photos: list[Path]) -> N
         ({"backend": "torch"}, "there is no backend 'torch': choose 'onnx' or 'flax'"),
         ({"precision": "int4"}, "'tiny' has no precision 'int4': choose 'fp32'"),
         ({"threads": 0}, "threads must be a number from 1 on"),
+        ({"threads": "2"}, "threads must be a number from 1 on"),
         ({"threads": True}, "threads must be a number from 1 on"),
         ({"backend": "flax", "threads": 2}, "threads and providers are for backend='onnx'"),
         ({"providers": ["TensorrtExecutionProvider"]}, "has no provider 'TensorrtExecutionProvider' here"),

@@ -10,7 +10,7 @@ from conftest import EMBED_DIM, SIZE, tiny_config, tiny_files
 from clipita._cpus import usable_cpus
 from clipita.backends.onnx import OnnxBackend
 from clipita.bundle import read_bundle, write_bundle
-from clipita.errors import BackendError
+from clipita.errors import BackendError, CheckpointError
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +71,12 @@ def test_a_provider_that_does_not_start_is_no_silent_cpu(shared_bundle: Path, mo
 def test_a_failed_run_says_on_what(backend: OnnxBackend) -> None:
     with pytest.raises(BackendError, match=r"failed to run .*image.onnx' on {'pixels': \(1, 2, 2, 3\)}"):
         backend.encode_pixels(np.zeros((1, 2, 2, 3), np.uint8))
+
+
+def test_graphs_of_another_width_are_refused(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "tiny", config=tiny_config(embed_dim=64), files=tiny_files())
+    with pytest.raises(CheckpointError, match=r"gives embeddings of shape \(1, 32\), but .* they are 64 wide"):
+        OnnxBackend(bundle, precision="fp32").encode_pixels(np.zeros((1, SIZE, SIZE, 3), np.uint8))
 
 
 def cgroup(root: Path, text: str, files: dict[str, str]) -> Path:

@@ -32,6 +32,7 @@ def test_labels_that_cannot_be_told_apart_are_refused(labels: object, message: s
     ("templates", "message"),
     [
         ([], "templates is empty"),
+        (3, "templates must be a str or a list .*, not 3"),
         ("una foto", r"templates\[0\] must have one {} .* 'una foto' has 0"),
         (["{}", "{} e {}"], r"templates\[1\] must have one {} .* has 2"),
         (["{label}"], r"templates\[0\] must have one {}"),

@@ -12,7 +12,7 @@ import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
 from clipita._cpus import usable_cpus
 from clipita._strict import did_you_mean
 from clipita.bundle import Bundle
-from clipita.errors import BackendError
+from clipita.errors import BackendError, CheckpointError
 
 _ort: Any = onnxruntime
 
@@ -30,7 +30,7 @@ class OnnxBackend:
             there: nothing falls back silently.
 
     Raises:
-        BackendError: a provider is not available, or `threads` is not positive.
+        BackendError: a provider is not available, or `threads` is not positive; later, whatever fails in a run.
     """
 
     name = "onnx"
@@ -57,8 +57,9 @@ class OnnxBackend:
                     f"{did_you_mean(provider, available)} A GPU needs another build: pip install onnxruntime-gpu."
                 )
         graphs = bundle.config.precisions[precision]
-        self._image = _Tower(bundle.path(graphs.image), self.threads, self.providers)
-        self._text = _Tower(bundle.path(graphs.text), self.threads, self.providers)
+        width = bundle.config.embed_dim
+        self._image = _Tower(bundle.path(graphs.image), width, self.threads, self.providers)
+        self._text = _Tower(bundle.path(graphs.text), width, self.threads, self.providers)
 
     def encode_pixels(self, pixels: npt.NDArray[np.uint8]) -> FloatArray:
         """(B, S, S, 3) RGB to (B, E) of unit norm."""
@@ -72,8 +73,8 @@ class OnnxBackend:
 class _Tower:
     """One graph, loaded at its first run."""
 
-    def __init__(self, path: Path, threads: int, providers: tuple[str, ...]) -> None:
-        self._path, self._threads, self._providers = path, threads, providers
+    def __init__(self, path: Path, width: int, threads: int, providers: tuple[str, ...]) -> None:
+        self._path, self._width, self._threads, self._providers = path, width, threads, providers
         self._lock = threading.Lock()
         self._session: Any = None
 
@@ -82,10 +83,16 @@ class _Tower:
             if self._session is None:
                 self._session = self._load()
         try:
-            return cast(FloatArray, self._session.run(None, inputs)[0])
+            embeddings = cast(FloatArray, self._session.run(None, inputs)[0])  # (B, E)
         except Exception as error:  # its exceptions share no other base
             shapes = {name: value.shape for name, value in inputs.items()}
             raise BackendError(f"ONNX Runtime failed to run {str(self._path)!r} on {shapes}: {error}") from error
+        if embeddings.shape[1:] != (self._width,):
+            raise CheckpointError(
+                f"{str(self._path)!r} gives embeddings of shape {embeddings.shape}, but the bundle says that they are "
+                f"{self._width} wide. Export it again."
+            )
+        return embeddings
 
     def _load(self) -> Any:
         options = _ort.SessionOptions()
