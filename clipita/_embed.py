@@ -24,6 +24,9 @@ SUFFIXES = frozenset(
 )
 SHARD_IMAGES = 256
 
+# In FILE.partial/, the folder that the run is over: another may have images of the same names.
+_SOURCE = "source"
+
 
 @dataclasses.dataclass(frozen=True)
 class Embeddings:
@@ -78,6 +81,13 @@ def embed_folder(
     if not keys and not failed:
         raise ClipitaError(f"{str(folder)!r} holds no image: no file below it ends in {', '.join(sorted(SUFFIXES))}.")
     parts = output.with_name(output.name + ".partial")
+    source = os.fsencode(folder.resolve())
+    earlier = parts / _SOURCE
+    if earlier.exists() and earlier.read_bytes() != source:
+        raise CheckpointError(
+            f"{str(parts)!r} is of an unfinished run over {os.fsdecode(earlier.read_bytes())!r}. "
+            "Finish that one, use another file, or --overwrite."
+        )
     known: dict[str, npt.NDArray[np.float32]] = {}
     for path in ([output] if output.exists() else []) + sorted(parts.glob("*.npz")):
         stored = read_embeddings(path)
@@ -99,7 +109,7 @@ def embed_folder(
         on_result(key, reason)
     new = 0
     with (
-        _Shards(parts, model) as shards,
+        _Shards(parts, source, model) as shards,
         contextlib.closing(model.iter_encode_image((folder / key for key in todo), batch_size=batch_size)) as results,
     ):
         for index, (key, result) in enumerate(zip(todo, results, strict=True)):
@@ -144,8 +154,8 @@ def list_images(folder: Path) -> tuple[list[str], dict[str, str]]:
 class _Shards:
     """Takes embeddings one by one and writes them some hundred at a time; the rest when it is left, however."""
 
-    def __init__(self, folder: Path, model: Model) -> None:
-        self._folder, self._model = folder, model
+    def __init__(self, folder: Path, source: bytes, model: Model) -> None:
+        self._folder, self._source, self._model = folder, source, model
         self._keys: list[str] = []
         self._vectors: list[npt.NDArray[np.float32]] = []
 
@@ -165,6 +175,7 @@ class _Shards:
         if not self._keys:
             return
         self._folder.mkdir(exist_ok=True)
+        (self._folder / _SOURCE).write_bytes(self._source)
         number = len(list(self._folder.glob("*.npz")))
         shard = Embeddings(self._keys, np.stack(self._vectors), self._model.fingerprint, self._model.name)
         write_embeddings(self._folder / f"{number:06}.npz", shard)

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """ " Did you mean 'x'?" for the known name nearest to `name`, or "" where none is near."""
+    """A sentence to end an error with, which offers the known name nearest to `name`; "" where none is near."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 

@@ -221,6 +221,24 @@ def test_a_partial_of_another_model_is_refused(run: Any, photos: Path, tmp_path:
     assert not partial.exists()
 
 
+def test_a_partial_of_another_folder_is_refused(
+    run: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(_embed, "write_embeddings", full_disk)
+        result = run("embed", photos, "-o", tmp_path / "foto.npz")
+        assert (result.exit_code, result.stderr) == (2, "Error: [Errno 28] No space left on device\n")
+    shutil.copytree(photos, tmp_path / "altre")
+    result = run("embed", tmp_path / "altre", "-o", tmp_path / "foto.npz")
+    assert result.exit_code == 2
+    assert f"is of an unfinished run over '{photos}'" in result.stderr
+    assert run("embed", photos, "-o", tmp_path / "foto.npz").exit_code == 0
+    assert not (tmp_path / "foto.npz.partial").exists()
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".parquet"])
 def test_a_file_of_something_else_is_not_touched(run: Any, photos: Path, tmp_path: Path, suffix: str) -> None:
     output = tmp_path / f"foto{suffix}"
