@@ -129,3 +129,8 @@ def test_validation_refuses_what_it_cannot_count():
     broken["pixels"][:] = np.nan
     with pytest.raises(NonFiniteLossError, match=r"validation batch 0 after training step 0.*loss=nan.*ids.*0, 1, 2"):
         validation_means(eval_step, state, [broken], MESH)
+
+
+def test_rows_that_do_not_divide_by_the_devices_are_named():
+    with pytest.raises(ValueError, match=r"'bank/temperature' has shape \(\): pad its rows to a multiple of 1"):
+        put_batch({"bank": {"ids": np.ones(3), "temperature": np.float32(1)}}, MESH)

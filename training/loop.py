@@ -15,12 +15,13 @@ from training.log import MetricsFile, StepLog
 from training.optimizer import build_optimizer
 from training.stages import Progress, total_steps
 from training.state import TrainState, create_state, split_model
-from training.step import LossFn, make_eval_step, make_train_step, put_batch, take_ids, validation_means
+from training.step import Batch, LossFn, Metrics, make_eval_step, make_train_step, put_batch, take_ids, validation_means
 from training.termination import TERMINATED, on_sigterm
 
 
 class Batches(Protocol):
-    """An iterator of batches: dicts of NumPy arrays (or trees of them), each with its rows on the leading axis.
+    """An iterator of batches: dicts of NumPy arrays (or trees of them), each with its rows on the leading axis, all of
+    them new, since the device may still be reading the last ones.
 
     "ids", if a batch has it, names its examples in errors and never reaches the device; "mask" (B,) bool marks the rows
     that are no padding, and validation batches must have it (see `training.step.pad_rows`). Training batches go on for
@@ -77,7 +78,20 @@ def fit(
     params, rest = jax.device_put((params, rest), NamedSharding(mesh, PartitionSpec()))
     first, step = last_checkpoint(out_dir, config)
     with MetricsFile(out_dir / "metrics.jsonl", keep_until=(first, step)) as metrics, on_sigterm() as terminated:
-        run = _Run(config, graphdef, loss_fn, make_batches, evaluate, out_dir, mesh, metrics, terminated, show_progress)
+        eval_step = make_eval_step(graphdef, loss_fn)  # one for all stages, so that it is compiled once
+        run = _Run(
+            config=config,
+            graphdef=graphdef,
+            loss_fn=loss_fn,
+            eval_step=eval_step,
+            make_batches=make_batches,
+            evaluate=evaluate,
+            out_dir=out_dir,
+            mesh=mesh,
+            metrics=metrics,
+            terminated=terminated,
+            show_progress=show_progress,
+        )
         for index in range(first, len(config.stages)):
             if index > 0:
                 params, rest = restore_start(out_dir, config, index, params, rest)
@@ -100,6 +114,7 @@ class _Run:
     config: TrainConfig
     graphdef: Any
     loss_fn: LossFn
+    eval_step: Callable[[TrainState, Batch], Metrics]
     make_batches: MakeBatches
     evaluate: Evaluate | None
     out_dir: Path
@@ -115,7 +130,6 @@ class _Run:
         last_step = total_steps(stage, batches)
         optimizer = build_optimizer(stage, params, total_steps=last_step)
         train_step = make_train_step(self.graphdef, self.loss_fn, optimizer)
-        eval_step = make_eval_step(self.graphdef, self.loss_fn)
         replicated = NamedSharding(self.mesh, PartitionSpec())
         state = create_state(params, rest, optimizer, stage=index, seed=config.seed, sharding=replicated)
         progress, step = Progress(), 0
@@ -127,7 +141,7 @@ class _Run:
                 state, position, progress = checkpoints.restore(step, state)
                 batches.set_state(position)
             else:
-                loss = self.validate(index, 0, state, eval_step)
+                loss = self.validate(index, 0, state)
                 progress = progress.after(0, loss, stage=stage, total_steps=last_step)
                 checkpoints.save(state, batches.get_state(), progress, loss=loss)
 
@@ -141,17 +155,17 @@ class _Run:
                     if not evaluates and (config.save_every is None or step % config.save_every):
                         continue
                     log.flush()  # what is not finite raises here, and is not saved
-                    loss = self.validate(index, step, state, eval_step) if evaluates else None
+                    loss = self.validate(index, step, state) if evaluates else None
                     if loss is not None:
                         progress = progress.after(step, loss, stage=stage, total_steps=last_step)
                     checkpoints.save(state, batches.get_state(), progress, loss=loss)
                 log.flush()
             checkpoints.save(state, batches.get_state(), progress, loss=None)  # nothing to do unless terminated
 
-    def validate(self, index: int, step: int, state: TrainState, eval_step: Any) -> float:
+    def validate(self, index: int, step: int, state: TrainState) -> float:
         """The validation loss; it and all other scores are written to the metrics file."""
         stage = self.config.stages[index]
-        rows, means = validation_means(eval_step, state, self.make_batches(stage, "validation"), self.mesh)
+        rows, means = validation_means(self.eval_step, state, self.make_batches(stage, "validation"), self.mesh)
         self.metrics.write(stage=index, step=step, split="validation", rows=rows, **means)
         if self.evaluate is not None:
             model = nnx.merge(self.graphdef, state.params, state.rest)

@@ -135,9 +135,15 @@ def pad_rows(batch: Batch, size: int) -> dict[str, Any]:
 
 
 def put_batch(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
-    """The arrays on the devices of the mesh, their leading axis split over 'data'.
+    """The arrays on the devices of the mesh, their leading axis split over 'data'; on several hosts each its own rows.
 
-    On several hosts each passes its own rows. Leading axes must divide by the number of devices.
+    Raises:
+        ValueError: a leading axis does not divide by the number of devices.
     """
+    devices = mesh.local_mesh.size
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+        if leaf.ndim == 0 or leaf.shape[0] % devices:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(f"batch entry {name!r} has shape {leaf.shape}: pad its rows to a multiple of {devices}")
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)
