@@ -34,6 +34,12 @@ def photographs(size: int) -> np.ndarray:
     return ((np.stack(pixels) - np.array(PIXEL_MEAN)) / np.array(PIXEL_STD)).astype(np.float32)
 
 
+def tower_of(config, table, folded: bool = False) -> EfficientNetLite:
+    tower = nnx.eval_shape(lambda: EfficientNetLite(config, folded=folded, rngs=nnx.Rngs(0)))
+    set_parameters(tower, table)
+    return tower
+
+
 @pytest.mark.parametrize(("version", "config", "size"), [(0, LITE0, 224), (1, LITE1, 240), (2, LITE2, 260)])
 def test_equals_the_original(version: int, config, size: int) -> None:
     pixels = photographs(size)
@@ -45,8 +51,7 @@ def test_equals_the_original(version: int, config, size: int) -> None:
         expected_logits = original._fc(expected).numpy()
 
     weights = read_efficientnet_lite(lite_path(version), config)
-    tower = EfficientNetLite(config, rngs=nnx.Rngs(0))
-    set_parameters(tower, weights.tower)
+    tower = tower_of(config, weights.tower)
     features = np.asarray(nnx.jit(lambda tower, x: tower(x))(tower, jnp.asarray(pixels)))
 
     np.testing.assert_allclose(features, expected.numpy(), atol=1e-4)
@@ -58,10 +63,9 @@ def test_equals_the_original(version: int, config, size: int) -> None:
 
 def test_folding_keeps_the_features_and_round_trips() -> None:
     weights = read_efficientnet_lite(lite_path(0), LITE0)
-    apart, folded = (EfficientNetLite(LITE0, folded=folded, rngs=nnx.Rngs(0)) for folded in (False, True))
-    set_parameters(apart, weights.tower)
+    apart = tower_of(LITE0, weights.tower)
     table = fold_batch_norm(parameter_table(apart))
-    set_parameters(folded, table)
+    folded = tower_of(LITE0, table, folded=True)
     assert all((value == table[name]).all() for name, value in parameter_table(folded).items())
     pixels = jnp.asarray(photographs(64))
     call = nnx.jit(lambda tower, x: tower(x))

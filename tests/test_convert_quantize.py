@@ -54,6 +54,14 @@ def test_the_last_pattern_decides_and_small_leaves_stay() -> None:
     }
 
 
+@pytest.mark.parametrize("format", ["float32", "float16", "int8", "int4"])
+def test_strides_do_not_matter(format) -> None:
+    kernel = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
+    a, b = (quantize({"x.kernel": values}, {"*": format}) for values in (kernel, np.asfortranarray(kernel)))
+    assert all(values.flags.c_contiguous for values in b.values())
+    assert all((values == b[name]).all() for name, values in a.items())
+
+
 def test_what_cannot_be_stored_or_read_is_refused() -> None:
     with pytest.raises(ValueError, match="is for matrices"):
         quantize({"x.kernel": np.ones((4, 3, 2, 2), np.float32)}, {"x.*": "int4"})

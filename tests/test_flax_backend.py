@@ -6,16 +6,22 @@ from pathlib import Path
 import jax
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+from flax import nnx
+from safetensors.numpy import save
 from tiny import CONFIG, FORMATS, make_tiny_bundle, tiny_table
 
 from clipita.backends.flax import FlaxBackend
 from clipita.backends.onnx import OnnxBackend
 from clipita.convert.efficientnet_lite import fold_batch_norm
 from clipita.convert.export import parity
+from clipita.convert.graph import image_graph, text_graph
 from clipita.convert.quantize import quantize
 from clipita.errors import BackendError, CheckpointError
 from clipita.towers.config import DualConfig, ProjectionConfig
+from clipita.towers.dual import DualEncoder
+from clipita.towers.parameters import set_parameters
 
 rng = np.random.default_rng(0)
 PIXELS = rng.integers(0, 256, (5, 40, 40, 3)).astype(np.uint8)
@@ -45,7 +51,7 @@ def test_first_token_pooling_and_other_projections_agree(tmp_path: Path) -> None
         CONFIG,
         text=replace(CONFIG.text, pooling="cls"),
         image_projection=ProjectionConfig(None),
-        text_projection=ProjectionConfig(16),
+        text_projection=ProjectionConfig(16, bias=True),
     )
     bundle = make_tiny_bundle(tmp_path, "float32", config)
     assert DualConfig.from_bundle(bundle.config) == config
@@ -53,6 +59,21 @@ def test_first_token_pooling_and_other_projections_agree(tmp_path: Path) -> None
         FlaxBackend(bundle, precision="fp32"), OnnxBackend(bundle, precision="fp32", threads=1), PIXELS, IDS, MASK
     )
     assert max(image.max_difference, text.max_difference) < 1e-5
+
+
+def test_graphs_of_pooled_features(tmp_path: Path) -> None:
+    table = tiny_table()
+    weights = save(quantize(fold_batch_norm(table), {}))
+    (tmp_path / "weights.safetensors").write_bytes(weights)
+    model = nnx.eval_shape(lambda: DualEncoder(CONFIG, rngs=nnx.Rngs(0)))
+    set_parameters(model, table)
+    for build, inputs, features in (
+        (image_graph, {"pixels": PIXELS}, nnx.jit(lambda model: model.image_features(PIXELS))(model)),
+        (text_graph, {"input_ids": IDS, "attention_mask": MASK}, model.text_features(IDS, MASK)),
+    ):
+        onnx.save(build(CONFIG, weights, "weights.safetensors", pooled=True), tmp_path / "graph.onnx")
+        (pooled,) = onnxruntime.InferenceSession(tmp_path / "graph.onnx").run(None, inputs)
+        np.testing.assert_allclose(pooled, features, atol=1e-4)
 
 
 def test_weights_exist_once(tmp_path: Path) -> None:

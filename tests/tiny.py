@@ -36,11 +36,18 @@ _PIECES = ["<s>", "<pad>", "</s>", "<unk>", *"▁abcdefghilmnopqrstuvzàèéìò
 
 @lru_cache
 def tiny_table(config: DualConfig = CONFIG) -> dict[str, Array]:
-    """Random weights, normalisations apart: no leaf is zero and no normalisation is the identity."""
-    model = nnx.eval_shape(lambda: DualEncoder(config, rngs=nnx.Rngs(0)))  # its initial weights would take seconds
+    """Random weights of a dual encoder, normalisations apart."""
+    return random_table(nnx.eval_shape(lambda: DualEncoder(config, rngs=nnx.Rngs(0))))
+
+
+def random_table(module: nnx.Module) -> dict[str, Array]:
+    """Random weights for a module of `nnx.eval_shape`, whose initial ones would take seconds to compile.
+
+    No leaf is zero, and no normalisation is the identity.
+    """
     rng = np.random.default_rng(0)
     table: dict[str, Array] = {}
-    for path, variable in nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat))):
+    for path, variable in nnx.to_flat_state(nnx.state(module, (nnx.Param, nnx.BatchStat))):
         name, shape = ".".join(map(str, path)), variable.get_value().shape
         if len(shape) > 1:
             values = rng.normal(0, (2 / math.prod(shape[:-1])) ** 0.5, shape)

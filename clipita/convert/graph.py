@@ -35,13 +35,14 @@ _MICROSOFT = "com.microsoft"
 _NORM_FLOOR = 1e-12  # of a vector of zeros, so that it gives zeros and not NaN
 
 
-def image_graph(config: DualConfig, weights: bytes, file_name: str) -> onnx.ModelProto:
+def image_graph(config: DualConfig, weights: bytes, file_name: str, *, pooled: bool = False) -> onnx.ModelProto:
     """The graph "pixels" uint8 (B, S, S, 3) -> "image_embeddings" float32 (B, E).
 
     Args:
         config: the architecture.
         weights: contents of the safetensors file; names as `clipita.towers.dual` gives them, convolutions folded.
         file_name: how the file is called beside the graph.
+        pooled: end before the projection, at "image_features" (B, D): what training caches of a locked tower.
 
     Raises:
         CheckpointError: a weight is missing.
@@ -50,19 +51,23 @@ def image_graph(config: DualConfig, weights: bytes, file_name: str) -> onnx.Mode
     size = config.preprocessing.image_size
     x = _normalised_pixels(graph, config)
     features = _efficientnet(graph, x, config.image, "image.", size)
-    embeddings = _projection(graph, features, config.image_projection, "image_projection.")
     pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["B", size, size, 3])
+    if pooled:
+        return graph.finish("image", [pixels], features, "image_features", config.image.features)
+    embeddings = _projection(graph, features, config.image_projection, "image_projection.")
     return graph.finish("image", [pixels], _unit_norm(graph, embeddings), "image_embeddings", config.embed_dim)
 
 
-def text_graph(config: DualConfig, weights: bytes, file_name: str) -> onnx.ModelProto:
+def text_graph(config: DualConfig, weights: bytes, file_name: str, *, pooled: bool = False) -> onnx.ModelProto:
     """The graph "input_ids", "attention_mask" int64 (B, L) -> "text_embeddings" float32 (B, E); as `image_graph`."""
     graph = _Graph(weights, file_name)
     features = _bert(graph, config.text, "text.")
-    embeddings = _projection(graph, features, config.text_projection, "text_projection.")
     inputs = [
         helper.make_tensor_value_info(name, TensorProto.INT64, ["B", "L"]) for name in ("input_ids", "attention_mask")
     ]
+    if pooled:
+        return graph.finish("text", inputs, features, "text_features", config.text.features)
+    embeddings = _projection(graph, features, config.text_projection, "text_projection.")
     return graph.finish("text", inputs, _unit_norm(graph, embeddings), "text_embeddings", config.embed_dim)
 
 
@@ -128,6 +133,8 @@ def _bert(graph: "_Graph", config: BertConfig, prefix: str) -> str:  # -> (B, D)
 
 def _projection(graph: "_Graph", x: str, config: ProjectionConfig, prefix: str) -> str:
     y = graph.matmul(x, f"{prefix}linear.kernel")
+    if config.bias:
+        y = graph.node("Add", y, graph.dense(f"{prefix}linear.bias"))
     if config.hidden is None:
         return y
     hidden = graph.node("Add", graph.matmul(x, f"{prefix}mlp_in.kernel"), graph.dense(f"{prefix}mlp_in.bias"))
@@ -204,11 +211,11 @@ class _Graph:
         return rows
 
     def finish(
-        self, name: str, inputs: list[onnx.ValueInfoProto], result: str, output: str, embed_dim: int
+        self, name: str, inputs: list[onnx.ValueInfoProto], result: str, output: str, width: int
     ) -> onnx.ModelProto:
         """The model whose only output is the value `result`, called `output`."""
         self.nodes.append(helper.make_node("Identity", [result], [output], output))
-        outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["B", embed_dim])]
+        outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["B", width])]
         graph = helper.make_graph(self.nodes, name, inputs, outputs, list(self.initializers.values()))
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(_MICROSOFT, 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="clipita")

@@ -61,7 +61,8 @@ def quantize(table: Mapping[str, Array], formats: Mapping[str, WeightFormat]) ->
             if fnmatch.fnmatchcase(name, pattern):
                 format = candidate
         stored |= _store(name, values, format)
-    return stored
+    # safetensors writes the memory of an array, strides or not: a transposed one would come back scrambled.
+    return {name: np.ascontiguousarray(values) for name, values in stored.items()}
 
 
 def dequantize(stored: Mapping[str, Array]) -> dict[str, Array]:

@@ -111,9 +111,13 @@ class BertConfig:
 
 @dataclass(frozen=True)
 class ProjectionConfig:
-    """From pooled features to the embedding: a bias-free linear map, plus an MLP of width `hidden` if any."""
+    """From pooled features to the embedding: a linear map, plus an MLP of width `hidden` if any.
+
+    CLIP's maps have no bias. Towers that were not trained for it, whose features lie far from zero, want one.
+    """
 
     hidden: int | None = None
+    bias: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ _NORM_FLOOR = 1e-12  # of a vector of zeros, so that it gives zeros and not NaN
 
 
 class Projection(nnx.Module):
-    """Pooled features (B, D) -> (B, E): linear(x), plus W2 gelu(W1 x + b1) + b2 where there is a hidden layer.
+    """Pooled features (B, D) -> (B, E): W x (+ b), plus W2 gelu(W1 x + b1) + b2 where there is a hidden layer.
 
     The second matrix begins at zero, so that a head begins as its linear part.
     """
@@ -24,7 +24,7 @@ class Projection(nnx.Module):
     def __init__(self, features: int, embed_dim: int, config: ProjectionConfig, *, rngs: nnx.Rngs) -> None:
         hidden = config.hidden
         zeros = nnx.initializers.zeros_init()
-        self.linear = nnx.Linear(features, embed_dim, use_bias=False, rngs=rngs)
+        self.linear = nnx.Linear(features, embed_dim, use_bias=config.bias, rngs=rngs)
         self.mlp_in = None if hidden is None else nnx.Linear(features, hidden, rngs=rngs)
         self.mlp_out = None if hidden is None else nnx.Linear(hidden, embed_dim, kernel_init=zeros, rngs=rngs)
 
