@@ -37,11 +37,14 @@ def test_backends_agree(tmp_path: Path, formats: str) -> None:
         flax, ort = FlaxBackend(bundle, precision=precision), OnnxBackend(bundle, precision=precision, threads=1)
         image, text = parity(flax, ort, PIXELS, IDS, MASK)
     assert max(image.max_difference, text.max_difference) < 1e-5
+
+
+def test_neither_the_batch_nor_the_padding_changes_a_row(tmp_path: Path) -> None:
+    flax = FlaxBackend(make_tiny_bundle(tmp_path, "int8"), precision="int8")
     embeddings = flax.encode_tokens(IDS, MASK)
     assert embeddings.dtype == np.float32
     assert embeddings.shape == (7, 24)
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=-1), 1, atol=1e-6)
-    # Neither the batch nor the padding changes a row.
     np.testing.assert_allclose(flax.encode_tokens(IDS[3:4, :5], MASK[3:4, :5]), embeddings[3:4], atol=1e-6)
     np.testing.assert_allclose(flax.encode_pixels(PIXELS[2:3]), flax.encode_pixels(PIXELS)[2:3], atol=1e-6)
 
