@@ -95,13 +95,8 @@ class _Tower:
         return embeddings
 
     def _load(self) -> Any:
-        options = _ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        # Spinning threads burn the CPUs that decode the next images.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3  # errors; they are raised as well
         try:
+            options = session_options(self._threads)
             session = _ort.InferenceSession(str(self._path), options, providers=list(self._providers))
         except Exception as error:
             raise BackendError(f"ONNX Runtime cannot load {str(self._path)!r}: {error}") from error
@@ -113,3 +108,14 @@ class _Tower:
                 "Check the driver and the device, or leave `providers` out to run on the CPU."
             )
         return session
+
+
+def session_options(threads: int | None = None) -> Any:
+    """ONNX Runtime's options as every session of ours has them; None means the CPUs this process may use."""
+    options = _ort.SessionOptions()
+    options.intra_op_num_threads = usable_cpus() if threads is None else threads
+    options.inter_op_num_threads = 1
+    # Spinning threads burn the CPUs that decode the next images.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors; they are raised as well
+    return options

@@ -1,0 +1,133 @@
+"""`clipita-train`: from photographs on disk to a bundle, one command a step."""
+
+import importlib
+import json
+import pkgutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+import clipita
+import training.recipes
+from clipita.convert.export import Provenance
+from clipita.errors import ClipitaError
+from training.config import replace_from_strings
+from training.data.concepts import load_ontology
+from training.data.manifest import counts, read_manifest
+from training.evaluate.zero_shot import evaluate, markdown
+from training.export import export
+from training.recipe import Corpus, Recipe, load_towers, prepare, train
+
+Folder = click.Path(path_type=Path, file_okay=False)
+File = click.Path(path_type=Path, dir_okay=False, exists=True)
+
+
+def _recipe(_: click.Context, __: click.Parameter, name: str) -> Recipe:
+    known = [module.name for module in pkgutil.iter_modules(training.recipes.__path__)]
+    if name not in known:
+        raise click.BadParameter(f"{name!r} is no recipe; there are: {', '.join(known)}")
+    return importlib.import_module(f"training.recipes.{name}").RECIPE
+
+
+def _with_corpus(command: Callable[..., None]) -> Callable[..., None]:
+    """The arguments that say what a recipe works on."""
+    for option in reversed(
+        [
+            click.argument("recipe", callback=_recipe),
+            click.option("--root", type=Folder, required=True, help="Holds the clones, as OWNER/NAME."),
+            click.option("--work", type=Folder, required=True, help="Manifest, cached features and runs go here."),
+            click.option("--nouns", type=File, required=True, help="WordNet 3.0's data.noun."),
+            click.option("--omw", type=Folder, required=True, help="The folder wns of omw-data."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(clipita.__version__)
+def main() -> None:
+    """Train Italian image-text models."""
+
+
+@main.command()
+@click.argument("recipe", callback=_recipe)
+@click.option("--root", type=Folder, default=Path("photographs"), help="Where you keep the clones.")
+def sources(recipe: Recipe, root: Path) -> None:
+    """Print how to get what a recipe learns from, and on what terms."""
+    for source in recipe.sources:
+        click.echo(f"# {source.name}: {source.licence}\n{source.clone_command(root)}")
+
+
+@main.command("prepare")
+@click.argument("recipe", callback=_recipe)
+@click.option("--root", type=Folder, required=True, help="Holds the clones, as OWNER/NAME.")
+@click.option("--work", type=Folder, required=True, help="The manifest goes here.")
+@click.option("--without", multiple=True, help="Leave a source out; may be repeated.")
+def prepare_command(recipe: Recipe, root: Path, work: Path, without: tuple[str, ...]) -> None:
+    """List the photographs to learn from, without repeats and without those of the development sets."""
+    try:
+        left_out = prepare(recipe, root, work, without=without)
+    except (FileNotFoundError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    for (source, split), count in counts(read_manifest(work / "manifest.jsonl")).items():
+        click.echo(f"{count:7,} {split:5} {source}")
+    click.echo(f"left out: {left_out}; see {work / 'manifest.left-out.txt'}")
+
+
+@main.command()
+@_with_corpus
+@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="E.g. train.stages.0.steps=500.")
+@click.option("--resume", is_flag=True, help="Go on with the run in WORK.")
+def run(
+    recipe: Recipe, root: Path, work: Path, nouns: Path, omw: Path, assignments: tuple[str, ...], resume: bool
+) -> None:
+    """Train on a prepared manifest; features that are in WORK already are not computed again."""
+    try:
+        recipe = replace_from_strings(recipe, assignments)
+        projections = train(Corpus(recipe, load_towers(recipe), root, nouns, omw, work), resume=resume)
+    except (FileNotFoundError, FileExistsError, ValueError, ClipitaError) as error:
+        raise click.ClickException(str(error)) from None
+    np.savez(work / "projections.npz", **projections)  # pyright: ignore[reportArgumentType]
+    click.echo(f"wrote {work / 'projections.npz'}")
+
+
+@main.command("export")
+@_with_corpus
+@click.option("--out", type=Folder, required=True, help="The bundle goes here.")
+@click.option("--revision", required=True, help="What the bundle says of its version, e.g. a date.")
+def export_command(recipe: Recipe, root: Path, work: Path, nouns: Path, omw: Path, out: Path, revision: str) -> None:
+    """Make a bundle of the towers and the trained projections."""
+    try:
+        with np.load(work / "projections.npz", allow_pickle=False) as arrays:
+            projections = dict(arrays)
+        corpus = Corpus(recipe, load_towers(recipe), root, nouns, omw, work)
+        provenance = Provenance(recipe.name, recipe.licence, f"clipita-train run, recipe {recipe.name}", revision)
+        made = export(corpus, projections, out, provenance)
+    except (FileNotFoundError, ValueError, ClipitaError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"wrote {out}: {made.size / 1e6:.2f} MB, {made.pieces:,} pieces")
+
+
+@main.command("evaluate")
+@click.option("--model", default="clipita-mini", help="An embedded model, a folder, or a name on the hub.")
+@click.option("--root", type=Folder, required=True, help="Holds the clones, as OWNER/NAME.")
+@click.option("--work", type=Folder, required=True, help="Holds manifest.jsonl.")
+@click.option("--out", type=click.Path(path_type=Path), help="Also write OUT.md and OUT.json.")
+def evaluate_command(model: str, root: Path, work: Path, out: Path | None) -> None:
+    """Zero-shot accuracy on every development set of the manifest."""
+    try:
+        loaded = clipita.load(model)
+        scores = evaluate(loaded, read_manifest(work / "manifest.jsonl"), root, load_ontology())
+    except (FileNotFoundError, ClipitaError) as error:
+        raise click.ClickException(str(error)) from None
+    table = markdown(scores)
+    click.echo(table)
+    if out is not None:
+        facts: dict[str, Any] = {"model": loaded.name, "fingerprint": loaded.fingerprint, "templates": loaded.templates}
+        out.with_suffix(".md").write_text(table, encoding="utf-8")
+        text = json.dumps({**facts, "scores": [score.to_json() for score in scores]}, indent=1, ensure_ascii=False)
+        out.with_suffix(".json").write_text(text + "\n", encoding="utf-8")

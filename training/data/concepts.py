@@ -1,0 +1,173 @@
+"""The Italian concept tables: what a photograph may show, how Italian says it, and what kind of thing it is.
+
+`labels/everyday.tsv`, `labels/imagenet.tsv` and `labels/more.tsv` hold one concept a line:
+
+    id <TAB> label <TAB> plural <TAB> synonyms <TAB> parents
+
+Label and synonyms carry their indefinite or partitive article ("un gatto", "del pane"), synonyms and parents are separated by "; ".
+`labels/classes.tsv` maps a class of a data set to a concept: data set <TAB> class <TAB> concept id.
+"""
+
+import functools
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+
+HELD_OUT_PERCENT = 15  # share of synonyms and of hypernym phrasings that no training step ever sees
+TABLES = ("everyday.tsv", "imagenet.tsv", "more.tsv")
+
+_ARTICLE = re.compile(r"^(un'|dell'|l'|(un|uno|una|del|dello|della|dei|degli|delle|il|lo|la|i|gli|le) )")
+_DEFINITE = {
+    "uno ": "lo ",
+    "una ": "la ",
+    "un'": "l'",
+    "del ": "il ",
+    "dello ": "lo ",
+    "della ": "la ",
+    "dell'": "l'",
+    "dei ": "i ",
+    "degli ": "gli ",
+    "delle ": "le ",
+}
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One kind of thing: its label ("un gatto"), plural ("gatti"), synonyms and the ids of its broader kinds."""
+
+    id: str
+    label: str
+    plural: str
+    synonyms: tuple[str, ...]
+    parents: tuple[str, ...]
+    held_out: tuple[str, ...]  # phrasings for judging only
+
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        """The phrasings that training may use, the label first where it is one of them."""
+        return tuple(p for p in (self.label, *self.synonyms) if p not in self.held_out)
+
+
+class Ontology:
+    """All concepts, in file order, with their ancestors.
+
+    `ancestors` is (K, K) bool: row k marks k itself and every broader kind of it.
+    """
+
+    def __init__(self, concepts: Sequence[Concept]):
+        self.concepts = tuple(concepts)
+        self.index = {c.id: k for k, c in enumerate(self.concepts)}
+        if len(self.index) != len(self.concepts):
+            twice = sorted({c.id for c in self.concepts if sum(c.id == d.id for d in self.concepts) > 1})
+            raise ValueError(f"concept ids must be unique, these are not: {', '.join(twice)}")
+        unknown = sorted({p for c in self.concepts for p in c.parents if p not in self.index})
+        if unknown:
+            raise ValueError(f"parents without a row of their own: {', '.join(unknown)}")
+        self.ancestors = np.zeros((len(self), len(self)), bool)
+        for k in range(len(self)):
+            self._mark(k, k)
+
+    def _mark(self, row: int, k: int) -> None:
+        if not self.ancestors[row, k]:
+            self.ancestors[row, k] = True
+            for parent in self.concepts[k].parents:
+                self._mark(row, self.index[parent])
+
+    def __len__(self) -> int:
+        return len(self.concepts)
+
+    def __getitem__(self, concept_id: str) -> Concept:
+        return self.concepts[self.index[concept_id]]
+
+
+@functools.cache
+def load_ontology() -> Ontology:
+    """The shipped tables, checked: five columns, unique ids and labels, known parents."""
+    rows = [row for table in TABLES for row in read_table(table, 5)]
+    broader = {parent for row in rows for parent in _split(row[4])}
+    concepts = [
+        Concept(i, label, plural, _split(synonyms), _split(parents), _held_out(label, _split(synonyms), i in broader))
+        for i, label, plural, synonyms, parents in rows
+    ]
+    seen: dict[str, str] = {}
+    for c in concepts:
+        if seen.setdefault(c.label, c.id) != c.id:
+            raise ValueError(
+                f"label {c.label!r} stands for both {seen[c.label]!r} and {c.id!r}: give one of them another"
+            )
+    return Ontology(concepts)
+
+
+@functools.cache
+def class_concepts(dataset: str) -> dict[str, str]:
+    """Class name of a data set -> concept id, from `labels/classes.tsv`."""
+    table = {name: concept for source, name, concept in read_table("classes.tsv", 3) if source == dataset}
+    if not table:
+        raise ValueError(f"labels/classes.tsv has no class of the data set {dataset!r}")
+    return table
+
+
+def read_table(table: str, columns: int) -> Iterator[list[str]]:
+    """The rows of a table in `labels/`, with so many columns each; lines that begin with # are comments."""
+    text = resources.files(__package__).joinpath("labels", table).read_text("utf-8")
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip() and not line.startswith("#"):
+            cells = [cell.strip() for cell in line.split("\t")]
+            if len(cells) != columns:
+                raise ValueError(
+                    f"labels/{table}, line {number}: expected {columns} columns, got {len(cells)}: {line!r}"
+                )
+            yield cells
+
+
+def without_article(phrase: str) -> str:
+    """'un gatto' -> 'gatto'."""
+    return _ARTICLE.sub("", phrase, count=1)
+
+
+def with_definite_article(phrase: str) -> str:
+    """'un gatto' -> 'il gatto', 'un amo' -> 'l'amo'; phrases without an article stay as they are."""
+    bare = without_article(phrase)
+    if phrase.startswith("un "):
+        return ("l'" if bare[:1].lower() in "aeiouàèéìòù" else "il ") + bare
+    return next((new + bare for old, new in _DEFINITE.items() if phrase.startswith(old)), phrase)
+
+
+def phrasings(phrase: str) -> tuple[str, ...]:
+    """The forms in which training meets a phrase: with each article, without, and inside captions."""
+    bare = without_article(phrase)
+    return (
+        phrase,
+        bare,
+        with_definite_article(phrase),
+        f"una foto di {phrase}",
+        f"un'immagine di {phrase}",
+        f"foto di {bare}",
+    )
+
+
+def training_texts(concept: Concept) -> tuple[str, ...]:
+    """Every text that training may show for a concept, in a fixed order."""
+    texts = [t for phrase in concept.phrases for t in phrasings(phrase)]
+    if concept.plural and concept.label not in concept.held_out:
+        texts += [concept.plural, f"una foto di {concept.plural}"]
+    return tuple(dict.fromkeys(texts))
+
+
+def _held_out(label: str, synonyms: tuple[str, ...], is_broader_kind: bool) -> tuple[str, ...]:
+    """A fixed 15 % by hash: synonyms of any concept, and the label itself where it names a broader kind; one phrasing always stays."""
+    eligible = (label, *synonyms) if is_broader_kind and synonyms else synonyms
+    held = tuple(p for p in eligible if _percentile(p) < HELD_OUT_PERCENT)
+    return held[1:] if len(held) == 1 + len(synonyms) else held
+
+
+def _percentile(phrase: str) -> int:
+    return int(hashlib.sha1(f"hold:{phrase}".encode()).hexdigest()[:8], 16) % 100
+
+
+def _split(cell: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in cell.split(";") if part.strip())

@@ -1,0 +1,257 @@
+"""Photographs and captions on disk -> examples: one reader per layout, one table of the collections of clipita-mini.
+
+Nothing is downloaded here. Every collection is a public Git repository that the user clones to ROOT/<owner>/<name>;
+`clipita-train sources` prints the commands. `labels/folders.tsv` says where in a repository the photographs of a
+concept are.
+"""
+
+import csv
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from training.data.concepts import class_concepts, read_table
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+POOL = 600  # a limit draws from the first 600 photographs by name
+
+
+@dataclass(frozen=True)
+class Example:
+    """One photograph: what it shows (a concept id), or what people wrote of it (captions)."""
+
+    path: str  # relative to the data root
+    source: str
+    split: str  # "train" or "dev"
+    concept: str | None = None
+    captions: tuple[str, ...] = ()
+    judged_as: str | None = None  # the broader concept that a development set asks for, where that is another
+
+    def to_json(self) -> dict[str, object]:
+        """The example without its empty fields: a line of a manifest."""
+        return {key: value for key, value in asdict(self).items() if value not in (None, ())}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, object]) -> "Example":
+        """The inverse of `to_json`."""
+        return cls(**{**fields, "captions": tuple(fields.get("captions", ()))})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a reader yields: an example whose source and root are not known to it."""
+
+    path: Path
+    split: str
+    concept: str | None = None
+    captions: tuple[str, ...] = ()
+    judged_as: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A collection: where it is to be had, on what terms, and how its folder is read."""
+
+    name: str
+    repository: str  # owner/name on GitHub
+    licence: str
+    read: Callable[[Path], Iterable[Found]]
+    commit: str | None = None  # where the newest one no longer has the photographs
+
+    def examples(self, root: Path) -> Iterator[Example]:
+        """Its examples under the data root.
+
+        Raises:
+            FileNotFoundError: the clone or a folder in it is missing; says what to clone where.
+        """
+        folder = root / self.repository
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"source {self.name!r} is missing at {folder}. Get it with: {self.clone_command(root)}; "
+                f"or leave it out: --without {self.name}"
+            )
+        for found in self.read(folder):
+            path = found.path.relative_to(root).as_posix()
+            yield Example(path, self.name, found.split, found.concept, found.captions, found.judged_as)
+
+    def clone_command(self, root: Path) -> str:
+        """The shell command that fetches it."""
+        folder = root / self.repository
+        command = f"git clone https://github.com/{self.repository} {folder}"
+        return command if self.commit is None else f"{command} && git -C {folder} checkout {self.commit}"
+
+
+def stable_order(path: Path) -> str:
+    """A fixed pseudo-random key from the last two parts of a path: the same choice on every machine."""
+    return hashlib.sha1("/".join(path.parts[-2:]).encode()).hexdigest()
+
+
+def photographs(folder: Path) -> list[Path]:
+    """All photographs of a folder, in `stable_order`.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}: is the clone complete?")
+    return sorted((path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES), key=stable_order)
+
+
+def folders(collection: str, *, train: int, dev: int = 0) -> Callable[[Path], Iterator[Found]]:
+    """A reader of `labels/folders.tsv`: at most so many photographs of a concept for training and development."""
+
+    def read(root: Path) -> Iterator[Found]:
+        patterns: dict[str, list[str]] = defaultdict(list)
+        for name, pattern, concept in read_table("folders.tsv", 3):
+            if name == collection:
+                patterns[concept].append(pattern)
+        for concept, globs in patterns.items():
+            paths = {path for pattern in globs for path in root.glob(pattern) if path.suffix.lower() in SUFFIXES}
+            if not paths:
+                raise FileNotFoundError(f"no photographs at {root / globs[0]}: is the clone complete?")
+            pool = sorted(sorted(paths)[:POOL], key=stable_order)
+            yield from (Found(path, "dev", concept) for path in pool[:dev])
+            yield from (Found(path, "train", concept) for path in pool[dev : dev + train])
+
+    return read
+
+
+def tiny_imagenet(root: Path, train: int) -> Iterator[Found]:
+    """Tiny ImageNet: `train` of the 500 training pictures a class; all 10,000 validation pictures as development set."""
+    root = root / "tiny-imagenet-200"
+    for wnid in (root / "wnids.txt").read_text().split():
+        for path in photographs(root / "train" / wnid / "images")[:train]:
+            yield Found(path, "train", wnid)
+    for line in (root / "val" / "val_annotations.txt").read_text().splitlines():
+        name, wnid = line.split("\t")[:2]
+        yield Found(root / "val" / "images" / name, "dev", wnid)
+
+
+def caltech101(root: Path) -> Iterator[Found]:
+    """Caltech-101 but for its background class and its second, cropped set of the same faces; a fixed third held out."""
+    for name, concept in class_concepts("caltech101").items():
+        paths = photographs(root / "101_ObjectCategories" / name)
+        for i, path in enumerate(paths):
+            yield Found(path, "dev" if i < len(paths) // 3 else "train", concept)
+
+
+def grocery(root: Path) -> Iterator[Found]:
+    """Grocery Store: the official test split is the development set, judged on its 43 coarse classes."""
+    root = root / "dataset"
+    with (root / "classes.csv").open(newline="") as file:
+        rows = [row for row in csv.reader(file) if row[1].isdigit()]
+    fine = {int(row[1]): class_concepts("grocery")[row[0]] for row in rows}
+    coarse = {int(row[3]): class_concepts("grocery_coarse")[row[2]] for row in rows}
+    for split in ("train", "val", "test"):
+        for line in (root / f"{split}.txt").read_text().splitlines():
+            name, fine_id, coarse_id = (cell.strip() for cell in line.split(","))
+            split_name = "dev" if split == "test" else "train"
+            yield Found(root / name, split_name, fine[int(fine_id)], judged_as=coarse[int(coarse_id)])
+
+
+def clothing(root: Path) -> Iterator[Found]:
+    """Clothing: ten garments; its own test split is the development set."""
+    for split in ("train", "validation", "test"):
+        for name, concept in class_concepts("clothing").items():
+            for path in photographs(root / split / name):
+                yield Found(path, "dev" if split == "test" else "train", concept)
+
+
+def imagenet_samples(root: Path) -> Iterator[Found]:
+    """One photograph for each of the 1,000 ImageNet classes: `n01440764_tench.JPEG`."""
+    return (Found(path, "train", path.name.split("_")[0]) for path in photographs(root))
+
+
+def flickr8k(root: Path) -> Iterator[Found]:
+    """Flickr8k: five English captions a photograph, which the multilingual text tower reads beside Italian.
+
+    Its 1,000 test photographs are the development set. The captions are in the repository named `FLICKR8K_CAPTIONS`.
+    """
+    texts = root.parent.parent / FLICKR8K_CAPTIONS
+    if not texts.is_dir():
+        raise FileNotFoundError(
+            f"Flickr8k's captions are missing: git clone https://github.com/{FLICKR8K_CAPTIONS} {texts}"
+        )
+    captions: dict[str, list[str]] = defaultdict(list)
+    for line in (texts / "Flickr8k.token.txt").read_text("utf-8").splitlines():
+        key, caption = line.split("\t", 1)
+        captions[key.split("#")[0]].append(caption.strip().removesuffix(".").strip())
+    test = set((texts / "Flickr_8k.testImages.txt").read_text().split())
+    for path in photographs(root / "data" / "images"):
+        if path.name in captions:
+            yield Found(path, "dev" if path.name in test else "train", captions=tuple(captions[path.name]))
+
+
+FLICKR8K_CAPTIONS = "prakhar-dhakar/Image-Captioning"
+
+SOURCES = (
+    Source("tiny_imagenet", "seshuad/IMagenet", "ImageNet terms: research", partial(tiny_imagenet, train=200)),
+    Source("caltech101", "MachineLearning2020/Homework2-Caltech101", "CC BY 4.0", caltech101),
+    Source("grocery", "marcusklasson/GroceryStoreDataset", "MIT", grocery),
+    Source("clothing", "alexeygrigorev/clothing-dataset-small", "CC0", clothing),
+    Source("imagenet_samples", "EliSchwartz/imagenet-sample-images", "ImageNet terms: research", imagenet_samples),
+    Source(
+        "flickr8k",
+        "RlNZLER/Image-Text-Matching",
+        "Flickr8k terms: research",
+        flickr8k,
+        commit="56a15d913c3f290e2ee896386ece6076c1eea02e",
+    ),
+    Source(
+        "miniplaces",
+        "rathull/CTFs",
+        "Places terms: research",
+        folders("miniplaces", train=100, dev=20),
+        commit="f35c219885f163ca00a045236dd44be489598837",
+    ),
+    Source(
+        "rooms_places365",
+        "SilviuBR24/room-classification",
+        "Places365 terms: research",
+        folders("rooms_places365", train=300),
+    ),
+    Source(
+        "animal_pose",
+        "mateusrafael4/Atividade_programacao_pose_estimation",
+        "none stated",
+        folders("animal_pose", train=400),
+    ),
+    Source("pacs_photo", "MachineLearning2020/Homework3-PACS", "none stated", folders("pacs_photo", train=250)),
+    Source(
+        "cats_pandas_vehicles",
+        "yahyasarhan22/comparative-study-of-image-classification",
+        "none stated",
+        folders("cats_pandas_vehicles", train=250),
+    ),
+    Source("houses", "emanhamed/Houses-dataset", "none stated", folders("houses", train=250)),
+    Source("man_woman", "stepanovnv95/NeuralMirror", "none stated", folders("man_woman", train=250)),
+    Source("bird_cat_dog", "linlawre/CMPE258_hw1", "none stated", folders("bird_cat_dog", train=250)),
+    Source("dogs_vs_cats", "ardamavi/Dog-Cat-Classifier", "none stated", folders("dogs_vs_cats", train=250)),
+    Source(
+        "chair_computer_cup_transport",
+        "krish212/vgg",
+        "none stated",
+        folders("chair_computer_cup_transport", train=250),
+    ),
+    Source("furniture3", "Kshitiz07/furniture_classification", "none stated", folders("furniture3", train=250)),
+    Source("flower_photos", "atiaisaac/flowers_classification", "CC BY", folders("flower_photos", train=150)),
+    Source("imagenette", "thunderInfy/imagenette", "ImageNet terms: research", folders("imagenette", train=60)),
+    Source("instruments", "aizadaaskar/dl-homework", "none stated", folders("instruments", train=80)),
+    Source(
+        "food101_64px", "Gandolier/genai_food101_repo", "Food-101 terms: research", folders("food101_64px", train=60)
+    ),
+    # Never trained on: photographs from elsewhere, with everyday labels.
+    Source("animals8", "herene/animals_pictures_classification", "none stated", folders("animals8", train=0, dev=100)),
+    Source(
+        "vehicles_unsplash",
+        "set-kaung/Image-Classification-Project",
+        "none stated",
+        folders("vehicles_unsplash", train=0, dev=100),
+    ),
+    Source("painting_finder", "lqhl/Painting-Finder", "MIT", folders("painting_finder", train=0, dev=60)),
+    Source("fruits3", "Reenatrilok/Reena_T_MLT_CM23044", "none stated", folders("fruits3", train=0, dev=100)),
+    Source("food4", "fatemeoz/FoodClassifier", "none stated", folders("food4", train=0, dev=100)),
+)

@@ -1,0 +1,66 @@
+"""Italian words of things one can photograph, from open WordNets: the text tower's exercise book.
+
+Reads the Princeton WordNet 3.0 file `data.noun` and the Italian tables of the Open Multilingual Wordnet
+(github.com/omwn/omw-data, `wns/{ita,iwn,wikt}`), which share synset numbers.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.data.concepts import without_article
+
+# Lexicographer files of WordNet that hold visible things: animal, artifact, body, food, location, natural object,
+# person, phenomenon, plant, substance.
+VISIBLE = {5, 6, 8, 13, 15, 17, 18, 19, 20, 27}
+ITALIAN_TABLES = ("ita/wn-data-ita.tab", "iwn/wn-data-ita.tab", "wikt/wn-wikt-ita.tab")
+
+
+@dataclass(frozen=True)
+class Synset:
+    """One meaning: its Italian words, up to two English ones, and the first clause of its English definition."""
+
+    id: str  # "n02121620"
+    italian: tuple[str, ...]
+    english: tuple[str, ...]
+    definition: str
+
+
+def read_synsets(nouns: Path, omw: Path, *, without: Collection[str]) -> list[Synset]:
+    """Visible synsets that have an Italian word.
+
+    Args:
+        nouns: WordNet's `data.noun`.
+        omw: the folder `wns` of omw-data.
+        without: phrases that must not be learnt, compared without article and case.
+    """
+    barred = {without_article(phrase).lower() for phrase in without}
+    italian: dict[str, set[str]] = defaultdict(set)
+    for table in ITALIAN_TABLES:
+        for line in (omw / table).read_text("utf-8").splitlines():
+            cells = line.split("\t")
+            if len(cells) >= 3 and cells[0].endswith("-n") and "lemma" in cells[1] and not _is_gap(cells[2]):
+                italian[cells[0][:8]].add(cells[2].replace("_", " "))
+    synsets = []
+    for number, words, definition in _visible_nouns(nouns):
+        allowed = sorted(w for w in italian.get(number, ()) if without_article(w).lower() not in barred)
+        if allowed:
+            synsets.append(Synset(f"n{number}", tuple(allowed), words[:2], definition))
+    return synsets
+
+
+def _visible_nouns(path: Path) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    """Source: the format of WordNet's database files, wndb(5)."""
+    for line in path.read_text("utf-8").splitlines():
+        if not line.startswith("  "):  # the licence comes first, indented
+            data, definition = line.split("|", 1)
+            cells = data.split()
+            if int(cells[1]) in VISIBLE:
+                count = int(cells[3], 16)
+                words = tuple(cells[4 + 2 * i].replace("_", " ") for i in range(count))
+                yield cells[0], words, definition.split(";")[0].strip()
+
+
+def _is_gap(word: str) -> bool:
+    return len(word) < 3 or word in ("GAP!", "PSEUDOGAP!")

@@ -1,0 +1,127 @@
+"""Zero-shot classification of development photographs by Italian labels, with a model as its users load it.
+
+Protocol: every photograph of a development set against one label for each class of that set, in the model's default
+templates; the label is the concept's own, article included. Two further questions are asked of the same photographs:
+
+- unseen phrasings: classes that have a held-out synonym are asked for by it (all other classes by their label), and
+  compared on the same photographs with a phrasing that training saw;
+- broader kinds: "un uccello", "un veicolo stradale" instead of the class, again with seen and with held-out phrasings.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import clipita
+from training.data.concepts import Concept, Ontology
+from training.data.sources import Example
+from training.evaluate.metrics import accuracy_at_k
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Kinds that exclude one another, under which the classes of Tiny ImageNet and Caltech-101 fall.
+BROADER = (
+    "dog", "feline", "bird", "fish", "insect", "reptile", "amphibian", "monkey", "bear", "marine_mammal", "shellfish",
+    "land_vehicle", "watercraft", "aircraft", "musical_instrument", "fruit", "vegetable", "dish", "clothing",
+    "furniture", "building", "bridge", "flower", "person", "weapon", "ball", "kitchenware", "landscape",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Score:
+    """One line of the table: accuracies as fractions; `seen` and `unseen` are top-1 on the photographs of both."""
+
+    task: str
+    photographs: int
+    labels: int
+    top1: float
+    top5: float
+    seen: float | None = None
+    unseen: float | None = None
+    compared: int = 0  # photographs behind `seen` and `unseen`
+
+    def to_json(self) -> dict[str, object]:
+        """Its fields."""
+        return asdict(self)
+
+
+def evaluate(model: clipita.Model, examples: Sequence[Example], root: Path, ontology: Ontology) -> list[Score]:
+    """A score for each source that has labelled development photographs, and one for broader kinds.
+
+    Photographs that cannot be read are left out; the numbers of photographs say how many were.
+    """
+    scores: list[Score] = []
+    broad: list[tuple[Array, Array]] = []
+    sources = dict.fromkeys(e.source for e in examples if e.split == "dev" and e.concept is not None)
+    for source in sources:
+        mine = [e for e in examples if e.source == source and e.split == "dev"]
+        results = list(model.iter_encode_image(root / e.path for e in mine))
+        images = np.array([r.embedding for r in results if r.embedding is not None])
+        read = [e for e, r in zip(mine, results, strict=True) if r.embedding is not None]
+        shown = np.array([ontology.index[e.judged_as or str(e.concept)] for e in read])
+        scores.append(_score(source, model, images, shown, ontology))
+        if source in ("tiny_imagenet", "caltech101"):
+            broad.append((images, shown))
+    if broad:
+        images, shown = (np.concatenate(parts) for parts in zip(*broad, strict=True))
+        kinds = np.array([ontology.index[kind] for kind in BROADER])
+        under = ontology.ancestors[np.ix_(shown, kinds)]
+        only = under.sum(1) == 1
+        scores.append(_score("broader kinds", model, images[only], kinds[under[only].argmax(1)], ontology))
+    return scores
+
+
+def _score(task: str, model: clipita.Model, images: Array, shown: Array, ontology: Ontology) -> Score:
+    """Images (N, E) of the concepts (N,) against the labels of the concepts among them."""
+    classes, right = np.unique(shown, return_inverse=True)
+    concepts = [ontology.concepts[c] for c in classes]
+
+    def ranks(phrase: Callable[[Concept], str]) -> Array:
+        labels = _distinct([phrase(concept) for concept in concepts])
+        return images @ model.label_bank(labels).embeddings.T
+
+    cosines = ranks(lambda concept: concept.label)
+    score = Score(task, len(images), len(classes), accuracy_at_k(cosines, right, 1), accuracy_at_k(cosines, right, 5))
+    rows = np.isin(right, [i for i, concept in enumerate(concepts) if concept.held_out])
+    if not rows.any():
+        return score
+    seen = accuracy_at_k(ranks(_seen_phrase)[rows], right[rows], 1)
+    unseen = accuracy_at_k(ranks(lambda c: c.held_out[0] if c.held_out else c.label)[rows], right[rows], 1)
+    return Score(**{**asdict(score), "seen": seen, "unseen": unseen, "compared": int(rows.sum())})
+
+
+def _seen_phrase(concept: Concept) -> str:
+    """For a concept with a held-out phrasing another one that is not its label, if it has one: like against like."""
+    others = [phrase for phrase in concept.phrases if phrase != concept.label]
+    return others[0] if concept.held_out and others else concept.phrases[0]
+
+
+def _distinct(labels: list[str]) -> list[str]:
+    """Two concepts may share a synonym; the second then keeps a trailing full stop, so that a bank can hold both."""
+    seen: set[str] = set()
+    distinct = []
+    for label in labels:
+        while label in seen:
+            label += "."
+        seen.add(label)
+        distinct.append(label)
+    return distinct
+
+
+def markdown(scores: Sequence[Score]) -> str:
+    """The table, percentages with one decimal."""
+    lines = [
+        "| development set | photographs | labels | top-1 | top-5 | seen phrasing | unseen phrasing |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for s in scores:
+        compared = (
+            ("", "") if s.seen is None or s.unseen is None else (f"{s.seen:.1%} of {s.compared}", f"{s.unseen:.1%}")
+        )
+        lines.append(
+            f"| {s.task} | {s.photographs} | {s.labels} | {s.top1:.1%} | {s.top5:.1%} | {compared[0]} | {compared[1]} |"
+        )
+    return "\n".join(lines) + "\n"

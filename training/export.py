@@ -1,0 +1,68 @@
+"""Towers and trained projections -> the bundle that users load, checked against what was trained."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from clipita.bundle import Bundle
+from clipita.convert.export import Provenance, write_dual_bundle
+from clipita.convert.quantize import Array, dequantize
+from clipita.towers.config import DualConfig
+from training.data.concepts import load_ontology, training_texts
+from training.recipe import Corpus, Towers
+from training.vocabulary import italian_vocabulary
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A bundle, and what it weighs."""
+
+    bundle: Bundle
+    size: int  # bytes of all its files
+    pieces: int  # of its vocabulary
+
+
+def export(corpus: Corpus, projections: Mapping[str, Array], folder: Path, provenance: Provenance) -> Exported:
+    """Writes the bundle of a recipe.
+
+    Args:
+        corpus: for its towers, and for the texts whose segmentation must not change.
+        projections: as `training.recipe.train` returns them.
+        folder: made if missing; a bundle in it is replaced.
+        provenance: what the bundle says of itself.
+    """
+    recipe, towers = corpus.recipe, corpus.towers
+    texts = [text for concept in load_ontology().concepts for text in (*training_texts(concept), *concept.held_out)]
+    texts += [word for synset in corpus.synsets for word in synset.italian]
+    tokenizer, rows = italian_vocabulary(towers.tokenizer_file, texts, frequent_words=recipe.frequent_words)
+    config, table = _cut(towers, rows, recipe.tokenizer.max_tokens)
+    tokenizer_file = corpus.work / "tokenizer.json"
+    tokenizer_file.write_text(tokenizer, encoding="utf-8")
+    bundle = write_dual_bundle(
+        folder,
+        {**table, **projections},
+        config,
+        provenance=provenance,
+        weight_formats=recipe.weight_formats,
+        precision="int8",
+        tokenizer=recipe.tokenizer,
+        tokenizer_file=tokenizer_file,
+        logit_scale=recipe.train.logit_scale,
+        templates=recipe.templates,
+    )
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    return Exported(bundle, size, len(rows))
+
+
+def _cut(towers: Towers, rows: Array, positions: int) -> tuple[DualConfig, dict[str, Array]]:
+    """Architecture and float32 weights of both towers; of the text tower's tables only the rows that are ever read."""
+    keep = {
+        "text.word.embedding": rows,
+        "text.position.embedding": np.arange(positions),
+        "text.token_type.embedding": np.arange(1),
+    }
+    text = {name: values[keep[name]] if name in keep else values for name, values in dequantize(towers.text).items()}
+    config = replace(towers.config.text, vocabulary=len(rows), positions=positions, token_types=1)
+    return replace(towers.config, text=config), {**towers.image, **text}

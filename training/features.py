@@ -1,0 +1,128 @@
+"""Pooled features of locked towers, computed once by ONNX Runtime and kept on disk.
+
+While a tower is locked its features never change, so the stages that train projections read arrays instead of pixels
+and tokens: hours of towers become minutes of matrix products.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from safetensors.numpy import save
+from tqdm import tqdm
+
+from clipita.backends.onnx import session_options
+from clipita.convert.graph import image_graph, text_graph
+from clipita.convert.quantize import Array
+from clipita.errors import ImageError
+from clipita.images import load_pixels
+from clipita.tokenizer import Tokenizer
+from clipita.towers.config import DualConfig
+
+CHUNK = 1024  # examples a file: what an interrupted run loses at most
+
+
+class LockedTower:
+    """A tower without its projection, on ONNX Runtime; `fingerprint` tells its features from those of any other."""
+
+    def __init__(self, graph: onnx.ModelProto, weights: bytes, fingerprint: str) -> None:
+        options = session_options()
+        options.add_external_initializers_from_files_in_memory([WEIGHTS_NAME], [weights], [len(weights)])
+        self._session = onnxruntime.InferenceSession(
+            graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        self.fingerprint = fingerprint
+
+    def __call__(self, **inputs: Array) -> Array:
+        return self._session.run(None, inputs)[0]
+
+
+WEIGHTS_NAME = "weights.safetensors"
+
+
+def locked_image_tower(config: DualConfig, stored: dict[str, Array]) -> LockedTower:
+    """From weights as `clipita.convert.quantize` stores them, normalisations folded."""
+    weights = save(stored)
+    graph = image_graph(config, weights, WEIGHTS_NAME, pooled=True)
+    return LockedTower(graph, weights, _digest(weights, repr(config.image), repr(config.preprocessing)))
+
+
+def locked_text_tower(config: DualConfig, stored: dict[str, Array], tokenizer: Tokenizer) -> LockedTower:
+    """The same for the text tower; the fingerprint covers what the tokenizer does to a text before the tower."""
+    weights = save(stored)
+    graph = text_graph(config, weights, WEIGHTS_NAME, pooled=True)
+    return LockedTower(graph, weights, _digest(weights, repr(config.text), repr(tokenizer.config)))
+
+
+def image_features(
+    tower: LockedTower, paths: Sequence[Path], config: DualConfig, folder: Path, *, batch_size: int = 32
+) -> tuple[Array, Array]:
+    """Features of photographs, from `folder` where they are there already.
+
+    Returns:
+        (N, D) float16, and (N,) bool: which could be read. The others are named on the progress bar and are zeros.
+    """
+
+    def encode(chunk: Sequence[str]) -> Array:
+        rows = np.zeros((len(chunk), config.image.features + 1), np.float16)  # the last column: readable
+        for start in range(0, len(chunk), batch_size):
+            pixels, places = [], []
+            for i, path in enumerate(chunk[start : start + batch_size], start):
+                try:
+                    pixels.append(load_pixels(path, config.preprocessing, name=repr(path)))
+                    places.append(i)
+                except ImageError as error:
+                    tqdm.write(f"left out: {error}")
+            if pixels:
+                rows[places, :-1] = tower(pixels=np.stack(pixels))
+                rows[places, -1] = 1
+        return rows
+
+    rows = _cached([str(path) for path in paths], tower, folder, encode, config.image.features + 1, "photographs")
+    return rows[:, :-1], rows[:, -1] > 0
+
+
+def text_features(tower: LockedTower, texts: Sequence[str], tokenizer: Tokenizer, folder: Path, *, width: int) -> Array:
+    """Features (N, D) float16 of texts, from `folder` where they are there already."""
+
+    def encode(chunk: Sequence[str]) -> Array:
+        rows = np.zeros((len(chunk), width), np.float16)
+        for batch in tokenizer.encode(chunk, batch_size=64, on_truncate="ignore"):
+            rows[batch.indices] = tower(input_ids=batch.input_ids, attention_mask=batch.attention_mask)[batch.rows]
+        return rows
+
+    return _cached(list(texts), tower, folder, encode, width, "texts")
+
+
+def _cached(keys: list[str], tower: LockedTower, folder: Path, encode, width: int, unit: str) -> Array:
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = np.zeros((len(keys), width), np.float16)
+    with tqdm(total=len(keys), unit=f" {unit}", disable=None) as bar:
+        for start in range(0, len(keys), CHUNK):
+            chunk = keys[start : start + CHUNK]
+            path = folder / f"{_digest(tower.fingerprint.encode(), json.dumps(chunk))}.npy"
+            found = None
+            if path.exists():
+                with suppress(ValueError, OSError, EOFError):  # cut short by a full disk: made again
+                    found = np.load(path, allow_pickle=False)
+            if found is None:
+                found = encode(chunk)
+                partial = path.with_suffix(".partial")
+                with partial.open("wb") as file:
+                    np.save(file, found)
+                partial.replace(path)
+            rows[start : start + len(chunk)] = found
+            bar.update(len(chunk))
+    return rows
+
+
+def _digest(data: bytes, *more: str) -> str:
+    digest = hashlib.sha256(data)
+    for text in more:
+        digest.update(b"\0" + text.encode())
+    return digest.hexdigest()[:16]

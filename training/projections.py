@@ -1,0 +1,101 @@
+"""Locked-image, locked-text training: the projections alone, on cached features of both towers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from clipita.convert.quantize import Array
+from clipita.towers.config import DualConfig
+from clipita.towers.dual import Projection, unit_norm
+from training.losses import softmax_contrastive
+
+
+class Standardise(nnx.Module):
+    """Features minus their mean, over one standard deviation for all: what a projection sees while it is trained.
+
+    `fold` gives the projection that does the same to raw features.
+    """
+
+    def __init__(self, mean: Array, std: float) -> None:
+        self.mean = nnx.BatchStat(jnp.asarray(mean, jnp.float32))
+        self.std = nnx.BatchStat(jnp.float32(std))
+
+    def __call__(self, x: jax.Array) -> jax.Array:  # (B, D) -> (B, D)
+        return (x - self.mean[...][None]) / self.std[...]
+
+    def fold(self, projection: Mapping[str, Array]) -> dict[str, Array]:
+        """Its weights for raw features: every matrix that meets them is divided by std, every bias moved by the mean."""
+        mean, std = np.asarray(self.mean[...]), float(self.std[...])
+        folded = dict(projection)
+        for layer in ("linear", "mlp_in"):
+            if f"{layer}.kernel" in projection:
+                kernel = projection[f"{layer}.kernel"] / std
+                folded[f"{layer}.kernel"] = kernel
+                folded[f"{layer}.bias"] = projection[f"{layer}.bias"] - mean @ kernel
+        return folded
+
+
+class Projections(nnx.Module):
+    """Both projections of a `DualEncoder`, under the same names, on standardised features."""
+
+    def __init__(self, config: DualConfig, image: Standardise, text: Standardise, *, rngs: nnx.Rngs) -> None:
+        self.image_standardise, self.text_standardise = image, text
+        self.image_projection = Projection(config.image.features, config.embed_dim, config.image_projection, rngs=rngs)
+        self.text_projection = Projection(config.text.features, config.embed_dim, config.text_projection, rngs=rngs)
+
+    def project_image(self, features: jax.Array, key: jax.Array | None = None, dropout: float = 0.0) -> jax.Array:
+        """Raw pooled features (B, D) -> embeddings (B, E); with a key, a share of the features is dropped."""
+        x = self.image_standardise(features)
+        if key is not None and dropout:
+            x = jnp.where(jax.random.bernoulli(key, 1 - dropout, x.shape), x / (1 - dropout), 0.0)
+        return unit_norm(self.image_projection(x))
+
+    def project_text(self, features: jax.Array, key: jax.Array | None = None, noise: float = 0.0) -> jax.Array:
+        """Raw pooled features (B, D) -> embeddings (B, E); with a key, Gaussian noise of `noise` std is added.
+
+        A phrase then stands for its neighbourhood, and one that was never seen falls into it more often.
+        """
+        x = self.text_standardise(features)
+        if key is not None and noise:
+            x += noise * jax.random.normal(key, x.shape)
+        return unit_norm(self.text_projection(x))
+
+
+def projection_loss(
+    *, logit_scale: float, text_noise: float, image_dropout: float, word_weight: float, caption_weight: float
+) -> Any:
+    """The loss of `training.data.batches.ConceptBatches`: concepts, plus words and captions where a batch has them."""
+
+    def loss_fn(
+        model: Projections, batch: Mapping[str, jax.Array], key: jax.Array | None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        keys = [None] * 6 if key is None else list(jax.random.split(key, 6))
+        loss = concepts = softmax_contrastive(
+            model.project_image(batch["image_features"], keys[0], image_dropout),
+            model.project_text(batch["text_features"], keys[1], text_noise),
+            logit_scale=logit_scale,
+            positive=batch["positive"],
+            known=batch["known"],
+        )
+        metrics = {"concept_loss": concepts}
+        if "word_left" in batch:
+            metrics["word_loss"] = softmax_contrastive(
+                model.project_text(batch["word_left"], keys[2], text_noise),
+                model.project_text(batch["word_right"], keys[3], text_noise),
+                logit_scale=logit_scale,
+            )
+            loss += word_weight * metrics["word_loss"]
+        if "caption_left" in batch:
+            metrics["caption_loss"] = softmax_contrastive(
+                model.project_image(batch["caption_left"], keys[4], image_dropout),
+                model.project_text(batch["caption_right"], keys[5], text_noise),
+                logit_scale=logit_scale,
+            )
+            loss += caption_weight * metrics["caption_loss"]
+        return loss, metrics
+
+    return loss_fn

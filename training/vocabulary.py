@@ -1,0 +1,34 @@
+"""Which pieces of a multilingual vocabulary Italian needs: those that Italian words, names of things and captions use."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from wordfreq import top_n_list
+
+from clipita.convert.quantize import Array
+from clipita.convert.vocabulary import case_variants, cut_vocabulary, used_pieces
+
+CAPITALISED = 30_000  # of the most frequent words, also as they begin a sentence
+SHOUTED = 3_000  # and in capitals
+
+
+def italian_vocabulary(full: Path, texts: Iterable[str], *, frequent_words: int) -> tuple[str, Array]:
+    """The cut `tokenizer.json`, and for each piece its row in the full embedding.
+
+    Args:
+        full: the tokenizer with its whole vocabulary.
+        texts: what must keep its segmentation: labels, words, captions; also with a capital.
+        frequent_words: so many of the most frequent Italian words keep theirs.
+    """
+    words = top_n_list("it", frequent_words)
+    return cut_vocabulary(full, used_pieces(full, _all_texts(texts, words)))
+
+
+def _all_texts(texts: Iterable[str], words: list[str]) -> Iterator[str]:
+    yield "query: "
+    for text in texts:
+        yield text
+        yield text[:1].upper() + text[1:]
+    yield from words
+    yield from (word[:1].upper() + word[1:] for word in words[:CAPITALISED])
+    yield from case_variants(words[:SHOUTED])
