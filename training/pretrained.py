@@ -45,7 +45,7 @@ def packaged_file(package: str, ending: str, *, option: str = "") -> Path:
 
 
 def rows_as_features(rows: Array, mean: Array, scale: float) -> Array:
-    """The classifier's rows (1000, D) as features of a typical photograph of each class: mean + scale x (row - their mean).
+    """The classifier's rows (1000, D) as typical photographs of its classes: mean + scale x (row - mean of the rows).
 
     A classifier trained to the end draws the features of a class towards its row.
     """

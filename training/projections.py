@@ -28,7 +28,7 @@ class Standardise(nnx.Module):
         return (x - self.mean[...][None]) / self.std[...]
 
     def fold(self, projection: Mapping[str, Array]) -> dict[str, Array]:
-        """Its weights for raw features: every matrix that meets them is divided by std, every bias moved by the mean."""
+        """Its weights for raw features: matrices that meet them are divided by std, biases moved by the mean."""
         mean, std = np.asarray(self.mean[...]), float(self.std[...])
         folded = dict(projection)
         for layer in ("linear", "mlp_in"):

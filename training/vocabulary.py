@@ -1,4 +1,4 @@
-"""Which pieces of a multilingual vocabulary Italian needs: those that Italian words, names of things and captions use."""
+"""Which pieces of a multilingual vocabulary Italian needs: those that its words and the names of things use."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path

@@ -1,8 +1,8 @@
 """Batches for the projections: concepts against photographs, words against words, captions against photographs.
 
-Photographs are drawn concept by concept, not as the collections happen to have them, and each meets one phrasing of many
-concepts at once: of its own concept and of broader kinds (right), of the others (wrong). A narrower kind of what the
-photograph is known to show may be right or wrong, and takes no part.
+Photographs are drawn concept by concept, not as the collections happen to have them, and each meets one phrasing of
+many concepts at once: of its own concept and of broader kinds (right), of the others (wrong). A narrower kind of what
+the photograph is known to show may be right or wrong, and takes no part.
 """
 
 from collections.abc import Iterator, Sequence
@@ -59,7 +59,7 @@ class Groups:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Things that belong together: rows of `left` and of `right`, features (N, D) float16, by groups of equal number."""
+    """Things that belong together: group g of `left` and group g of `right`, rows of features (N, D) float16."""
 
     left: Array
     right: Array

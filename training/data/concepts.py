@@ -4,7 +4,8 @@
 
     id <TAB> label <TAB> plural <TAB> synonyms <TAB> parents
 
-Label and synonyms carry their indefinite or partitive article ("un gatto", "del pane"), synonyms and parents are separated by "; ".
+Label and synonyms carry their indefinite or partitive article ("un gatto", "del pane"); "; " separates synonyms, and
+parents.
 `labels/classes.tsv` maps a class of a data set to a concept: data set <TAB> class <TAB> concept id.
 """
 
@@ -159,7 +160,7 @@ def training_texts(concept: Concept) -> tuple[str, ...]:
 
 
 def _held_out(label: str, synonyms: tuple[str, ...], is_broader_kind: bool) -> tuple[str, ...]:
-    """A fixed 15 % by hash: synonyms of any concept, and the label itself where it names a broader kind; one phrasing always stays."""
+    """A fixed 15 % of the synonyms, by hash, and of the labels of broader kinds; one phrasing always stays."""
     eligible = (label, *synonyms) if is_broader_kind and synonyms else synonyms
     held = tuple(p for p in eligible if _percentile(p) < HELD_OUT_PERCENT)
     return held[1:] if len(held) == 1 + len(synonyms) else held

@@ -120,7 +120,7 @@ def folders(collection: str, *, train: int, dev: int = 0) -> Callable[[Path], It
 
 
 def tiny_imagenet(root: Path, train: int) -> Iterator[Found]:
-    """Tiny ImageNet: `train` of the 500 training pictures a class; all 10,000 validation pictures as development set."""
+    """Tiny ImageNet: `train` of the 500 training pictures a class; its validation set is the development set."""
     root = root / "tiny-imagenet-200"
     for wnid in (root / "wnids.txt").read_text().split():
         for path in photographs(root / "train" / wnid / "images")[:train]:
@@ -131,7 +131,7 @@ def tiny_imagenet(root: Path, train: int) -> Iterator[Found]:
 
 
 def caltech101(root: Path) -> Iterator[Found]:
-    """Caltech-101 but for its background class and its second, cropped set of the same faces; a fixed third held out."""
+    """Caltech-101 without its background class and its second, cropped set of faces; a fixed third is held out."""
     for name, concept in class_concepts("caltech101").items():
         paths = photographs(root / "101_ObjectCategories" / name)
         for i, path in enumerate(paths):
