@@ -19,7 +19,7 @@ from training.data.concepts import load_ontology
 from training.data.manifest import counts, read_manifest
 from training.evaluate.zero_shot import evaluate, markdown
 from training.export import export
-from training.recipe import Corpus, Recipe, load_towers, prepare, train
+from training.recipe import Corpus, Recipe, Trained, load_towers, prepare, train
 
 Folder = click.Path(path_type=Path, file_okay=False)
 File = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -88,10 +88,10 @@ def run(
     """Train on a prepared manifest; features that are in WORK already are not computed again."""
     try:
         recipe = replace_from_strings(recipe, assignments)
-        projections = train(Corpus(recipe, load_towers(recipe), root, nouns, omw, work), resume=resume)
+        trained = train(Corpus(recipe, load_towers(recipe), root, nouns, omw, work), resume=resume)
     except (FileNotFoundError, FileExistsError, ValueError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
-    np.savez(work / "projections.npz", **projections)  # pyright: ignore[reportArgumentType]
+    np.savez(work / "projections.npz", logit_scale=trained.logit_scale, **trained.projections)  # pyright: ignore
     click.echo(f"wrote {work / 'projections.npz'}")
 
 
@@ -103,10 +103,11 @@ def export_command(recipe: Recipe, root: Path, work: Path, nouns: Path, omw: Pat
     """Make a bundle of the towers and the trained projections."""
     try:
         with np.load(work / "projections.npz", allow_pickle=False) as arrays:
-            projections = dict(arrays)
+            weights = dict(arrays)
+        trained = Trained(weights, float(weights.pop("logit_scale")))
         corpus = Corpus(recipe, load_towers(recipe), root, nouns, omw, work)
         provenance = Provenance(recipe.name, recipe.licence, f"clipita-train run, recipe {recipe.name}", revision)
-        made = export(corpus, projections, out, provenance)
+        made = export(corpus, trained, out, provenance)
     except (FileNotFoundError, ValueError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"wrote {out}: {made.size / 1e6:.2f} MB, {made.pieces:,} pieces")

@@ -1,6 +1,5 @@
 """Towers and trained projections -> the bundle that users load, checked against what was trained."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from clipita.convert.export import Provenance, write_dual_bundle
 from clipita.convert.quantize import Array, dequantize
 from clipita.towers.config import DualConfig
 from training.data.concepts import load_ontology, training_texts
-from training.recipe import Corpus, Towers
+from training.recipe import Corpus, Towers, Trained
 from training.vocabulary import italian_vocabulary
 
 
@@ -24,12 +23,12 @@ class Exported:
     pieces: int  # of its vocabulary
 
 
-def export(corpus: Corpus, projections: Mapping[str, Array], folder: Path, provenance: Provenance) -> Exported:
+def export(corpus: Corpus, trained: Trained, folder: Path, provenance: Provenance) -> Exported:
     """Writes the bundle of a recipe.
 
     Args:
         corpus: for its towers, and for the texts whose segmentation must not change.
-        projections: as `training.recipe.train` returns them.
+        trained: as `training.recipe.train` returns it.
         folder: made if missing; a bundle in it is replaced.
         provenance: what the bundle says of itself.
     """
@@ -42,14 +41,14 @@ def export(corpus: Corpus, projections: Mapping[str, Array], folder: Path, prove
     tokenizer_file.write_text(tokenizer, encoding="utf-8")
     bundle = write_dual_bundle(
         folder,
-        {**table, **projections},
+        {**table, **trained.projections},
         config,
         provenance=provenance,
         weight_formats=recipe.weight_formats,
         precision="int8",
         tokenizer=recipe.tokenizer,
         tokenizer_file=tokenizer_file,
-        logit_scale=recipe.train.logit_scale,
+        logit_scale=trained.logit_scale,
         templates=recipe.templates,
     )
     size = sum(path.stat().st_size for path in folder.iterdir())

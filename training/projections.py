@@ -30,7 +30,7 @@ class Standardise(nnx.Module):
     def fold(self, projection: Mapping[str, Array]) -> dict[str, Array]:
         """Its weights for raw features: matrices that meet them are divided by std, biases moved by the mean."""
         mean, std = np.asarray(self.mean[...]), float(self.std[...])
-        folded = dict(projection)
+        folded = {name: np.array(values) for name, values in projection.items()}
         for layer in ("linear", "mlp_in"):
             if f"{layer}.kernel" in projection:
                 kernel = projection[f"{layer}.kernel"] / std
@@ -63,6 +63,48 @@ class Projections(nnx.Module):
         if key is not None and noise:
             x += noise * jax.random.normal(key, x.shape)
         return unit_norm(self.text_projection(x))
+
+
+def decorrelate(image: Mapping[str, Array], text: Mapping[str, Array], outputs: Array, power: float) -> None:
+    """Moves the spread of image embeddings over to the texts, in place.
+
+    With m and S the mean and covariance of the image projection's outputs, images become S^(-power/2) (y - m) and texts
+    S^(power/2) y. Products keep their order, but the norm that texts are then divided by is, at power 1, the standard
+    deviation of their product with photographs. A phrase that was never trained on points between the directions that
+    labels were driven to, where photographs vary little; its products are small, and dividing by that spread lets it
+    compete with labels.
+
+    Args:
+        image, text: weights of the two projections, for raw features, each ending in a linear map with a bias.
+        outputs: (N, E) of the image projection before its norm, for photographs of all kinds.
+        power: 0 changes nothing, 1 makes image embeddings as wide in every direction.
+    """
+    mean = outputs.mean(0)
+    variances, directions = np.linalg.eigh(np.cov((outputs - mean).T))
+    variances = np.maximum(variances, variances.max() * 1e-4)
+    scale = variances ** (power / 2)
+    images, texts = (directions / scale) @ directions.T, (directions * scale) @ directions.T
+    for weights, matrix, shift in ((image, images, mean), (text, texts, np.zeros_like(mean))):
+        bias = "mlp_out.bias" if "mlp_out.bias" in weights else "linear.bias"
+        weights[bias][...] -= shift
+        for name in ("linear.kernel", "linear.bias", "mlp_out.kernel", "mlp_out.bias"):
+            if name in weights:
+                weights[name][...] = weights[name] @ matrix
+
+
+def project(weights: Mapping[str, Array], features: Array) -> Array:
+    """Outputs (N, E) of a projection before its norm, for raw features (N, D), in NumPy."""
+    x = features.astype(np.float32)
+    y = x @ weights["linear.kernel"] + weights["linear.bias"]
+    if "mlp_in.kernel" in weights:
+        hidden = np.asarray(jax.nn.gelu(x @ weights["mlp_in.kernel"] + weights["mlp_in.bias"], approximate=False))
+        y += hidden @ weights["mlp_out.kernel"] + weights["mlp_out.bias"]
+    return y
+
+
+def unit_rows(x: Array) -> Array:
+    """Rows (N, E) of length 1."""
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
 def projection_loss(

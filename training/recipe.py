@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flax import nnx
@@ -29,7 +30,7 @@ from training.data.wordnet import Synset, read_synsets
 from training.features import image_features, locked_image_tower, locked_text_tower, text_features
 from training.loop import fit
 from training.pretrained import e5_small, e5_tokenizer, efficientnet_lite, row_scale, rows_as_features
-from training.projections import Projections, Standardise, projection_loss
+from training.projections import Projections, Standardise, decorrelate, project, projection_loss, unit_rows
 
 ROW_SOURCE = "imagenet_samples"  # has one photograph of each class of the classifier
 VALIDATION_SHARE = 50  # one in so many training photographs picks the best step and is not trained on
@@ -54,6 +55,8 @@ class Recipe:
     image_dropout: float
     word_weight: float
     caption_weight: float
+    decorrelation: float  # power of `training.projections.decorrelate`
+    synset_repeats: int  # how often the words of a WordNet meaning stand among a concept's texts
     captions_per_photograph: int
     frequent_words: int  # of Italian, whose pieces the embedded vocabulary keeps
     weight_formats: dict[str, WeightFormat]
@@ -140,11 +143,20 @@ def prepare(recipe: Recipe, root: Path, work: Path, *, without: Sequence[str] = 
     return str(write_manifest(sources, root, work / "manifest.jsonl"))
 
 
-def train(corpus: Corpus, *, resume: bool = False, train_config: TrainConfig | None = None) -> dict[str, Array]:
-    """Runs the recipe's stages; returns both projections' weights, for raw features and named as in a bundle."""
-    recipe, config = corpus.recipe, train_config or corpus.recipe.train
-    batches, validation, image_scale, text_scale = _batches(corpus, config.seed)
-    projections = Projections(corpus.towers.config, image_scale, text_scale, rngs=nnx.Rngs(config.seed))
+@dataclass(frozen=True)
+class Trained:
+    """What `train` makes: both projections for raw features, named as in a bundle, and the scale of their cosines."""
+
+    projections: dict[str, Array]
+    logit_scale: float
+
+
+def train(corpus: Corpus, *, resume: bool = False) -> Trained:
+    """Runs the recipe's stages, then decorrelates the embeddings and fits the scale on photographs held back."""
+    recipe, config = corpus.recipe, corpus.recipe.train
+    material = _material(corpus)
+    scales = [Standardise(*_moments(side.features)) for side in (material.photographs, material.phrases)]
+    projections = Projections(corpus.towers.config, *scales, rngs=nnx.Rngs(config.seed))
     loss_fn = projection_loss(
         logit_scale=config.logit_scale,
         text_noise=recipe.text_noise,
@@ -153,49 +165,101 @@ def train(corpus: Corpus, *, resume: bool = False, train_config: TrainConfig | N
         caption_weight=recipe.caption_weight,
     )
 
-    def make_batches(_: StageConfig, split: str):
-        return batches() if split == "train" else validation()
+    def make_batches(_: StageConfig, split: str) -> Any:
+        if split == "train":
+            return ConceptBatches(
+                load_ontology(),
+                material.photographs,
+                material.rows,
+                material.spread,
+                material.phrases,
+                material.words,
+                material.captions,
+                recipe.mix,
+                config.seed,
+            )
+        return validation_batches(load_ontology(), material.held_back, material.phrases, recipe.mix)
 
     best = fit(projections, config, loss_fn, make_batches, out_dir=corpus.work / "run", resume=resume)
-    return {
-        f"{side}_projection.{name}": values
-        for side in ("image", "text")
-        for name, values in getattr(best, f"{side}_standardise")
-        .fold(parameter_table(getattr(best, f"{side}_projection")))
-        .items()
-    }
+    image = best.image_standardise.fold(parameter_table(best.image_projection))
+    text = best.text_standardise.fold(parameter_table(best.text_projection))
+    sample = np.random.default_rng(config.seed).permutation(len(material.photographs.features))[:20_000]
+    decorrelate(image, text, project(image, material.photographs.features[sample]), recipe.decorrelation)
+    return Trained(
+        {f"image_projection.{name}": values for name, values in image.items()}
+        | {f"text_projection.{name}": values for name, values in text.items()},
+        _fit_scale(material, image, text),
+    )
 
 
-def _batches(corpus: Corpus, seed: int):
-    """Training batches, validation batches, and the standardisation of both kinds of features."""
-    ontology, mix = load_ontology(), corpus.recipe.mix
+def _fit_scale(material: "_Material", image: dict[str, Array], text: dict[str, Array], labels: int = 10) -> float:
+    """The scale with the least negative log-likelihood on photographs held back, each among ten unrelated labels."""
+    rng = np.random.default_rng(0)
+    texts = Groups.by_value(material.phrases.concepts, len(load_ontology()))
+    usable = np.flatnonzero(texts.counts > 0)
+    embeddings = unit_rows(project(text, material.phrases.features[texts.members[texts.starts[usable]]]))
+    shown = material.held_back.concepts
+    images = unit_rows(project(image, material.held_back.features))
+    place = np.searchsorted(usable, shown)
+    unrelated = ~(load_ontology().ancestors[np.ix_(shown, usable)] | load_ontology().ancestors[np.ix_(usable, shown)].T)
+    others = np.array([rng.choice(np.flatnonzero(row), labels - 1, replace=False) for row in unrelated])
+    chosen = np.concatenate([place[:, None], others], axis=1)  # (N, 10), the right one first
+    cosines = np.einsum("ne,nke->nk", images, embeddings[chosen])
+
+    def loss(scale: float) -> float:
+        logits = scale * cosines
+        return float(
+            (np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1)) + logits.max(1) - logits[:, 0]).mean()
+        )
+
+    return min(np.arange(5.0, 61.0), key=loss)
+
+
+@dataclass(frozen=True)
+class _Material:
+    """Cached features, sorted into what the batches draw from."""
+
+    photographs: Photographs
+    held_back: Photographs  # one in fifty: picks the best step and the scale
+    phrases: Phrases
+    rows: Photographs
+    spread: Array
+    words: Pairs
+    captions: Pairs | None
+
+
+def _material(corpus: Corpus) -> _Material:
+    ontology = load_ontology()
     examples = [example for example in corpus.examples if example.split == "train"]
     features, readable = corpus.image_features(examples)
     concept = np.array([-1 if e.concept is None else ontology.index[e.concept] for e in examples])
-    is_validation = np.arange(len(examples)) % VALIDATION_SHARE == 0
-
-    names, text_concepts = [], []
-    for k, item in enumerate(ontology.concepts):
-        texts = training_texts(item)
-        names += texts
-        text_concepts += [k] * len(texts)
-    phrases = Phrases(corpus.text_features(names), np.array(text_concepts))
-
+    held_back = np.arange(len(examples)) % VALIDATION_SHARE == 0
     labelled = readable & (concept >= 0)
-    photographs = Photographs(features[labelled & ~is_validation], concept[labelled & ~is_validation])
-    held_back = Photographs(features[labelled & is_validation], concept[labelled & is_validation])
-    scale = Standardise(*_moments(photographs.features)), Standardise(*_moments(phrases.features))
+    photographs = Photographs(features[labelled & ~held_back], concept[labelled & ~held_back])
     rows, spread = _rows(corpus, examples, features, photographs)
-    words = _words(corpus)
-    captions = _captions(corpus, examples, features, np.flatnonzero(readable & (concept < 0) & ~is_validation))
+    return _Material(
+        photographs,
+        Photographs(features[labelled & held_back], concept[labelled & held_back]),
+        _phrases(corpus),
+        rows,
+        spread,
+        _words(corpus),
+        _captions(corpus, examples, features, np.flatnonzero(readable & (concept < 0) & ~held_back)),
+    )
 
-    def training() -> ConceptBatches:
-        return ConceptBatches(ontology, photographs, rows, spread, phrases, words, captions, mix, seed)
 
-    def validation():
-        return validation_batches(ontology, held_back, phrases, mix)
-
-    return training, validation, *scale
+def _phrases(corpus: Corpus) -> Phrases:
+    """Every training text of every concept; of those that are a WordNet meaning also its words and definition."""
+    meanings = {synset.id: synset for synset in corpus.synsets}
+    names: list[str] = []
+    concepts: list[int] = []
+    for k, concept in enumerate(load_ontology().concepts):
+        texts = list(training_texts(concept))
+        if synset := meanings.get(concept.id):
+            texts += [*synset.italian, *synset.english, synset.definition] * corpus.recipe.synset_repeats
+        names += texts
+        concepts += [k] * len(texts)
+    return Phrases(corpus.text_features(names), np.array(concepts))
 
 
 def _moments(features: Array) -> tuple[Array, float]:
