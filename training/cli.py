@@ -19,7 +19,7 @@ from training.data.concepts import load_ontology
 from training.data.manifest import counts, read_manifest
 from training.evaluate.zero_shot import evaluate, markdown
 from training.export import export
-from training.recipe import Corpus, Recipe, Trained, load_towers, prepare, train
+from training.recipe import Corpus, Recipe, Trained, load_towers, prepare, run_folder, train
 
 Folder = click.Path(path_type=Path, file_okay=False)
 File = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -81,28 +81,48 @@ def prepare_command(recipe: Recipe, root: Path, work: Path, without: tuple[str, 
 @main.command()
 @_with_corpus
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="E.g. train.stages.0.steps=500.")
+@click.option("--leave-out", help="Train without the classes of this source, to judge it unseen.")
 @click.option("--resume", is_flag=True, help="Go on with the run in WORK.")
 def run(
-    recipe: Recipe, root: Path, work: Path, nouns: Path, omw: Path, assignments: tuple[str, ...], resume: bool
+    recipe: Recipe,
+    root: Path,
+    work: Path,
+    nouns: Path,
+    omw: Path,
+    assignments: tuple[str, ...],
+    leave_out: str | None,
+    resume: bool,
 ) -> None:
     """Train on a prepared manifest; features that are in WORK already are not computed again."""
     try:
         recipe = replace_from_strings(recipe, assignments)
-        trained = train(Corpus(recipe, load_towers(recipe), root, nouns, omw, work), resume=resume)
+        corpus = Corpus(recipe, load_towers(recipe), root, nouns, omw, work)
+        trained = train(corpus, leave_out=leave_out, resume=resume)
     except (FileNotFoundError, FileExistsError, ValueError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
-    np.savez(work / "projections.npz", logit_scale=trained.logit_scale, **trained.projections)  # pyright: ignore
-    click.echo(f"wrote {work / 'projections.npz'}")
+    out = run_folder(work, leave_out) / "projections.npz"
+    np.savez(out, logit_scale=trained.logit_scale, **trained.projections)  # pyright: ignore
+    click.echo(f"wrote {out}, logit scale {trained.logit_scale:g}")
 
 
 @main.command("export")
 @_with_corpus
+@click.option("--leave-out", help="Take the projections of the run with this --leave-out.")
 @click.option("--out", type=Folder, required=True, help="The bundle goes here.")
 @click.option("--revision", required=True, help="What the bundle says of its version, e.g. a date.")
-def export_command(recipe: Recipe, root: Path, work: Path, nouns: Path, omw: Path, out: Path, revision: str) -> None:
+def export_command(
+    recipe: Recipe,
+    root: Path,
+    work: Path,
+    nouns: Path,
+    omw: Path,
+    leave_out: str | None,
+    out: Path,
+    revision: str,
+) -> None:
     """Make a bundle of the towers and the trained projections."""
     try:
-        with np.load(work / "projections.npz", allow_pickle=False) as arrays:
+        with np.load(run_folder(work, leave_out) / "projections.npz", allow_pickle=False) as arrays:
             weights = dict(arrays)
         trained = Trained(weights, float(weights.pop("logit_scale")))
         corpus = Corpus(recipe, load_towers(recipe), root, nouns, omw, work)

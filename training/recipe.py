@@ -151,10 +151,17 @@ class Trained:
     logit_scale: float
 
 
-def train(corpus: Corpus, *, resume: bool = False) -> Trained:
-    """Runs the recipe's stages, then decorrelates the embeddings and fits the scale on photographs held back."""
+def train(corpus: Corpus, *, leave_out: str | None = None, resume: bool = False) -> Trained:
+    """Runs the recipe's stages, then decorrelates the embeddings and fits the scale on photographs held back.
+
+    Args:
+        corpus: what to train on.
+        leave_out: a source whose classes no photograph and no row of the classifier shall show, to measure how well
+            they are told apart unseen.
+        resume: go on with the run that is in the work folder.
+    """
     recipe, config = corpus.recipe, corpus.recipe.train
-    material = _material(corpus)
+    material = _material(corpus, leave_out)
     scales = [Standardise(*_moments(side.features)) for side in (material.photographs, material.phrases)]
     projections = Projections(corpus.towers.config, *scales, rngs=nnx.Rngs(config.seed))
     loss_fn = projection_loss(
@@ -180,7 +187,7 @@ def train(corpus: Corpus, *, resume: bool = False) -> Trained:
             )
         return validation_batches(load_ontology(), material.held_back, material.phrases, recipe.mix)
 
-    best = fit(projections, config, loss_fn, make_batches, out_dir=corpus.work / "run", resume=resume)
+    best = fit(projections, config, loss_fn, make_batches, out_dir=run_folder(corpus.work, leave_out), resume=resume)
     image = best.image_standardise.fold(parameter_table(best.image_projection))
     text = best.text_standardise.fold(parameter_table(best.text_projection))
     sample = np.random.default_rng(config.seed).permutation(len(material.photographs.features))[:20_000]
@@ -190,6 +197,11 @@ def train(corpus: Corpus, *, resume: bool = False) -> Trained:
         | {f"text_projection.{name}": values for name, values in text.items()},
         _fit_scale(material, image, text),
     )
+
+
+def run_folder(work: Path, leave_out: str | None) -> Path:
+    """Where a run keeps its checkpoints and metrics."""
+    return work / ("run" if leave_out is None else f"run-without-{leave_out}")
 
 
 def _fit_scale(material: "_Material", image: dict[str, Array], text: dict[str, Array], labels: int = 10) -> float:
@@ -228,15 +240,16 @@ class _Material:
     captions: Pairs | None
 
 
-def _material(corpus: Corpus) -> _Material:
+def _material(corpus: Corpus, leave_out: str | None) -> _Material:
     ontology = load_ontology()
+    barred = _classes_of(corpus, leave_out)
     examples = [example for example in corpus.examples if example.split == "train"]
     features, readable = corpus.image_features(examples)
     concept = np.array([-1 if e.concept is None else ontology.index[e.concept] for e in examples])
     held_back = np.arange(len(examples)) % VALIDATION_SHARE == 0
-    labelled = readable & (concept >= 0)
+    labelled = readable & (concept >= 0) & ~np.isin(concept, barred)
     photographs = Photographs(features[labelled & ~held_back], concept[labelled & ~held_back])
-    rows, spread = _rows(corpus, examples, features, photographs)
+    rows, spread = _rows(corpus, examples, features, photographs, barred)
     return _Material(
         photographs,
         Photographs(features[labelled & held_back], concept[labelled & held_back]),
@@ -246,6 +259,17 @@ def _material(corpus: Corpus) -> _Material:
         _words(corpus),
         _captions(corpus, examples, features, np.flatnonzero(readable & (concept < 0) & ~held_back)),
     )
+
+
+def _classes_of(corpus: Corpus, source: str | None) -> Array:
+    """Indices of all concepts that a source's photographs show or are judged as; none for None."""
+    if source is None:
+        return np.array([], np.int64)
+    mine = [example for example in corpus.examples if example.source == source]
+    if not mine:
+        raise ValueError(f"the manifest has no photographs of {source!r}")
+    named = {c for example in mine for c in (example.concept, example.judged_as) if c}
+    return np.array(sorted(load_ontology().index[c] for c in named))
 
 
 def _phrases(corpus: Corpus) -> Phrases:
@@ -271,26 +295,23 @@ def _moments(features: Array) -> tuple[Array, float]:
 
 
 def _rows(
-    corpus: Corpus, examples: list[Example], features: Array, photographs: Photographs
+    corpus: Corpus, examples: list[Example], features: Array, photographs: Photographs, barred: Array
 ) -> tuple[Photographs, Array]:
     """The classifier's rows as photographs of its classes, and the spread (D,) of a feature within a concept."""
-    index = load_ontology().index
     places = [i for i, example in enumerate(examples) if example.source == ROW_SOURCE]
-    classes = sorted(example.concept for i in places if (example := examples[i]).concept)
-    real = features[places].astype(np.float32)
-    row_of = np.array([classes.index(str(examples[i].concept)) for i in places])
+    shown = [str(examples[i].concept) for i in places]
+    classes = sorted(set(shown))  # the classifier's order is that of the WordNet ids
     rows = corpus.towers.classifier_rows
     if len(classes) != len(rows):
         raise ValueError(f"{ROW_SOURCE} has {len(classes)} of the classifier's {len(rows)} classes; prepare it whole")
-    imagined = rows_as_features(rows, real.mean(0), row_scale(rows, real, row_of))
-    concepts, counts = np.unique(photographs.concepts, return_counts=True)
-    spreads = [
-        photographs.features[photographs.concepts == c].astype(np.float32).std(0) for c in concepts[counts > 20][:200]
-    ]
-    return (
-        Photographs(imagined.astype(np.float16), np.array([index[c] for c in classes])),
-        np.mean(spreads, axis=0, dtype=np.float32),
-    )
+    real = features[places].astype(np.float32)
+    scale = row_scale(rows, real, np.array([classes.index(name) for name in shown]))
+    imagined = rows_as_features(rows, real.mean(0), scale).astype(np.float16)
+    concepts = np.array([load_ontology().index[name] for name in classes])
+    allowed = ~np.isin(concepts, barred)
+    common = np.flatnonzero(np.bincount(photographs.concepts) > 20)[:200]
+    spreads = [photographs.features[photographs.concepts == c].astype(np.float32).std(0) for c in common]
+    return Photographs(imagined[allowed], concepts[allowed]), np.mean(spreads, axis=0, dtype=np.float32)
 
 
 def _words(corpus: Corpus) -> Pairs:
