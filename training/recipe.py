@@ -50,6 +50,7 @@ class Recipe:
     text_projection: ProjectionConfig
     tokenizer: TokenizerConfig
     mix: Mix
+    boosts: dict[str, float]  # source -> how many times as often its photographs are drawn
     train: TrainConfig
     text_noise: float
     image_dropout: float
@@ -248,7 +249,9 @@ def _material(corpus: Corpus, leave_out: str | None) -> _Material:
     concept = np.array([-1 if e.concept is None else ontology.index[e.concept] for e in examples])
     held_back = np.arange(len(examples)) % VALIDATION_SHARE == 0
     labelled = readable & (concept >= 0) & ~np.isin(concept, barred)
-    photographs = Photographs(features[labelled & ~held_back], concept[labelled & ~held_back])
+    boosts = np.array([corpus.recipe.boosts.get(e.source, 1.0) for e in examples])
+    learnt = labelled & ~held_back
+    photographs = Photographs(features[learnt], concept[learnt], boosts[learnt])
     rows, spread = _rows(corpus, examples, features, photographs, barred)
     return _Material(
         photographs,

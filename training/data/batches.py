@@ -18,10 +18,14 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class Photographs:
-    """Pooled features (N, D) float16 of photographs, and the concept index (N,) of each."""
+    """Pooled features (N, D) float16 of photographs, and the concept index (N,) of each.
+
+    `boosts` (N,) says how many times as often as others each is to be drawn; None is once.
+    """
 
     features: Array
     concepts: Array
+    boosts: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,9 @@ class ConceptBatches:
         self.places = Groups.by_value(photographs.concepts, len(ontology))
         self.texts = Groups.by_value(phrases.concepts, len(ontology))
         self.shown = np.flatnonzero(self.places.counts)
-        weights = self.places.counts[self.shown] ** mix.balance
+        # Of a concept the mean boost counts; which of its photographs is drawn is left to chance.
+        boosts = np.bincount(photographs.concepts, photographs.boosts, len(ontology))[self.shown]
+        weights = self.places.counts[self.shown] ** (mix.balance - 1) * boosts
         self.weights = weights / weights.sum()
         seen = ontology.ancestors[np.concatenate([self.shown, rows.concepts])].any(0)
         self.nameable = np.flatnonzero(seen & (self.texts.counts > 0))

@@ -23,7 +23,8 @@ RECIPE = Recipe(
     image_projection=ProjectionConfig(bias=True),
     text_projection=ProjectionConfig(hidden=512, bias=True),
     tokenizer=TokenizerConfig(max_tokens=96, prefix="query: "),
-    mix=Mix(photographs=512, texts=768, words=256, captions=128),
+    mix=Mix(photographs=512, texts=768, words=384, captions=128),
+    boosts={"grocery": 4.0, "clothing": 2.0},
     train=TrainConfig(
         stages=(
             StageConfig(
@@ -31,15 +32,15 @@ RECIPE = Recipe(
                 (ParameterRule("(image|text)_projection/.*"),),
                 learning_rate=2e-3,
                 batch_size=512,
-                steps=3000,
-                eval_every=250,
+                steps=4000,
+                eval_every=500,
             ),
         ),
         logit_scale=20.0,
     ),
     text_noise=0.5,
     image_dropout=0.1,
-    word_weight=0.3,
+    word_weight=0.7,
     caption_weight=0.5,
     decorrelation=0.75,
     synset_repeats=2,
