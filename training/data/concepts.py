@@ -13,7 +13,7 @@ import functools
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 
 import numpy as np
@@ -100,7 +100,7 @@ def load_ontology() -> Ontology:
             raise ValueError(
                 f"label {c.label!r} stands for both {seen[c.label]!r} and {c.id!r}: give one of them another"
             )
-    return Ontology(concepts)
+    return Ontology(_held_out_for_all(concepts))
 
 
 @functools.cache
@@ -164,6 +164,16 @@ def _held_out(label: str, synonyms: tuple[str, ...], is_broader_kind: bool) -> t
     eligible = (label, *synonyms) if is_broader_kind and synonyms else synonyms
     held = tuple(p for p in eligible if _percentile(p) < HELD_OUT_PERCENT)
     return held[1:] if len(held) == 1 + len(synonyms) else held
+
+
+def _held_out_for_all(concepts: Sequence[Concept]) -> list[Concept]:
+    """The concepts, without holding out what another concept, or another form of the same phrase, is trained on."""
+    trained = {_bare(phrase) for c in concepts for phrase in (*c.phrases, c.plural)}
+    return [replace(c, held_out=tuple(p for p in c.held_out if _bare(p) not in trained)) for c in concepts]
+
+
+def _bare(phrase: str) -> str:
+    return without_article(phrase).lower()
 
 
 def _percentile(phrase: str) -> int:

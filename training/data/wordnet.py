@@ -5,7 +5,7 @@ Reads the Princeton WordNet 3.0 file `data.noun` and the Italian tables of the O
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,10 @@ def read_synsets(nouns: Path, omw: Path, *, without: Collection[str]) -> list[Sy
         without: phrases that must not be learnt, compared without article and case.
     """
     barred = {without_article(phrase).lower() for phrase in without}
+
+    def allowed(words: Iterable[str]) -> tuple[str, ...]:
+        return tuple(word for word in words if without_article(word).lower() not in barred)
+
     italian: dict[str, set[str]] = defaultdict(set)
     for table in ITALIAN_TABLES:
         for line in (omw / table).read_text("utf-8").splitlines():
@@ -44,9 +48,9 @@ def read_synsets(nouns: Path, omw: Path, *, without: Collection[str]) -> list[Sy
                 italian[cells[0][:8]].add(cells[2].replace("_", " "))
     synsets = []
     for number, words, definition in _visible_nouns(nouns):
-        allowed = sorted(w for w in italian.get(number, ()) if without_article(w).lower() not in barred)
-        if allowed:
-            synsets.append(Synset(f"n{number}", tuple(allowed), words[:2], definition))
+        if names := allowed(sorted(italian.get(number, ()))):
+            # English too: "dessert" and "croissant" are words of both languages.
+            synsets.append(Synset(f"n{number}", names, allowed(words[:2]), definition))
     return synsets
 
 
