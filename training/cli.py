@@ -122,7 +122,10 @@ def export_command(
 ) -> None:
     """Make a bundle of the towers and the trained projections."""
     try:
-        with np.load(run_folder(work, leave_out) / "projections.npz", allow_pickle=False) as arrays:
+        projections = run_folder(work, leave_out) / "projections.npz"
+        if not projections.is_file():
+            raise FileNotFoundError(f"no trained projections at {projections}: finish clipita-train run first")
+        with np.load(projections, allow_pickle=False) as arrays:
             weights = dict(arrays)
         trained = Trained(weights, float(weights.pop("logit_scale")))
         corpus = Corpus(recipe, load_towers(recipe), root, nouns, omw, work)
@@ -143,7 +146,7 @@ def evaluate_command(model: str, root: Path, work: Path, out: Path | None) -> No
     try:
         loaded = clipita.load(model)
         scores = evaluate(loaded, read_manifest(work / "manifest.jsonl"), root, load_ontology())
-    except (FileNotFoundError, ClipitaError) as error:
+    except (FileNotFoundError, ValueError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
     table = markdown(scores)
     click.echo(table)

@@ -63,6 +63,10 @@ class Recipe:
     weight_formats: dict[str, WeightFormat]
     templates: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        if not (self.image_projection.bias and self.text_projection.bias):
+            raise ValueError("both projections need a bias: what is done to features before them is folded into it")
+
 
 @dataclass(frozen=True)
 class Towers:

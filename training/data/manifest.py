@@ -10,7 +10,7 @@ from training.data.sources import Example, Source
 
 
 def write_manifest(sources: Sequence[Source], root: Path, path: Path) -> Report:
-    """Reads all sources under `root` into the manifest `path`, and what was left out into `<path>.left-out.txt`.
+    """Reads all sources under `root` into the manifest `path`, and what was left out into `<its stem>.left-out.txt`.
 
     Raises:
         FileNotFoundError: a source is missing; says how to get it or how to leave it out.
@@ -31,7 +31,9 @@ def write_manifest(sources: Sequence[Source], root: Path, path: Path) -> Report:
 
 
 def read_manifest(path: Path) -> list[Example]:
-    """The examples of a manifest."""
+    """The examples of a manifest. Raises FileNotFoundError: it has not been written yet."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no manifest at {path}: write it first, with clipita-train prepare")
     return [Example.from_json(json.loads(line)) for line in path.read_text("utf-8").splitlines()]
 
 

@@ -60,6 +60,7 @@ class Source:
     licence: str
     read: Callable[[Path], Iterable[Found]]
     commit: str | None = None  # where the newest one no longer has the photographs
+    further: tuple[str, ...] = ()  # other repositories that its reader looks into
 
     def examples(self, root: Path) -> Iterator[Example]:
         """Its examples under the data root.
@@ -79,9 +80,11 @@ class Source:
 
     def clone_command(self, root: Path) -> str:
         """The shell command that fetches it."""
-        folder = root / self.repository
-        command = f"git clone https://github.com/{self.repository} {folder}"
-        return command if self.commit is None else f"{command} && git -C {folder} checkout {self.commit}"
+        repositories = (self.repository, *self.further)
+        commands = [f"git clone https://github.com/{name} {root / name}" for name in repositories]
+        if self.commit is not None:
+            commands.insert(1, f"git -C {root / self.repository} checkout {self.commit}")
+        return " && ".join(commands)
 
 
 def stable_order(path: Path) -> str:
@@ -199,6 +202,7 @@ SOURCES = (
         "Flickr8k terms: research",
         flickr8k,
         commit="56a15d913c3f290e2ee896386ece6076c1eea02e",
+        further=(FLICKR8K_CAPTIONS,),
     ),
     Source(
         "miniplaces",

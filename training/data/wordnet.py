@@ -34,6 +34,10 @@ def read_synsets(nouns: Path, omw: Path, *, without: Collection[str]) -> list[Sy
         nouns: WordNet's `data.noun`.
         omw: the folder `wns` of omw-data.
         without: phrases that must not be learnt, compared without article and case.
+
+    Raises:
+        FileNotFoundError: a table is missing; says where it is to be had.
+        ValueError: `nouns` is not WordNet 3.0, whose numbers the tables share with it.
     """
     barred = {without_article(phrase).lower() for phrase in without}
 
@@ -42,6 +46,8 @@ def read_synsets(nouns: Path, omw: Path, *, without: Collection[str]) -> list[Sy
 
     italian: dict[str, set[str]] = defaultdict(set)
     for table in ITALIAN_TABLES:
+        if not (omw / table).is_file():
+            raise FileNotFoundError(f"no table {omw / table}: expected the folder wns of github.com/omwn/omw-data")
         for line in (omw / table).read_text("utf-8").splitlines():
             cells = line.split("\t")
             if len(cells) >= 3 and cells[0].endswith("-n") and "lemma" in cells[1] and not _is_gap(cells[2]):
@@ -56,7 +62,10 @@ def read_synsets(nouns: Path, omw: Path, *, without: Collection[str]) -> list[Sy
 
 def _visible_nouns(path: Path) -> Iterator[tuple[str, tuple[str, ...], str]]:
     """Source: the format of WordNet's database files, wndb(5)."""
-    for line in path.read_text("utf-8").splitlines():
+    text = path.read_text("utf-8")
+    if "WordNet 3.0" not in text[:2000]:
+        raise ValueError(f"{path} is not the data.noun of WordNet 3.0: its licence does not say so at the top")
+    for line in text.splitlines():
         if not line.startswith("  "):  # the licence comes first, indented
             data, definition = line.split("|", 1)
             cells = data.split()

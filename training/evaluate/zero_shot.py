@@ -52,6 +52,9 @@ def evaluate(model: clipita.Model, examples: Sequence[Example], root: Path, onto
     """A score for each source that has labelled development photographs, and one for broader kinds.
 
     Photographs that cannot be read are left out; the numbers of photographs say how many were.
+
+    Raises:
+        FileNotFoundError: no photograph of a source can be read.
     """
     scores: list[Score] = []
     broad: list[tuple[Array, Array]] = []
@@ -59,6 +62,8 @@ def evaluate(model: clipita.Model, examples: Sequence[Example], root: Path, onto
     for source in sources:
         mine = [e for e in examples if e.source == source and e.split == "dev"]
         results = list(model.iter_encode_image(root / e.path for e in mine))
+        if all(r.embedding is None for r in results):
+            raise FileNotFoundError(f"no photograph of {source!r} can be read under {root}: {results[0].error}")
         images = np.array([r.embedding for r in results if r.embedding is not None])
         read = [e for e, r in zip(mine, results, strict=True) if r.embedding is not None]
         shown = np.array([ontology.index[e.judged_as or str(e.concept)] for e in read])
