@@ -1,0 +1,157 @@
+"""Accuracies against brute force, and the protocol on a tiny bundle."""
+
+from pathlib import Path
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from tiny import make_tiny_bundle
+
+import clipita
+from training.data.concepts import Concept, Ontology, load_ontology
+from training.data.sources import Example
+from training.evaluate.metrics import accuracy_at_k
+from training.evaluate.zero_shot import BROADER, Score, evaluate, markdown
+
+
+@given(
+    scores=hnp.arrays(np.int8, st.tuples(st.integers(1, 6), st.integers(1, 7)), elements=st.integers(-2, 2)),
+    k=st.integers(1, 8),
+    data=st.data(),
+)
+def test_accuracy_is_that_of_counting_by_hand_with_ties_against_the_right_label(
+    scores: np.ndarray, k: int, data: st.DataObject
+) -> None:
+    labels = np.array([data.draw(st.integers(0, scores.shape[1] - 1)) for _ in scores])
+    hits = 0
+    for row, label in zip(scores.tolist(), labels.tolist(), strict=True):
+        rivals = [score for i, score in enumerate(row) if i != label and score >= row[label]]
+        hits += len(rivals) < k
+    assert accuracy_at_k(scores.astype(np.float32), labels, k) == pytest.approx(hits / len(labels))
+
+
+def test_a_constant_model_knows_nothing() -> None:
+    scores, labels = np.zeros((10, 4)), np.arange(10) % 4
+    assert [accuracy_at_k(scores, labels, k) for k in (1, 2, 3, 4)] == [0, 0, 0, 1]
+
+
+def test_infinite_scores_have_an_order_too() -> None:
+    scores = np.array([[-np.inf, 0.0], [np.inf, 0.0]])
+    assert accuracy_at_k(scores, np.array([1, 1]), 1) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "k", "message"),
+    [
+        (np.zeros(3), np.zeros(3, int), 1, r"expected scores \(Q, K\).*not \(3,\) and \(3,\)"),
+        (np.zeros((3, 2)), np.zeros(2, int), 1, r"not \(3, 2\) and \(2,\)"),
+        (np.zeros((3, 2)), np.zeros((3, 1), int), 1, r"not \(3, 2\) and \(3, 1\)"),
+        (np.zeros((0, 2)), np.zeros(0, int), 1, "Q >= 1"),
+        (np.array([[0.0, np.nan]]), np.zeros(1, int), 1, "NaN"),
+        (np.zeros((1, 2)), np.zeros(1, int), 0, "k must be at least 1, not 0"),
+    ],
+)
+def test_what_cannot_be_scored(scores: np.ndarray, labels: np.ndarray, k: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        accuracy_at_k(scores, labels, k)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> clipita.Model:
+    folder = tmp_path_factory.mktemp("bundle") / "tiny"
+    make_tiny_bundle(folder, "float32")
+    return clipita.load(folder)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        Image.fromarray(rng.integers(0, 256, (44, 50, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    return tmp_path
+
+
+def concept(name: str, *synonyms: str, held_out: tuple[str, ...] = (), parents: tuple[str, ...] = ()) -> Concept:
+    return Concept(name, f"un {name}", "", synonyms, parents, held_out)
+
+
+SMALL = Ontology([
+    *(concept(kind) for kind in BROADER),
+    concept("gatto", "un micio", "un felino", held_out=("un micio",), parents=("feline",)),
+    concept("cane", "un cagnolino", held_out=("un cagnolino",), parents=("dog",)),
+    concept("corvo", parents=("bird",)),
+    concept("aquilone", "un micio"),
+])  # fmt: skip
+
+
+def dev(place: int, shown: str, source: str = "tiny_imagenet", judged_as: str | None = None) -> Example:
+    return Example(f"{place}.png", source, "dev", shown, judged_as=judged_as)
+
+
+def test_a_score_for_each_source_and_one_for_broader_kinds(model: clipita.Model, root: Path) -> None:
+    examples = [
+        *(dev(i, name) for i, name in enumerate(("gatto", "cane", "corvo", "gatto"))),
+        *(dev(i, name, "garments", judged_as="aquilone") for i, name in ((4, "gatto"), (5, "cane"))),
+        Example("6.png", "garments", "train", "corvo"),
+        Example("7.png", "flickr8k", "dev", captions=("A dog",)),
+    ]
+    first, garments, broader = evaluate(model, examples, root, SMALL)
+    assert (first.task, first.photographs, first.labels) == ("tiny_imagenet", 4, 3)
+    assert first.compared == 3  # of the cats and the dog, which have held-out phrasings
+    assert (garments.task, garments.photographs, garments.labels) == ("garments", 2, 1)
+    assert garments.top1 == 1
+    assert garments.unseen is None
+    assert (broader.task, broader.photographs, broader.labels) == ("broader kinds", 4, 3)
+
+    images = model.encode_image([root / f"{i}.png" for i in range(4)])
+    right = np.array([1, 0, 2, 1])  # classes stand in the order of the table, which has the cat before the dog
+
+    def top1(labels: list[str], rows: list[int]) -> float:
+        cosines = images @ model.label_bank(labels).embeddings.T
+        order = {0: 1, 1: 0, 2: 2}
+        return accuracy_at_k(cosines[rows], np.array([order[i] for i in right[rows]]), 1)
+
+    assert first.top1 == top1(["un gatto", "un cane", "un corvo"], [0, 1, 2, 3])
+    assert first.seen == top1(["un felino", "un cane", "un corvo"], [0, 1, 3])
+    assert first.unseen == top1(["un micio", "un cagnolino", "un corvo"], [0, 1, 3])
+
+
+def test_unreadable_photographs_are_left_out_and_a_wrong_root_is_an_error(model: clipita.Model, root: Path) -> None:
+    (root / "1.png").write_bytes(b"no picture")
+    (score, *_) = evaluate(
+        model, [dev(0, "gatto", "cats"), dev(1, "cane", "cats"), dev(2, "cane", "cats")], root, SMALL
+    )
+    assert score.photographs == 2
+    with pytest.raises(FileNotFoundError, match=r"no photograph of 'cats' can be read under .*elsewhere: .*0.png"):
+        evaluate(model, [dev(0, "gatto", "cats")], root / "elsewhere", SMALL)
+
+
+def test_two_classes_with_one_phrase_are_both_asked_for(model: clipita.Model, root: Path) -> None:
+    ontology = Ontology([
+        concept("gatto", "un micio", held_out=("un micio",)),
+        concept("gattino", "un micio", held_out=("un micio",)),
+    ])  # fmt: skip
+    (score,) = evaluate(model, [dev(0, "gatto", "cats"), dev(1, "gattino", "cats")], root, ontology)
+    assert score.labels == 2
+    assert score.unseen is not None
+
+
+def test_broader_kinds_are_concepts_with_photographs_under_them() -> None:
+    ontology = load_ontology()
+    assert {*BROADER} <= {*ontology.index}
+    kinds = [ontology.index[kind] for kind in BROADER]
+    assert (ontology.ancestors[:, kinds].sum(0) > 1).all()
+
+
+def test_the_table() -> None:
+    scores = [Score("tiny_imagenet", 10000, 200, 0.6123, 0.8567, 0.5, 0.25, 120), Score("food4", 400, 4, 1.0, 1.0)]
+    assert markdown(scores).splitlines() == [
+        "| development set | photographs | labels | top-1 | top-5 | seen phrasing | unseen phrasing |",
+        "|---|---|---|---|---|---|---|",
+        "| tiny_imagenet | 10000 | 200 | 61.2% | 85.7% | 50.0% of 120 | 25.0% |",
+        "| food4 | 400 | 4 | 100.0% | 100.0% |  |  |",
+    ]
+    assert scores[1].to_json()["seen"] is None
