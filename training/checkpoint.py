@@ -27,7 +27,12 @@ class Checkpoints:
     """
 
     def __init__(self, out_dir: Path, index: int, name: str, *, keep: int = 1) -> None:
-        options = ocp.CheckpointManagerOptions(preservation_policy=_LatestAndBest(keep), cleanup_tmp_directories=True)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=_LatestAndBest(keep),
+            best_fn=lambda metrics: metrics["loss"],  # without it losses are not written, and lost to a resumed run
+            best_mode="min",
+            cleanup_tmp_directories=True,
+        )
         self._manager = ocp.CheckpointManager(stage_folder(out_dir, index, name), options=options)
 
     def __enter__(self) -> "Checkpoints":

@@ -47,14 +47,14 @@ WEIGHTS_NAME = "weights.safetensors"
 
 def locked_image_tower(config: DualConfig, stored: dict[str, Array]) -> LockedTower:
     """From weights as `clipita.convert.quantize` stores them, normalisations folded."""
-    weights = save(stored)
+    weights = _saved(stored)
     graph = image_graph(config, weights, WEIGHTS_NAME, pooled=True)
     return LockedTower(graph, weights, _digest(weights, repr(config.image), repr(config.preprocessing)))
 
 
 def locked_text_tower(config: DualConfig, stored: dict[str, Array], tokenizer: Tokenizer) -> LockedTower:
     """The same for the text tower; the fingerprint covers what the tokenizer does to a text before the tower."""
-    weights = save(stored)
+    weights = _saved(stored)
     graph = text_graph(config, weights, WEIGHTS_NAME, pooled=True)
     return LockedTower(graph, weights, _digest(weights, repr(config.text), repr(tokenizer.config)))
 
@@ -119,6 +119,11 @@ def _cached(keys: list[str], tower: LockedTower, folder: Path, encode, width: in
             rows[start : start + len(chunk)] = found
             bar.update(len(chunk))
     return rows
+
+
+def _saved(stored: dict[str, Array]) -> bytes:
+    # safetensors writes the memory of an array, strides or not: a transposed one would come back scrambled.
+    return save({name: np.ascontiguousarray(values) for name, values in stored.items()})
 
 
 def _digest(data: bytes, *more: str) -> str:
