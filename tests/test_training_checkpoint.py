@@ -59,6 +59,13 @@ def test_the_latest_and_the_first_best_are_kept(tmp_path):
     assert sorted(int(path.name) for path in stage_folder(tmp_path, 0, "prova").iterdir()) == [2, 6, 7]
 
 
+def test_the_best_checkpoint_of_a_run_outlives_its_resumption(tmp_path):
+    for step, loss in ((1, 0.25), (2, 0.5), (3, None)):
+        with Checkpoints(tmp_path, 0, "prova") as checkpoints:
+            checkpoints.save(make_state(step=step), None, Progress(), loss=loss)
+    assert sorted(int(path.name) for path in stage_folder(tmp_path, 0, "prova").iterdir()) == [1, 3]
+
+
 def test_an_unfinished_checkpoint_does_not_count(tmp_path):
     with Checkpoints(tmp_path, 0, "prova") as checkpoints:
         checkpoints.save(make_state(step=1), None, Progress(), loss=1.0)

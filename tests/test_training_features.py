@@ -87,6 +87,14 @@ def test_photographs_as_the_flax_tower_sees_them(
     np.testing.assert_array_equal(got, image_tower(pixels=pixels).astype(np.float16))
 
 
+def test_the_memory_layout_of_weights_does_not_matter(image_tower: LockedTower) -> None:
+    stored = {name: np.asfortranarray(v) for name, v in STORED.items() if name.startswith("image.")}
+    other = locked_image_tower(CONFIG, stored)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 40, 40, 3), dtype=np.uint8)
+    assert other.fingerprint == image_tower.fingerprint
+    np.testing.assert_array_equal(other(pixels=pixels), image_tower(pixels=pixels))
+
+
 def test_texts_as_the_flax_tower_reads_them(
     text_tower: LockedTower, flax: DualEncoder, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:

@@ -317,6 +317,10 @@ def _rows(
     concepts = np.array([load_ontology().index[name] for name in classes])
     allowed = ~np.isin(concepts, barred)
     common = np.flatnonzero(np.bincount(photographs.concepts) > 20)[:200]
+    if not len(common):
+        raise ValueError(
+            "no concept has more than 20 photographs to learn from: prepare more sources, or leave out fewer"
+        )
     spreads = [photographs.features[photographs.concepts == c].astype(np.float32).std(0) for c in common]
     return Photographs(imagined[allowed], concepts[allowed]), np.mean(spreads, axis=0, dtype=np.float32)
 
