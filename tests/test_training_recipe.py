@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -22,10 +23,11 @@ from clipita.tokenizer import Tokenizer, TokenizerConfig
 from clipita.towers.config import ProjectionConfig
 from training.config import ParameterRule, StageConfig, TrainConfig
 from training.data.batches import ConceptBatches, Mix
+from training.data.concepts import load_ontology
 from training.data.manifest import read_manifest
-from training.data.sources import SOURCES, tiny_imagenet
+from training.data.sources import SOURCES, Example, tiny_imagenet
 from training.projections import project, unit_rows
-from training.recipe import Corpus, Recipe, Towers
+from training.recipe import Corpus, Recipe, Towers, _classes_of
 
 SAMPLES = ("n01440764", "n02099712", "n02124075", "n02129165")  # the classes that the tiny classifier knows
 SHOWN = SAMPLES[1:3]  # those with photographs: a labrador, a cat
@@ -257,6 +259,13 @@ def test_a_killed_run_goes_on_to_the_same_bits(trained: Place, monkeypatch: pyte
     finally:
         (trained.work / "run").rename(trained.work / "resumed")
         (trained.work / "finished").rename(trained.work / "run")
+
+
+def test_a_class_that_is_left_out_takes_narrower_kinds_with_it() -> None:
+    corpus = SimpleNamespace(examples=[Example("a.jpg", "grocery", "train", "mushroom_kind")])
+    barred = {load_ontology().concepts[k].id for k in _classes_of(corpus, "grocery")}  # type: ignore[arg-type]
+    assert {"mushroom_kind", "brown_mushroom", "n12998815"} <= barred  # an agaric is a mushroom
+    assert not {"vegetable", "animal", "n02124075"} & barred
 
 
 def test_a_source_that_is_left_out_takes_its_classes_with_it(trained: Place) -> None:

@@ -269,14 +269,15 @@ def _material(corpus: Corpus, leave_out: str | None) -> _Material:
 
 
 def _classes_of(corpus: Corpus, source: str | None) -> Array:
-    """Indices of all concepts that a source's photographs show or are judged as; none for None."""
+    """Indices of what a source's photographs show or are judged as, and of narrower kinds of it; none for None."""
     if source is None:
         return np.array([], np.int64)
     mine = [example for example in corpus.examples if example.source == source]
     if not mine:
         raise ValueError(f"the manifest has no photographs of {source!r}")
     named = {c for example in mine for c in (example.concept, example.judged_as) if c}
-    return np.array(sorted(load_ontology().index[c] for c in named))
+    classes = [load_ontology().index[c] for c in named]
+    return np.flatnonzero(load_ontology().ancestors[:, classes].any(1))
 
 
 def _phrases(corpus: Corpus) -> Phrases:
