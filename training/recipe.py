@@ -250,7 +250,8 @@ def _material(corpus: Corpus, leave_out: str | None) -> _Material:
     barred = _classes_of(corpus, leave_out)
     examples = [example for example in corpus.examples if example.split == "train"]
     features, readable = corpus.image_features(examples)
-    concept = np.array([-1 if e.concept is None else ontology.index[e.concept] for e in examples])
+    names = [example.concept or person_or_dog(example.captions) for example in examples]
+    concept = np.array([-1 if name is None else ontology.index[name] for name in names])
     held_back = np.arange(len(examples)) % VALIDATION_SHARE == 0
     labelled = readable & (concept >= 0) & ~np.isin(concept, barred)
     boosts = np.array([corpus.recipe.boosts.get(e.source, 1.0) for e in examples])

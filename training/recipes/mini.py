@@ -24,7 +24,7 @@ RECIPE = Recipe(
     text_projection=ProjectionConfig(hidden=512, bias=True),
     tokenizer=TokenizerConfig(max_tokens=96, prefix="query: "),
     mix=Mix(photographs=512, texts=768, words=384, captions=128),
-    boosts={"grocery": 4.0, "clothing": 2.0},
+    boosts={"grocery": 8.0, "clothing": 2.0, "rooms_places365": 2.0, "houses": 2.0},
     train=TrainConfig(
         stages=(
             StageConfig(
