@@ -23,6 +23,7 @@ from clipita.towers.config import DualConfig, ProjectionConfig
 from clipita.towers.parameters import parameter_table
 from training.config import StageConfig, TrainConfig
 from training.data.batches import ConceptBatches, Groups, Mix, Pairs, Photographs, Phrases, validation_batches
+from training.data.captions import person_or_dog
 from training.data.concepts import load_ontology, training_texts
 from training.data.manifest import read_manifest, write_manifest
 from training.data.sources import Example, Source
@@ -253,6 +254,7 @@ def _material(corpus: Corpus, leave_out: str | None) -> _Material:
     names = [example.concept or person_or_dog(example.captions) for example in examples]
     concept = np.array([-1 if name is None else ontology.index[name] for name in names])
     held_back = np.arange(len(examples)) % VALIDATION_SHARE == 0
+    captioned = np.array([bool(example.captions) for example in examples])
     labelled = readable & (concept >= 0) & ~np.isin(concept, barred)
     boosts = np.array([corpus.recipe.boosts.get(e.source, 1.0) for e in examples])
     learnt = labelled & ~held_back
@@ -265,7 +267,7 @@ def _material(corpus: Corpus, leave_out: str | None) -> _Material:
         rows,
         spread,
         _words(corpus),
-        _captions(corpus, examples, features, np.flatnonzero(readable & (concept < 0) & ~held_back)),
+        _captions(corpus, examples, features, np.flatnonzero(readable & captioned & ~held_back)),
     )
 
 

@@ -3,6 +3,13 @@
 clipita-train prepare mini --root PHOTOGRAPHS --work WORK
 clipita-train run mini --root PHOTOGRAPHS --work WORK --nouns data.noun --omw omw-data/wns
 clipita-train export mini ... --out clipita/models/clipita-mini
+
+About 0.7 hours on two CPU cores, features included. Tiny ImageNet 62.1 % / 84.2 %, Caltech-101 87.6 %, Grocery 74.5 %;
+all scores are in benchmarks/quality/clipita-mini.md.
+
+What was tried (floating-point features, 2,500 steps, Tiny ImageNet / animals of another source / unseen phrasings as a
+share of seen ones): labels and captions 64.5 / 87.5 / 0.57; WordNet's words as well, more heavily, 61.6 / 86.8 / 0.63.
+Decorrelation, 4,000 steps: 61.9 / 91.4 / 0.65. The towers stayed locked throughout.
 """
 
 from clipita.convert.quantize import SMALL
@@ -24,7 +31,17 @@ RECIPE = Recipe(
     text_projection=ProjectionConfig(hidden=512, bias=True),
     tokenizer=TokenizerConfig(max_tokens=96, prefix="query: "),
     mix=Mix(photographs=512, texts=768, words=384, captions=128),
-    boosts={"grocery": 8.0, "clothing": 2.0, "rooms_places365": 2.0, "houses": 2.0},
+    boosts={
+        "tiny_imagenet": 1.4,
+        "grocery": 8.0,
+        "clothing": 2.0,
+        "rooms_places365": 2.0,
+        "houses": 2.0,
+        "flickr8k": 5.0,
+        "man_woman": 2.0,
+        "pacs_photo": 2.0,
+        "animal_pose": 3.0,
+    },
     train=TrainConfig(
         stages=(
             StageConfig(
@@ -32,7 +49,7 @@ RECIPE = Recipe(
                 (ParameterRule("(image|text)_projection/.*"),),
                 learning_rate=2e-3,
                 batch_size=512,
-                steps=4000,
+                steps=4500,
                 eval_every=500,
             ),
         ),
