@@ -1,4 +1,4 @@
-"""Towers and trained projections -> the bundle that users load, checked against what was trained."""
+"""Towers and trained projections -> the bundle that users load."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -17,6 +17,7 @@ from safetensors.numpy import save
 from tqdm import tqdm
 
 from clipita.backends.onnx import session_options
+from clipita.bundle import WEIGHTS
 from clipita.convert.graph import image_graph, text_graph
 from clipita.convert.quantize import Array
 from clipita.errors import ImageError
@@ -32,7 +33,7 @@ class LockedTower:
 
     def __init__(self, graph: onnx.ModelProto, weights: bytes, fingerprint: str) -> None:
         options = session_options()
-        options.add_external_initializers_from_files_in_memory([WEIGHTS_NAME], [weights], [len(weights)])
+        options.add_external_initializers_from_files_in_memory([WEIGHTS], [weights], [len(weights)])
         self._session = onnxruntime.InferenceSession(
             graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
@@ -42,20 +43,17 @@ class LockedTower:
         return self._session.run(None, inputs)[0]
 
 
-WEIGHTS_NAME = "weights.safetensors"
-
-
 def locked_image_tower(config: DualConfig, stored: dict[str, Array]) -> LockedTower:
     """From weights as `clipita.convert.quantize` stores them, normalisations folded."""
     weights = _saved(stored)
-    graph = image_graph(config, weights, WEIGHTS_NAME, pooled=True)
+    graph = image_graph(config, weights, WEIGHTS, pooled=True)
     return LockedTower(graph, weights, _digest(weights, repr(config.image), repr(config.preprocessing)))
 
 
 def locked_text_tower(config: DualConfig, stored: dict[str, Array], tokenizer: Tokenizer) -> LockedTower:
     """The same for the text tower; the fingerprint covers what the tokenizer does to a text before the tower."""
     weights = _saved(stored)
-    graph = text_graph(config, weights, WEIGHTS_NAME, pooled=True)
+    graph = text_graph(config, weights, WEIGHTS, pooled=True)
     return LockedTower(graph, weights, _digest(weights, repr(config.text), repr(tokenizer.config)))
 
 

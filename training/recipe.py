@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from clipita.convert.efficientnet_lite import fold_batch_norm
+from clipita.convert.efficientnet_lite import PIXEL_MEAN, PIXEL_STD, fold_batch_norm
 from clipita.convert.quantize import Array, WeightFormat
 from clipita.images import Preprocessing
 from clipita.tokenizer import Tokenizer, TokenizerConfig
@@ -28,7 +28,7 @@ from training.data.concepts import load_ontology, training_texts
 from training.data.manifest import read_manifest, write_manifest
 from training.data.sources import Example, Source
 from training.data.wordnet import Synset, read_synsets
-from training.features import image_features, locked_image_tower, locked_text_tower, text_features
+from training.features import LockedTower, image_features, locked_image_tower, locked_text_tower, text_features
 from training.loop import fit
 from training.pretrained import e5_small, e5_tokenizer, efficientnet_lite, row_scale, rows_as_features
 from training.projections import Projections, Standardise, decorrelate, project, projection_loss, unit_rows
@@ -86,11 +86,10 @@ def load_towers(recipe: Recipe) -> Towers:
     image_config, imagenet = efficientnet_lite(recipe.lite_variant)
     text_config, text = e5_small()
     tokenizer_file = e5_tokenizer()
-    mean, std = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
     config = DualConfig(
         image=image_config,
         text=text_config,
-        preprocessing=Preprocessing(recipe.image_size, "shortest", "bicubic", mean, std),
+        preprocessing=Preprocessing(recipe.image_size, "shortest", "bicubic", PIXEL_MEAN, PIXEL_STD),
         embed_dim=recipe.embed_dim,
         image_projection=recipe.image_projection,
         text_projection=recipe.text_projection,
@@ -127,6 +126,10 @@ class Corpus:
         held_out = [phrase for concept in load_ontology().concepts for phrase in concept.held_out]
         return read_synsets(self.nouns, self.omw, without=held_out)
 
+    @cached_property
+    def _text_tower(self) -> LockedTower:  # words, phrases and captions come one after the other
+        return locked_text_tower(self.towers.config, self.towers.text, self.towers.tokenizer)
+
     def image_features(self, examples: Sequence[Example]) -> tuple[Array, Array]:
         """(N, D) float16 and which could be read (N,) bool, in shards that are made once."""
         tower = locked_image_tower(self.towers.config, self.towers.image)
@@ -135,9 +138,8 @@ class Corpus:
 
     def text_features(self, texts: Sequence[str]) -> Array:
         """(N, D) float16, in shards that are made once."""
-        tower = locked_text_tower(self.towers.config, self.towers.text, self.towers.tokenizer)
         width = self.towers.config.text.features
-        return text_features(tower, texts, self.towers.tokenizer, self.work / "features", width=width)
+        return text_features(self._text_tower, texts, self.towers.tokenizer, self.work / "features", width=width)
 
 
 def prepare(recipe: Recipe, root: Path, work: Path, *, without: Sequence[str] = ()) -> str:
@@ -215,7 +217,7 @@ def _fit_scale(material: "_Material", image: dict[str, Array], text: dict[str, A
     rng = np.random.default_rng(0)
     texts = Groups.by_value(material.phrases.concepts, len(load_ontology()))
     usable = np.flatnonzero(texts.counts > 0)
-    embeddings = unit_rows(project(text, material.phrases.features[texts.members[texts.starts[usable]]]))
+    embeddings = unit_rows(project(text, material.phrases.features[texts.first(usable)]))
     shown = material.held_back.concepts
     images = unit_rows(project(image, material.held_back.features))
     place = np.searchsorted(usable, shown)

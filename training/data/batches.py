@@ -56,6 +56,10 @@ class Groups:
     def __len__(self) -> int:
         return len(self.counts)
 
+    def first(self, groups: Array) -> Array:
+        """The first member of each of these groups (B,), none of them empty."""
+        return self.members[self.starts[groups]]
+
     def draw(self, rng: np.random.Generator, groups: Array) -> Array:
         """A member of each of these groups (B,), none of them empty."""
         return self.members[self.starts[groups] + (rng.random(len(groups)) * self.counts[groups]).astype(np.int64)]
@@ -205,7 +209,7 @@ def validation_batches(
     """All photographs once, against one fixed text of every concept that any of them shows."""
     texts = Groups.by_value(phrases.concepts, len(ontology))
     named = np.flatnonzero(ontology.ancestors[np.unique(photographs.concepts)].any(0) & (texts.counts > 0))
-    features = phrases.features[texts.members[texts.starts[named]]].astype(np.float32)
+    features = phrases.features[texts.first(named)].astype(np.float32)
     for start in range(0, len(photographs.concepts), mix.photographs):
         shown = photographs.concepts[start : start + mix.photographs]
         mask = np.arange(mix.photographs) < len(shown)
