@@ -8,6 +8,7 @@ import pytest
 
 from training.data import concepts
 from training.data.concepts import (
+    CONTEXTS_EACH,
     Concept,
     Ontology,
     class_concepts,
@@ -26,23 +27,16 @@ PHRASES = [(c.id, phrase) for c in ONTOLOGY.concepts for phrase in (c.label, *c.
 _UNO = re.compile(r"s[bcdfghklmnpqrtvwxz]|z|gn|ps|pn|x|y|j|i[aeou]", re.IGNORECASE)
 _VOWEL = re.compile(r"[aeiouàèéìòùh]", re.IGNORECASE)
 _ARTICLE = re.compile(r"(un'|dell'|l'|(?:un|uno|una|del|dello|della|dei|degli|delle|il|lo|la|i|gli|le) )(.+)")
-# Foreign sounds: /dʒ/ in jeans, /ʃ/ in chef, an h that is heard; /w/ in uistitì; pt is as ps.
+# First words with foreign sounds: /dʒ/ in jeans, /ʃ/ in chef, an h that is heard; /w/ in uistitì; pt is as ps, ts as z.
 _FOREIGN = {
-    "un jacamar",
-    "uno uistitì",
-    "uno pterois",
-    "un jet passeggeri",
-    "dei jeans",
-    "un joystick",
-    "uno champignon",
-    "un jackfruit",
-    "uno chalet",
-    "una hall",
-    "uno chef",
+    *("jacamar", "jack", "jackfruit", "jaguar", "japanese", "jeans", "jet", "jiaozi", "jigsaw", "jogger", "joshua"),
+    *("joypad", "joystick", "jumbo", "junco", "junk", "chalet", "champignon", "chef", "hall", "home"),
+    *("pterois", "tsang", "uistiti", "uistitì"),
 }
 # Phrases that name no single thing, and names.
 _WITHOUT_ARTICLE = re.compile(
     r"qualcosa |qualcuno\b|due |genitori e figli$|(frutta|verdura) fresca$|all'aperto$|pomodoro e mozzarella$|[A-Z]\w+$"
+    r"|Garfield|Santa Claus"
 )
 
 
@@ -60,7 +54,7 @@ def article_fits(phrase: str) -> bool:
 
 def test_every_phrase_has_the_article_that_its_first_sound_asks_for() -> None:
     wrong = {p for _, p in PHRASES if not article_fits(p) and not _WITHOUT_ARTICLE.match(p)}
-    assert wrong == _FOREIGN
+    assert {p for p in wrong if without_article(p).lower().split()[0] not in _FOREIGN} == set()
 
 
 @pytest.mark.parametrize(
@@ -120,7 +114,7 @@ def test_ancestors_are_all_broader_kinds_and_the_concept_itself() -> None:
 
 def test_an_ontology_names_what_is_wrong_with_it() -> None:
     def concept(name: str, *parents: str) -> Concept:
-        return Concept(name, f"un {name}", "", (), parents, ())
+        return Concept(name, f"un {name}", "", (), parents)
 
     with pytest.raises(ValueError, match=r"must be unique, these are not: cane$"):
         Ontology([concept("cane"), concept("gatto"), concept("cane")])
@@ -128,54 +122,39 @@ def test_an_ontology_names_what_is_wrong_with_it() -> None:
         Ontology([concept("cane", "animale")])
 
 
-def test_the_hold_out_is_a_fixed_share_and_leaves_every_concept_a_phrase() -> None:
+def test_the_hold_out_is_a_fixed_share_of_the_synonyms_and_of_no_label() -> None:
     held_out = {c.id: c.held_out for c in ONTOLOGY.concepts if c.held_out}
     synonyms = sum(len(c.synonyms) for c in ONTOLOGY.concepts)
     assert 0.1 < sum(map(len, held_out.values())) / synonyms < 0.2
-    assert all(c.phrases for c in ONTOLOGY.concepts)
-    assert all(set(c.held_out) <= {c.label, *c.synonyms} for c in ONTOLOGY.concepts)
+    assert all(set(c.held_out) <= set(c.synonyms) - {c.label} for c in ONTOLOGY.concepts)
+    broader = {parent for c in ONTOLOGY.concepts for parent in c.parents}
+    assert len(broader & held_out.keys()) > 50
     # By hash, so that it is the same on every machine and whatever else is in the tables.
-    assert held_out["dog"] == ("il migliore amico dell'uomo",)
+    assert "il migliore amico dell'uomo" in held_out["dog"]
     load_ontology.cache_clear()
     assert {c.id: c.held_out for c in load_ontology().concepts if c.held_out} == held_out
 
 
-def test_labels_are_held_out_only_of_broader_kinds() -> None:
-    broader = {parent for c in ONTOLOGY.concepts for parent in c.parents}
-    labels = [c.id for c in ONTOLOGY.concepts if c.label in c.held_out]
-    assert labels
-    assert set(labels) <= broader
+def test_no_held_out_phrase_is_in_a_training_text_of_any_concept_not_even_as_a_part() -> None:
+    trained = {" ".join(re.findall(r"\w+", text.lower())) for c in ONTOLOGY.concepts for text in training_texts(c)}
+    everything = " | ".join(sorted(trained))
+    bare = {" ".join(re.findall(r"\w+", without_article(p).lower())) for c in ONTOLOGY.concepts for p in c.held_out}
+    assert len(bare) > 1500
+    assert {phrase for phrase in bare if f" {phrase} " in everything} == set()
 
 
-def test_no_held_out_phrase_is_in_a_training_text_of_any_concept() -> None:
-    trained: dict[str, set[str]] = {}
-    for concept in ONTOLOGY.concepts:
-        for text in training_texts(concept):
-            words = text.lower()
-            for prefix in ("una foto di ", "un'immagine di ", "foto di "):
-                words = words.removeprefix(prefix)
-            trained.setdefault(without_article(words), set()).add(concept.id)
-    forms = [
-        (c.id, form, trained[without_article(form.lower())])
-        for c in ONTOLOGY.concepts
-        for phrase in c.held_out
-        for form in phrasings(phrase)[:3]
-        if without_article(form.lower()) in trained
-    ]
-    assert forms == []
-
-
-def test_a_phrase_that_another_concept_learns_is_not_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_phrase_that_stands_elsewhere_in_the_tables_is_not_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {
         "everyday.tsv": [
-            ["sheep", "una pecora", "pecore", "un agnello; un ovino", ""],
+            ["sheep", "una pecora", "pecore", "un agnello; un ovino; una lanuta", ""],
             ["lamb", "un agnello", "agnelli", "un agnellino", "sheep"],
             ["cherry", "una ciliegia", "ciliegie", "delle ciliegie", ""],
             ["scooter", "un motorino", "motorini", "una Vespa; uno scooter", ""],
             ["wasp", "una vespa", "vespe", "", ""],
-        ]
+        ],
+        "descriptions.tsv": [["lamb", "un piccolo di una lanuta"]],
     }
-    held = {"un agnello", "un ovino", "delle ciliegie", "una Vespa", "uno scooter"}
+    held = {"un agnello", "un ovino", "una lanuta", "delle ciliegie", "una Vespa", "uno scooter"}
     monkeypatch.setattr(concepts, "read_table", lambda table, _: iter(rows.get(table, [])))
     monkeypatch.setattr(concepts, "_percentile", lambda phrase: 0 if phrase in held else 99)
     load_ontology.cache_clear()
@@ -186,11 +165,23 @@ def test_a_phrase_that_another_concept_learns_is_not_held_out(monkeypatch: pytes
     assert held_out == {"sheep": ("un ovino",), "lamb": (), "cherry": (), "scooter": ("uno scooter",), "wasp": ()}
 
 
+def test_a_description_of_what_no_table_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {"descriptions.tsv": [["unicorn", "un cavallo con un corno"]]}
+    monkeypatch.setattr(concepts, "read_table", lambda table, _: iter(rows.get(table, [])))
+    load_ontology.cache_clear()
+    try:
+        with pytest.raises(ValueError, match=r"describes what no table has: unicorn$"):
+            load_ontology()
+    finally:
+        load_ontology.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("phrase", "bare", "definite"),
     [
         ("un gatto", "gatto", "il gatto"),
         ("un amo", "amo", "l'amo"),
+        ("un hotel", "hotel", "l'hotel"),
         ("un uomo anziano", "uomo anziano", "l'uomo anziano"),
         ("uno zaino", "zaino", "lo zaino"),
         ("una casa", "casa", "la casa"),
@@ -214,11 +205,12 @@ def test_articles(phrase: str, bare: str, definite: str) -> None:
 
 
 def test_training_texts_of_a_concept() -> None:
-    concept = Concept("cat", "un gatto", "gatti", ("un micio", "un felino domestico"), (), ("un micio",))
+    synonyms = ("un micio", "un felino domestico")
+    concept = Concept("cat", "un gatto", "gatti", synonyms, (), ("un animale che fa le fusa",), ("un micio",))
     texts = training_texts(concept)
     assert texts[0] == "un gatto"
     assert {"gatti", "una foto di gatti", "il felino domestico", "un'immagine di un gatto", "foto di gatto"} <= {*texts}
+    assert {"un animale che fa le fusa", "una foto di un animale che fa le fusa"} <= {*texts}
+    assert sum("un gatto" in text and text not in phrasings("un gatto")[:6] for text in texts) == CONTEXTS_EACH
     assert not any("micio" in text for text in texts)
     assert len(texts) == len({*texts})
-    hidden = Concept("cat", "un gatto", "gatti", ("un micio",), (), ("un gatto",))
-    assert not any("gatt" in text for text in training_texts(hidden))

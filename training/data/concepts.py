@@ -6,19 +6,21 @@
 
 Label and synonyms carry their indefinite or partitive article ("un gatto", "del pane"); "; " separates synonyms, and
 parents.
+`labels/descriptions.tsv` says some concepts in other words: id <TAB> descriptions.
 `labels/classes.tsv` maps a class of a data set to a concept: data set <TAB> class <TAB> concept id.
 """
 
 import functools
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 
 import numpy as np
 
-HELD_OUT_PERCENT = 15  # share of synonyms and of hypernym phrasings that no training step ever sees
+HELD_OUT_PERCENT = 15  # share of synonyms, those of broader kinds among them, that no training step ever sees
 TABLES = ("everyday.tsv", "imagenet.tsv", "more.tsv")
 
 _ARTICLE = re.compile(r"^(un'|dell'|l'|(un|uno|una|del|dello|della|dei|degli|delle|il|lo|la|i|gli|le) )")
@@ -36,6 +38,27 @@ _DEFINITE = {
 }
 
 
+# Sentences around a phrase, as captions and users have them; each phrase is met in some of them.
+CONTEXTS = (
+    "un primo piano di {}",
+    "una foto a colori di {}",
+    "una foto in bianco e nero di {}",
+    "una foto sfocata di {}",
+    "{} in primo piano",
+    "{} sullo sfondo",
+    "{} all'aperto",
+    "{} al chiuso",
+    "{} in una giornata di sole",
+    "si vede {}",
+    "nella foto c'è {}",
+    "ecco {}",
+    "la fotografia mostra {}",
+    "un bel ritratto di {}",
+    "una scena con {}",
+)
+CONTEXTS_EACH = 2
+
+
 @dataclass(frozen=True)
 class Concept:
     """One kind of thing: its label ("un gatto"), plural ("gatti"), synonyms and the ids of its broader kinds."""
@@ -45,12 +68,13 @@ class Concept:
     plural: str
     synonyms: tuple[str, ...]
     parents: tuple[str, ...]
-    held_out: tuple[str, ...]  # phrasings for judging only
+    descriptions: tuple[str, ...] = ()  # "un felino che fa le fusa"; for training only
+    held_out: tuple[str, ...] = ()  # of the synonyms, those for judging only
 
     @property
     def phrases(self) -> tuple[str, ...]:
-        """The phrasings that training may use, the label first where it is one of them."""
-        return tuple(p for p in (self.label, *self.synonyms) if p not in self.held_out)
+        """The phrasings that training may use, the label first."""
+        return (self.label, *(p for p in self.synonyms if p not in self.held_out))
 
 
 class Ontology:
@@ -88,19 +112,21 @@ class Ontology:
 @functools.cache
 def load_ontology() -> Ontology:
     """The shipped tables, checked: five columns, unique ids and labels, known parents."""
-    rows = [row for table in TABLES for row in read_table(table, 5)]
-    broader = {parent for row in rows for parent in _split(row[4])}
+    descriptions = {i: _split(cell) for i, cell in read_table("descriptions.tsv", 2)}
     concepts = [
-        Concept(i, label, plural, _split(synonyms), _split(parents), _held_out(label, _split(synonyms), i in broader))
-        for i, label, plural, synonyms, parents in rows
+        Concept(i, label, plural, _split(synonyms), _split(parents), descriptions.pop(i, ()))
+        for table in TABLES
+        for i, label, plural, synonyms, parents in read_table(table, 5)
     ]
+    if descriptions:
+        raise ValueError(f"labels/descriptions.tsv describes what no table has: {', '.join(sorted(descriptions))}")
     seen: dict[str, str] = {}
     for c in concepts:
         if seen.setdefault(c.label, c.id) != c.id:
             raise ValueError(
                 f"label {c.label!r} stands for both {seen[c.label]!r} and {c.id!r}: give one of them another"
             )
-    return Ontology(_held_out_for_all(concepts))
+    return Ontology(_hold_out(concepts))
 
 
 @functools.cache
@@ -131,10 +157,10 @@ def without_article(phrase: str) -> str:
 
 
 def with_definite_article(phrase: str) -> str:
-    """'un gatto' -> 'il gatto', 'un amo' -> 'l'amo'; phrases without an article stay as they are."""
+    """'un gatto' -> 'il gatto', 'un hotel' -> 'l'hotel'; phrases without an article stay as they are."""
     bare = without_article(phrase)
     if phrase.startswith("un "):
-        return ("l'" if bare[:1].lower() in "aeiouàèéìòù" else "il ") + bare
+        return ("l'" if bare[:1].lower() in "haeiouàèéìòù" else "il ") + bare
     return next((new + bare for old, new in _DEFINITE.items() if phrase.startswith(old)), phrase)
 
 
@@ -148,32 +174,46 @@ def phrasings(phrase: str) -> tuple[str, ...]:
         f"una foto di {phrase}",
         f"un'immagine di {phrase}",
         f"foto di {bare}",
+        *(context.format(phrase) for context in _contexts(phrase)),
     )
+
+
+def _contexts(phrase: str) -> list[str]:
+    """A fixed few of `CONTEXTS`, by hash."""
+    start = _percentile(phrase) * len(CONTEXTS) // 100
+    return [CONTEXTS[(start + 5 * i) % len(CONTEXTS)] for i in range(CONTEXTS_EACH)]
 
 
 def training_texts(concept: Concept) -> tuple[str, ...]:
     """Every text that training may show for a concept, in a fixed order."""
     texts = [t for phrase in concept.phrases for t in phrasings(phrase)]
-    if concept.plural and concept.label not in concept.held_out:
+    if concept.plural:
         texts += [concept.plural, f"una foto di {concept.plural}"]
+    for description in concept.descriptions:
+        texts += [description, f"una foto di {description}"]
     return tuple(dict.fromkeys(texts))
 
 
-def _held_out(label: str, synonyms: tuple[str, ...], is_broader_kind: bool) -> tuple[str, ...]:
-    """A fixed 15 % of the synonyms, by hash, and of the labels of broader kinds; one phrasing always stays."""
-    eligible = (label, *synonyms) if is_broader_kind and synonyms else synonyms
-    held = tuple(p for p in eligible if _percentile(p) < HELD_OUT_PERCENT)
-    return held[1:] if len(held) == 1 + len(synonyms) else held
+def _hold_out(concepts: Sequence[Concept]) -> list[Concept]:
+    """The concepts with a fixed 15 % of their synonyms held out, by hash.
+
+    Labels are the words that people use first, and are always learnt. A synonym that is also found elsewhere in the
+    tables, be it as a part of a longer phrase, is not held out: training would see it there.
+    """
+    found = Counter(
+        part
+        for c in concepts
+        for phrase in map(_words, (c.label, c.plural, *c.synonyms, *c.descriptions))
+        for part in {phrase[i:j] for i in range(len(phrase)) for j in range(i + 1, len(phrase) + 1)}
+    )
+    return [
+        replace(c, held_out=tuple(p for p in c.synonyms if _percentile(p) < HELD_OUT_PERCENT and found[_words(p)] == 1))
+        for c in concepts
+    ]
 
 
-def _held_out_for_all(concepts: Sequence[Concept]) -> list[Concept]:
-    """The concepts, without holding out what another concept, or another form of the same phrase, is trained on."""
-    trained = {_bare(phrase) for c in concepts for phrase in (*c.phrases, c.plural)}
-    return [replace(c, held_out=tuple(p for p in c.held_out if _bare(p) not in trained)) for c in concepts]
-
-
-def _bare(phrase: str) -> str:
-    return without_article(phrase).lower()
+def _words(phrase: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"\w+", without_article(phrase).lower()))
 
 
 def _percentile(phrase: str) -> int:
