@@ -247,6 +247,64 @@ SOURCES = (
     Source(
         "food101_64px", "Gandolier/genai_food101_repo", "Food-101 terms: research", folders("food101_64px", train=60)
     ),
+    Source(
+        "freiburg_groceries",
+        "aleksandar-aleksandrov/groceries-object-detection-dataset",
+        "none stated; Freiburg Groceries: research",
+        folders("freiburg_groceries", train=150),
+    ),
+    Source("fruits262_10", "mohabmahdy/dataset_fruit", "none stated", folders("fruits262_10", train=200)),
+    Source("fruits40", "strgalt-t/Fruits-40-EU", "none stated", folders("fruits40", train=150)),
+    Source("fruits70", "aiglegivree/FoodClassifier", "none stated", folders("fruits70", train=50)),
+    Source(
+        "plums_apples", "XCr0s5X/Healthy-Diseased-Fruits-Vegetables", "none stated", folders("plums_apples", train=100)
+    ),
+    Source("crops", "naveengct/crop_dataset", "none stated", folders("crops", train=100)),
+    Source(
+        "livestock_100px",
+        "iantagorda/image-classifier-for-farm-animals",
+        "none stated",
+        folders("livestock_100px", train=200),
+    ),
+    Source(
+        "popular_animals", "InputBlackBoxOutput/popular-animals-dataset", "MIT", folders("popular_animals", train=120)
+    ),
+    Source("sun_a", "nhantd/CMU16720-Scene-Classification", "SUN terms: research", folders("sun_a", train=150)),
+    Source(
+        "sun_b",
+        "colegulino/Spatial-Pyramid-Matching-for-Scene-Classification",
+        "SUN terms: research",
+        folders("sun_b", train=150),
+    ),
+    Source(
+        "sun_c",
+        "Yorkbenno/Spatial-Pyramid-Matching-for-Scene-Classification",
+        "SUN terms: research",
+        folders("sun_c", train=150),
+    ),
+    Source(
+        "sun_d",
+        "akshay993/Spatial-Pyramid-Matching-for-Scene-Classification",
+        "SUN terms: research",
+        folders("sun_d", train=150),
+    ),
+    Source(
+        "sun_e",
+        "michael5511b/CV-Spatial-Pyramid-Matching-For-Scene-Classification",
+        "SUN terms: research",
+        folders("sun_e", train=150),
+    ),
+    Source(
+        "intel_scenes",
+        "yadavaditya13/Image_Classification_Using_Deep_Learning",
+        "none stated",
+        folders("intel_scenes", train=300),
+    ),
+    Source("meals", "khamar21/Meal-Detector-Backend", "none stated", folders("meals", train=150)),
+    Source("meals20", "Bhavyasree2013/AI-Calorie-Estimator", "none stated", folders("meals20", train=80)),
+    Source("pizza_icecream", "ATG-5222/ImageClassification", "MIT", folders("pizza_icecream", train=100)),
+    Source("vehicle_cnn", "pavlelukic/vehicle-cnn", "none stated", folders("vehicle_cnn", train=150)),
+    Source("buses", "PedroRodriguezHernandez/ImageViewer", "none stated", folders("buses", train=150)),
     # Never trained on: photographs from elsewhere, with everyday labels.
     Source("animals8", "herene/animals_pictures_classification", "none stated", folders("animals8", train=0, dev=100)),
     Source(
@@ -258,4 +316,12 @@ SOURCES = (
     Source("painting_finder", "lqhl/Painting-Finder", "MIT", folders("painting_finder", train=0, dev=60)),
     Source("fruits3", "Reenatrilok/Reena_T_MLT_CM23044", "none stated", folders("fruits3", train=0, dev=100)),
     Source("food4", "fatemeoz/FoodClassifier", "none stated", folders("food4", train=0, dev=100)),
+    Source("corel1000", "lamraouii/CBIR-Prjct", "none stated; Corel: research", folders("corel1000", train=0, dev=100)),
+    Source(
+        "animals10_sample",
+        "SamvelKarapetyaan/animal_classification",
+        "none stated",
+        folders("animals10_sample", train=0, dev=100),
+    ),
+    Source("fruits_phone", "MicrosoftLearning/AI-102-AIEngineer", "MIT", folders("fruits_phone", train=0, dev=100)),
 )
