@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,8 +27,9 @@ from training.data.batches import ConceptBatches, Mix
 from training.data.concepts import load_ontology
 from training.data.manifest import read_manifest
 from training.data.sources import SOURCES, Example, tiny_imagenet
+from training.material import LeftOut, _left_out
 from training.projections import project, unit_rows
-from training.recipe import Corpus, Recipe, Towers, _classes_of
+from training.recipe import Corpus, Recipe, Towers
 
 SAMPLES = ("n01440764", "n02099712", "n02124075", "n02129165")  # the classes that the tiny classifier knows
 SHOWN = SAMPLES[1:3]  # those with photographs: a labrador, a cat
@@ -261,23 +263,31 @@ def test_a_killed_run_goes_on_to_the_same_bits(trained: Place, monkeypatch: pyte
         (trained.work / "finished").rename(trained.work / "run")
 
 
-def test_a_class_that_is_left_out_takes_narrower_kinds_with_it() -> None:
-    corpus = SimpleNamespace(examples=[Example("a.jpg", "grocery", "train", "mushroom_kind")])
-    barred = {load_ontology().concepts[k].id for k in _classes_of(corpus, "grocery")}  # type: ignore[arg-type]
-    assert {"mushroom_kind", "brown_mushroom", "n12998815"} <= barred  # an agaric is a mushroom
-    assert not {"vegetable", "animal", "n02124075"} & barred
+def test_a_source_is_left_out_alone_or_with_its_classes_and_narrower_kinds() -> None:
+    mushroom, onion = Example("a.jpg", "grocery", "train", "mushroom_kind"), Example("b.jpg", "crops", "train", "onion")
+    corpus: Any = SimpleNamespace(examples=[mushroom, onion, Example("c.jpg", "grocery", "dev", "onion")])
+    barred, usable = _left_out(corpus, [mushroom, onion], LeftOut("grocery"))
+    assert len(barred) == 0
+    assert usable.tolist() == [False, True]
+    barred, usable = _left_out(corpus, [mushroom, onion], LeftOut("grocery", classes=True))
+    names = {load_ontology().concepts[k].id for k in barred}
+    assert {"mushroom_kind", "brown_mushroom", "n12998815", "onion"} <= names  # an agaric is a mushroom
+    assert not {"vegetable", "animal", "n02124075"} & names
+    assert usable.tolist() == [False, True]
 
 
-def test_a_source_that_is_left_out_takes_its_classes_with_it(trained: Place) -> None:
+def test_a_run_without_a_source_goes_into_a_folder_of_its_own(trained: Place) -> None:
     for source, message in (
-        ("somewhere", "the manifest has no photographs of 'somewhere'"),
-        ("tiny_imagenet", "no concept has more than 20 photographs to learn from"),
+        ("somewhere", "Error: the manifest has no photographs of 'somewhere'"),
+        ("tiny_imagenet", "Error: no concept has more than 20 photographs to learn from"),
+        ("tiny_imagenet:class", "expected SOURCE or SOURCE:classes, not 'tiny_imagenet:class'"),
     ):
         result = trained.call("run", "--leave-out", source)
-        assert result.exit_code == 1
-        assert result.output.startswith(f"Error: {message}")
-    assert trained.call("run", "--leave-out", "flickr8k").exit_code == 0  # it shows no concept
-    assert (trained.work / "run-without-flickr8k" / "projections.npz").exists()
+        assert result.exit_code != 0
+        assert message in result.output
+    for option, folder in (("flickr8k", "flickr8k"), ("flickr8k:classes", "flickr8k-classes")):  # it shows no concept
+        assert trained.call("run", "--leave-out", option).exit_code == 0
+        assert (trained.work / f"run-without-{folder}" / "projections.npz").exists()
 
 
 def test_the_bundle_is_a_model(bundle: Path, trained: Place) -> None:

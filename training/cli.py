@@ -19,7 +19,9 @@ from training.data.concepts import load_ontology
 from training.data.manifest import counts, read_manifest
 from training.evaluate.zero_shot import evaluate, markdown
 from training.export import export
-from training.recipe import Corpus, Recipe, Trained, load_towers, prepare, run_folder, train
+from training.material import LeftOut
+from training.recipe import Corpus, Recipe, load_towers, prepare
+from training.run import Trained, run_folder, train
 
 Folder = click.Path(path_type=Path, file_okay=False)
 File = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -45,6 +47,24 @@ def _with_corpus(command: Callable[..., None]) -> Callable[..., None]:
     ):
         command = option(command)
     return command
+
+
+def _left_out(_: click.Context, __: click.Parameter, text: str | None) -> LeftOut | None:
+    if text is None:
+        return None
+    source, _, more = text.partition(":")
+    if more not in ("", "classes"):
+        raise click.BadParameter(f"expected SOURCE or SOURCE:classes, not {text!r}")
+    return LeftOut(source, classes=bool(more))
+
+
+_with_left_out = click.option(
+    "--leave-out",
+    "left_out",
+    metavar="SOURCE[:classes]",
+    callback=_left_out,
+    help="The run without the photographs of this source; with :classes, without any of what they show.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -81,7 +101,7 @@ def prepare_command(recipe: Recipe, root: Path, work: Path, without: tuple[str, 
 @main.command()
 @_with_corpus
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="E.g. train.stages.0.steps=500.")
-@click.option("--leave-out", help="Train without the classes of this source, to judge it unseen.")
+@_with_left_out
 @click.option("--resume", is_flag=True, help="Go on with the run in WORK.")
 def run(
     recipe: Recipe,
@@ -90,24 +110,24 @@ def run(
     nouns: Path,
     omw: Path,
     assignments: tuple[str, ...],
-    leave_out: str | None,
+    left_out: LeftOut | None,
     resume: bool,
 ) -> None:
     """Train on a prepared manifest; features that are in WORK already are not computed again."""
     try:
         recipe = replace_from_strings(recipe, assignments)
         corpus = Corpus(recipe, load_towers(recipe), root, nouns, omw, work)
-        trained = train(corpus, leave_out=leave_out, resume=resume)
+        trained = train(corpus, left_out=left_out, resume=resume)
     except (FileNotFoundError, FileExistsError, ValueError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
-    out = run_folder(work, leave_out) / "projections.npz"
+    out = run_folder(work, left_out) / "projections.npz"
     np.savez(out, logit_scale=trained.logit_scale, **trained.projections)  # pyright: ignore
     click.echo(f"wrote {out}, logit scale {trained.logit_scale:g}")
 
 
 @main.command("export")
 @_with_corpus
-@click.option("--leave-out", help="Take the projections of the run with this --leave-out.")
+@_with_left_out
 @click.option("--out", type=Folder, required=True, help="The bundle goes here.")
 @click.option("--revision", required=True, help="What the bundle says of its version, e.g. a date.")
 def export_command(
@@ -116,13 +136,13 @@ def export_command(
     work: Path,
     nouns: Path,
     omw: Path,
-    leave_out: str | None,
+    left_out: LeftOut | None,
     out: Path,
     revision: str,
 ) -> None:
     """Make a bundle of the towers and the trained projections."""
     try:
-        projections = run_folder(work, leave_out) / "projections.npz"
+        projections = run_folder(work, left_out) / "projections.npz"
         if not projections.is_file():
             raise FileNotFoundError(f"no trained projections at {projections}: finish clipita-train run first")
         with np.load(projections, allow_pickle=False) as arrays:

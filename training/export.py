@@ -10,7 +10,8 @@ from clipita.convert.export import Provenance, write_dual_bundle
 from clipita.convert.quantize import Array, dequantize
 from clipita.towers.config import DualConfig
 from training.data.concepts import load_ontology, training_texts
-from training.recipe import Corpus, Towers, Trained
+from training.recipe import Corpus, Towers
+from training.run import Trained
 from training.vocabulary import italian_vocabulary
 
 
