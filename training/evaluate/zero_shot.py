@@ -3,9 +3,10 @@
 Protocol: every photograph of a development set against one label for each class of that set, in the model's default
 templates; the label is the concept's own, article included. Two further questions are asked of the same photographs:
 
-- unseen phrasings: classes that have a held-out synonym are asked for by it (all other classes by their label), and
-  compared on the same photographs with a phrasing that training saw;
-- broader kinds: "un uccello", "un veicolo stradale" instead of the class, again with seen and with held-out phrasings.
+- unseen phrasings: classes that have held-out synonyms are asked for by one of them (all other classes by their label),
+  and compared on the same photographs with a synonym that training saw; three times, each time by the next synonym;
+- broader kinds: "un uccello", "un veicolo stradale" instead of the class, again with seen and with held-out phrasings;
+  and ten everyday labels, all of them asked for, against the photographs that show something of exactly one of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,12 +23,54 @@ from training.evaluate.metrics import accuracy_at_k
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+PHRASING_ROUNDS = 3
+
 # Kinds that exclude one another, under which the classes of Tiny ImageNet and Caltech-101 fall.
 BROADER = (
     "dog", "feline", "bird", "fish", "insect", "reptile", "amphibian", "monkey", "bear", "marine_mammal", "shellfish",
     "land_vehicle", "watercraft", "aircraft", "musical_instrument", "fruit", "vegetable", "dish", "clothing",
     "furniture", "building", "bridge", "flower", "person", "weapon", "ball", "kitchenware", "landscape",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """A question across sources: which of these kinds of thing is it?"""
+
+    task: str
+    sources: tuple[str, ...]
+    kinds: tuple[str, ...]
+
+
+_BANANA, _ORANGE, _PIZZA = "n07753592", "n07747607", "n07873807"
+KINDS = (
+    Kinds("broader kinds", ("tiny_imagenet", "caltech101"), BROADER),
+    Kinds(
+        "ten: animals, car, aeroplane",
+        ("animals8", "vehicles_unsplash", "animals10_sample"),
+        ("dog", "cat", "horse", "sheep", "cow", "elephant", "monkey", "bird", "car", "airplane"),
+    ),
+    Kinds(
+        "ten: farm animals and others",
+        ("animals10_sample", "corel1000"),
+        ("dog", "cat", "horse", "sheep", "cow", "elephant", "chicken", "squirrel_kind", "butterfly", "spider"),
+    ),
+    Kinds(
+        "ten: outdoors",
+        ("corel1000", "animals8"),
+        ("beach", "mountain", "bus", "elephant", "horse", "flower", "food", "ruins", "dog", "bear"),
+    ),
+    Kinds(
+        "ten: food and others",
+        ("fruits3", "food4", "fruits_phone"),
+        ("apple", _BANANA, _ORANGE, _PIZZA, "hamburger", "pasta", "salad", "dog", "car", "chair"),
+    ),
+    Kinds(
+        "ten: rooms and landscapes (128 px)",
+        ("miniplaces",),
+        ("kitchen", "bedroom", "bathroom", "office", "river", "mountain", "desert", "coast", "bridge", "church"),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +100,7 @@ def evaluate(model: clipita.Model, examples: Sequence[Example], root: Path, onto
         FileNotFoundError: no photograph of a source can be read.
     """
     scores: list[Score] = []
-    broad: list[tuple[Array, Array]] = []
+    embedded: dict[str, tuple[Array, Array]] = {}
     sources = dict.fromkeys(e.source for e in examples if e.split == "dev" and e.concept is not None)
     for source in sources:
         mine = [e for e in examples if e.source == source and e.split == "dev"]
@@ -68,20 +111,26 @@ def evaluate(model: clipita.Model, examples: Sequence[Example], root: Path, onto
         read = [e for e, r in zip(mine, results, strict=True) if r.embedding is not None]
         shown = np.array([ontology.index[e.judged_as or str(e.concept)] for e in read])
         scores.append(_score(source, model, images, shown, ontology))
-        if source in ("tiny_imagenet", "caltech101"):
-            broad.append((images, shown))
-    if broad:
-        images, shown = (np.concatenate(parts) for parts in zip(*broad, strict=True))
-        kinds = np.array([ontology.index[kind] for kind in BROADER])
-        under = ontology.ancestors[np.ix_(shown, kinds)]
-        only = under.sum(1) == 1
-        scores.append(_score("broader kinds", model, images[only], kinds[under[only].argmax(1)], ontology))
+        embedded[source] = images, shown
+    for question in KINDS:
+        parts = [embedded[source] for source in question.sources if source in embedded]
+        if parts:
+            images, shown = (np.concatenate(sides) for sides in zip(*parts, strict=True))
+            kinds = np.array([ontology.index[kind] for kind in question.kinds if kind in ontology.index])
+            under = ontology.ancestors[np.ix_(shown, kinds)]
+            only = under.sum(1) == 1
+            if only.any():
+                asked = kinds[under[only].argmax(1)]
+                scores.append(_score(question.task, model, images[only], asked, ontology, kinds))
     return scores
 
 
-def _score(task: str, model: clipita.Model, images: Array, shown: Array, ontology: Ontology) -> Score:
-    """Images (N, E) of the concepts (N,) against the labels of the concepts among them."""
-    classes, right = np.unique(shown, return_inverse=True)
+def _score(
+    task: str, model: clipita.Model, images: Array, shown: Array, ontology: Ontology, classes: Array | None = None
+) -> Score:
+    """Images (N, E) of the concepts (N,) against the labels of the classes (K,), or else of the concepts among them."""
+    classes = np.unique(shown if classes is None else classes)
+    right = np.searchsorted(classes, shown)
     concepts = [ontology.concepts[c] for c in classes]
 
     def ranks(phrase: Callable[[Concept], str]) -> Array:
@@ -93,15 +142,23 @@ def _score(task: str, model: clipita.Model, images: Array, shown: Array, ontolog
     rows = np.isin(right, [i for i, concept in enumerate(concepts) if concept.held_out])
     if not rows.any():
         return score
-    seen = accuracy_at_k(ranks(_seen_phrase)[rows], right[rows], 1)
-    unseen = accuracy_at_k(ranks(lambda c: c.held_out[0] if c.held_out else c.label)[rows], right[rows], 1)
+
+    def mean_top1(phrase: Callable[[Concept, int], str]) -> float:
+        rounds = [ranks(lambda concept, i=i: phrase(concept, i))[rows] for i in range(PHRASING_ROUNDS)]
+        return float(np.mean([accuracy_at_k(cosines, right[rows], 1) for cosines in rounds]))
+
+    seen, unseen = mean_top1(_seen_phrase), mean_top1(_unseen_phrase)
     return Score(**{**asdict(score), "seen": seen, "unseen": unseen, "compared": int(rows.sum())})
 
 
-def _seen_phrase(concept: Concept) -> str:
-    """For a concept with a held-out phrasing another one that is not its label, if it has one: like against like."""
-    others = [phrase for phrase in concept.phrases if phrase != concept.label]
-    return others[0] if concept.held_out and others else concept.phrases[0]
+def _seen_phrase(concept: Concept, i: int) -> str:
+    """For a concept with held-out synonyms its i-th other synonym, if it has one: like against like."""
+    others = concept.phrases[1:]
+    return others[i % len(others)] if concept.held_out and others else concept.label
+
+
+def _unseen_phrase(concept: Concept, i: int) -> str:
+    return concept.held_out[i % len(concept.held_out)] if concept.held_out else concept.label
 
 
 def _distinct(labels: list[str]) -> list[str]:
