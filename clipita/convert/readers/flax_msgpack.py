@@ -168,15 +168,15 @@ def _array(file: MappedFile, name: str, extension: _Extension) -> Array:
     walker = _Walker(file, *extension.region)
     header = walker.value()
     walker.check_end()
-    match header:
-        case [list() as shape, str() | _Region() as dtype, _Region(start, end)]:
-            called = f"the array {name[:200]!r}"
-            dtype_name = dtype if isinstance(dtype, str) else _text(file, dtype)  # Python 2 wrote it as bytes
-            if dtype_name not in _DTYPES:
-                raise CheckpointError(f"{called} is of type {dtype_name[:40]!r}, expected one of {', '.join(_DTYPES)}")
-            return file.view(called, start, end, _DTYPES[dtype_name], cast("list[object]", shape))
-        case _:
-            raise CheckpointError(f"its leaf {name[:200]!r} is not [shape, dtype, numbers]")
+    called = f"the array {name[:200]!r}"
+    shape, dtype, numbers = cast("list[object]", header) if isinstance(header, list) else (None, None, None)
+    if isinstance(dtype, _Region):  # as Python 2 wrote text
+        dtype = _text(file, dtype)
+    if not isinstance(shape, list) or not isinstance(dtype, str) or not isinstance(numbers, _Region):
+        raise CheckpointError(f"{called} is not [shape, dtype, numbers]")
+    if dtype not in _DTYPES:
+        raise CheckpointError(f"{called} is of type {dtype[:40]!r}, expected one of {', '.join(_DTYPES)}")
+    return file.view(called, *numbers, _DTYPES[dtype], cast("list[object]", shape))
 
 
 def _joined(file: MappedFile, name: str, tree: dict[str, Any]) -> Array:
