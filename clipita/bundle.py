@@ -229,7 +229,10 @@ def check_inside(path: Path, folder: Path) -> None:
     Raises:
         CheckpointError: it does.
     """
-    home, target = folder.resolve(), path.resolve()
+    try:
+        home, target = folder.resolve(), path.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError until Python 3.12
+        raise CheckpointError(f"{str(path)!r} is a link that leads nowhere: {error}. Put the file there.") from error
     repositories = [part.parent for part in (home, *home.parents) if part.name == "snapshots"]
     blobs = repositories[0] / "blobs" if repositories else None
     if not target.is_relative_to(home) and target.parent != blobs:
