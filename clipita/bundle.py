@@ -110,7 +110,7 @@ def read_bundle(folder: str | os.PathLike[str]) -> Bundle:
         path = folder / name
         if not path.is_file():
             raise CheckpointError(f"{str(folder)!r} lacks the file {name!r}. Copy or download the whole folder again.")
-        _check_inside(path, folder)
+        check_inside(path, folder)
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != expected:
@@ -222,14 +222,19 @@ def _check_name(name: str, where: str) -> None:
         raise CheckpointError(f"{where}: {name!r} cannot be a file of a bundle: plain names in its own folder only.")
 
 
-def _check_inside(path: Path, folder: Path) -> None:
-    """Refuse a link that leads out of the bundle, but for the hub's cache, where snapshots/<commit>/<name> links to
-    blobs/<hash>."""
-    home = folder.resolve()
-    allowed = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
-    if path.resolve().parent not in allowed:
+def check_inside(path: Path, folder: Path) -> None:
+    """Refuse a link that leads out of `folder`, but for the hub's cache, where snapshots/<commit>/<name> links to
+    blobs/<hash>. `folder` may also be one inside a snapshot.
+
+    Raises:
+        CheckpointError: it does.
+    """
+    home, target = folder.resolve(), path.resolve()
+    repositories = [part.parent for part in (home, *home.parents) if part.name == "snapshots"]
+    blobs = repositories[0] / "blobs" if repositories else None
+    if not target.is_relative_to(home) and target.parent != blobs:
         raise CheckpointError(
-            f"{str(path)!r} is a link to {str(path.resolve())!r}, outside its bundle. Put the file itself there."
+            f"{str(path)!r} is a link to {str(target)!r}, outside its folder. Put the file itself there."
         )
 
 
