@@ -14,7 +14,7 @@ k, k); rows of int4 are outputs. Leaves called `embedding` are looked up by rows
 
 import fnmatch
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -41,8 +41,25 @@ SMALL: dict[str, WeightFormat] = {
 }
 
 
+class Stored(NamedTuple):
+    """Weights as they are to be stored: `values` brought to `dtype`, which is done when `array` is called."""
+
+    values: Array
+    dtype: np.dtype[Any]
+
+    def array(self) -> Array:
+        """The numbers to write, C-contiguous."""
+        # safetensors writes the memory of an array, strides or not: a transposed one would come back scrambled.
+        return np.ascontiguousarray(self.values, self.dtype).reshape(self.values.shape)
+
+
 def quantize(table: Mapping[str, Array], formats: Mapping[str, WeightFormat]) -> dict[str, Array]:
-    """Stores a table of float weights.
+    """The arrays of `plan`."""
+    return {name: stored.array() for name, stored in plan(table, formats).items()}
+
+
+def plan(table: Mapping[str, Array], formats: Mapping[str, WeightFormat]) -> dict[str, Stored]:
+    """How a table of float weights is stored. Only what becomes int8 or int4 is computed at once.
 
     Args:
         table: name -> float array, laid out as `clipita.towers.parameters` says.
@@ -54,15 +71,18 @@ def quantize(table: Mapping[str, Array], formats: Mapping[str, WeightFormat]) ->
     """
     if unused := [pattern for pattern in formats if not fnmatch.filter(table, pattern)]:
         raise ValueError(f"no weight is called {unused}; there are {sorted(table)[:5]} and others")
-    stored: dict[str, Array] = {}
+    stored: dict[str, Stored] = {}
     for name, values in table.items():
         format: WeightFormat = "float32"
         for pattern, candidate in formats.items():
             if fnmatch.fnmatchcase(name, pattern):
                 format = candidate
-        stored |= _store(name, values, format)
-    # safetensors writes the memory of an array, strides or not: a transposed one would come back scrambled.
-    return {name: np.ascontiguousarray(values) for name, values in stored.items()}
+        is_quantizable = name.endswith((".kernel", ".embedding")) or name in ("kernel", "embedding")
+        if format in ("int8", "int4") and is_quantizable:
+            stored |= {key: Stored(codes, codes.dtype) for key, codes in _quantize(name, values, format).items()}
+        else:
+            stored[name] = Stored(values, np.dtype(np.float16 if format == "float16" else np.float32))
+    return stored
 
 
 def dequantize(stored: Mapping[str, Array]) -> dict[str, Array]:
@@ -95,12 +115,7 @@ def pack_nibbles(codes: Array) -> Array:
     return codes[..., 0::2] | codes[..., 1::2] << 4
 
 
-def _store(name: str, values: Array, format: WeightFormat) -> dict[str, Array]:
-    is_quantizable = name.endswith((".kernel", ".embedding")) or name in ("kernel", "embedding")
-    if format == "float16":
-        return {name: values.astype(np.float16)}
-    if format == "float32" or not is_quantizable:
-        return {name: values.astype(np.float32)}
+def _quantize(name: str, values: Array, format: WeightFormat) -> dict[str, Array]:
     if format == "int8":
         codes, scale = _quantize_int8(values, axis=1 if values.ndim == 2 and not _is_embedding(name) else 0)
         return {name: codes, f"{name}.scale": scale}
