@@ -38,6 +38,7 @@ def test_the_public_names_are_these() -> None:
         "image_size",
         "max_tokens",
         "logit_scale",
+        "logit_bias",
         "templates",
         "providers",
         "encode_text",
