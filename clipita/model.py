@@ -112,6 +112,11 @@ class Model:
         return self._config.logit_scale
 
     @property
+    def logit_bias(self) -> float | None:
+        """What is added to the logits of a model that was trained with sigmoids; None for all others."""
+        return self._config.logit_bias
+
+    @property
     def templates(self) -> tuple[str, ...]:
         """The sentences that labels are put into unless others are given."""
         return self._config.templates
@@ -300,11 +305,14 @@ class Model:
     ) -> list[LabelScore] | list[list[LabelScore]]:
         """Say which labels fit an image, by a softmax over logit_scale x cosine.
 
+        A model with a `logit_bias` (SigLIP) judges each label by itself: scores are sigmoids of logit_scale x cosine +
+        logit_bias, do not sum to 1, and are all near 0 where none fits.
+
         Args:
             images: One image or many, as for `encode_image`.
             labels: Distinct labels, or a `LabelBank` that this model made.
             templates: As for `label_bank`; not with a bank, which has them in it.
-            top_k: Return only so many labels, the best; scores stay shares of all.
+            top_k: Return only so many labels, the best; scores stay what they are among all.
             batch_size: Most images in one run of the tower.
 
         Returns:
@@ -332,7 +340,7 @@ class Model:
         else:
             bank = self.label_bank(labels, templates=templates)
         embeddings = np.atleast_2d(self.encode_image(images, batch_size=batch_size))  # (N, E)
-        scores = probabilities(embeddings, bank.embeddings, self.logit_scale)  # (N, K)
+        scores = probabilities(embeddings, bank.embeddings, self.logit_scale, self.logit_bias)  # (N, K)
         ranked = [rank(bank.labels, row, top_k) for row in scores]
         return ranked[0] if _is_one_image(images) else ranked
 

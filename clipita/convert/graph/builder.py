@@ -35,6 +35,7 @@ class Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.dequantized: dict[str, str] = {}
+        self.in_bytes: dict[str, tuple[str, str, str]] = {}
 
     def node(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         output = f"{operator}_{len(self.nodes)}"
@@ -55,6 +56,8 @@ class Graph:
 
     def matmul(self, x: str, name: str) -> str:
         """(..., inputs) times the kernel (inputs, outputs)."""
+        if f"{name}.int7" in self.places:
+            return self._integer_matmul(x, name)
         if f"{name}.int4" not in self.places or self.portable:
             return self.node("MatMul", x, self.dense(name))
         # On two AVX-512 cores the twelve layers of a 384-wide BERT load in 31 ms this way, against 130 ms for int8 that
@@ -99,6 +102,20 @@ class Graph:
         domains = {node.domain for node in self.nodes}
         opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(MICROSOFT, 1) for _ in domains - {""})]
         return helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="clipita")
+
+    def _integer_matmul(self, x: str, name: str) -> str:
+        if x not in self.in_bytes:  # query, key and value share theirs
+            codes, scale, zero = (f"{x}_{part}" for part in ("codes", "scale", "zero"))
+            self.nodes.append(helper.make_node("DynamicQuantizeLinear", [x], [codes, scale, zero], codes))
+            self.in_bytes[x] = codes, scale, zero
+        codes, scale, zero = self.in_bytes[x]
+        weights, steps = self._stored(f"{name}.int7"), self._stored(f"{name}.scale")
+        middle = self.constant(np.array(0, np.int8))
+        if not self.portable:
+            inputs = (codes, weights, scale, steps, zero, middle)
+            return self.node("MatMulIntegerToFloat", *inputs, domain=MICROSOFT)
+        product = self.node("Cast", self.node("MatMulInteger", codes, weights, zero, middle), to=TensorProto.FLOAT)
+        return self.node("Mul", product, self.node("Mul", steps, scale))
 
     def _dequantize(self, name: str) -> str:
         if f"{name}.int4" in self.places:  # of a kernel

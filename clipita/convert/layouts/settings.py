@@ -1,16 +1,13 @@
 """A `config.json`: numbers and names out of it, checked, with the defaults that its library leaves out."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
+from clipita.convert.files import json_in
 from clipita.errors import CheckpointError
 from clipita.towers.config import Activation
 
-T = TypeVar("T")
-
-_MAX_BYTES = 16 << 20  # of any such file that is meant well
 _ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -30,15 +27,10 @@ class Settings:
     @classmethod
     def read(cls, path: Path) -> "Settings":
         """Raises CheckpointError: the file is missing, or no JSON object."""
-        try:
-            if path.stat().st_size > _MAX_BYTES:
-                raise CheckpointError(f"'{path}' takes {path.stat().st_size} bytes, which no configuration does.")
-            values: object = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
-            raise CheckpointError(f"'{path}' cannot be read: {error}. Copy or download it again.") from error
-        if not isinstance(values, dict):
-            raise CheckpointError(f"'{path}' must hold a JSON object, but it holds a {type(values).__name__}.")
-        return cls(cast("dict[str, Any]", values), f"'{path}'")
+        values = json_in(path.parent, path.name)
+        if values is None:
+            raise CheckpointError(f"'{path.parent}' lacks the file '{path.name}'. Download the whole repository.")
+        return cls(values, f"'{path}'")
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
