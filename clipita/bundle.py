@@ -46,6 +46,7 @@ class BundleConfig:
         templates: Label to sentence; each with one "{}" for the label.
         image: The image tower's fields and its "preprocessing"; read in full by `clipita.towers` and `clipita.images`.
         text: The text tower's fields and its "tokenizer"; the same.
+        fidelity: Of weights in few bits, what was measured when they were made: cosines to the embeddings of float32.
     """
 
     name: str
@@ -62,6 +63,7 @@ class BundleConfig:
     text_projection: Mapping[str, Any]
     precisions: Mapping[str, Graphs]
     recommended_precision: str
+    fidelity: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float], kw_only=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +116,7 @@ def read_bundle(folder: str | os.PathLike[str], *, verify: bool = True) -> Bundl
         path = folder / name
         if not path.is_file():
             raise CheckpointError(f"{str(folder)!r} lacks the file {name!r}. Copy or download the whole folder again.")
-        _check_inside(path, folder)
+        check_inside(path, folder)
         if not verify:
             continue
         with path.open("rb") as file:
@@ -228,12 +230,16 @@ def _check_name(name: str, where: str) -> None:
         raise CheckpointError(f"{where}: {name!r} cannot be a file of a bundle: plain names in its own folder only.")
 
 
-def _check_inside(path: Path, folder: Path) -> None:
-    """Refuse a link that leads out of the bundle, but for the hub's cache, where snapshots/<commit>/<name> links to
-    blobs/<hash>."""
+def check_inside(path: Path, folder: Path) -> None:
+    """Refuse a link that leads out of its folder, but for the hub's cache, where snapshots/<commit>/<name> links to
+    blobs/<hash>, and so does <name> in a folder below.
+
+    Raises:
+        CheckpointError: it leads elsewhere.
+    """
     home = folder.resolve()
-    allowed = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
-    if path.resolve().parent not in allowed:
+    blobs = [place.parent.parent / "blobs" for place in (home, home.parent) if place.parent.name == "snapshots"]
+    if path.resolve().parent not in (home, *blobs):
         raise CheckpointError(
             f"{str(path)!r} is a link to {str(path.resolve())!r}, outside its bundle. Put the file itself there."
         )
