@@ -86,8 +86,8 @@ class Repository:
             if _is_whole(path):
                 return self._pinned(path)
             # A proxy or a disk has changed it. The library checks sizes only, and some servers state none.
-            path.resolve().unlink()
-            path.unlink(missing_ok=True)
+            for place in (path.resolve(), _blob(path), path):
+                place.unlink(missing_ok=True)
         raise CheckpointError(
             f"{file!r} of {self.name!r} came damaged twice: it is not what its hash says. Try again later, and look at "
             "the proxy in between, if there is one."
@@ -246,7 +246,7 @@ def _is_whole(path: Path) -> bool:
 
     On systems without links the blob has no name, and nothing can be said.
     """
-    blob = path.resolve()
+    blob = _blob(path)
     expected = blob.name
     if blob == path or not set(expected) <= set("0123456789abcdef") or len(expected) not in (40, 64):
         return True
@@ -257,3 +257,8 @@ def _is_whole(path: Path) -> bool:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest() == expected
+
+
+def _blob(path: Path) -> Path:
+    """blobs/<hash>, which a file of a snapshot links to. It may be a link itself, to another name."""
+    return path.parent / path.readlink() if path.is_symlink() else path

@@ -231,17 +231,20 @@ def _check_name(name: str, where: str) -> None:
 
 
 def check_inside(path: Path, folder: Path) -> None:
-    """Refuse a link that leads out of its folder, but for the hub's cache, where snapshots/<commit>/<name> links to
-    blobs/<hash>, and so does <name> in a folder below.
+    """Refuse a link that leads out of `folder`, but for the hub's cache, where snapshots/<commit>/<name> links to
+    blobs/<hash>, and that may link on to what all repositories share. `folder` may also be one inside a snapshot.
 
     Raises:
-        CheckpointError: it leads elsewhere.
+        CheckpointError: it does.
     """
-    home = folder.resolve()
-    blobs = [place.parent.parent / "blobs" for place in (home, home.parent) if place.parent.name == "snapshots"]
-    if path.resolve().parent not in (home, *blobs):
+    home, target = folder.resolve(), path.resolve()
+    repository = next((part.parent for part in (home, *home.parents) if part.name == "snapshots"), None)
+    is_blob = repository is not None and (
+        target.parent == repository / "blobs" or target.is_relative_to(repository.parent / "blobs")
+    )
+    if not target.is_relative_to(home) and not is_blob:
         raise CheckpointError(
-            f"{str(path)!r} is a link to {str(path.resolve())!r}, outside its bundle. Put the file itself there."
+            f"{str(path)!r} is a link to {str(target)!r}, outside its folder. Put the file itself there."
         )
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from clipita import hub
 from clipita.bundle import read_bundle
-from clipita.errors import ModelNotFoundError
+from clipita.errors import CheckpointError, ModelNotFoundError
 from clipita.hub import resolve
 from clipita.known import KNOWN
 
@@ -339,6 +339,20 @@ def test_what_another_library_left_in_the_cache_is_used_without_the_hub(stand_in
     for environment in ({"HF_ENDPOINT": "http://127.0.0.1:9"}, {"HF_HUB_OFFLINE": "1"}):
         assert resolve_there(stand_in, tmp_path, ("prova/a", {}), **environment) == [folder]
     assert resolve_there(stand_in, tmp_path, ("prova/a", {"local_files_only": True})) == [folder]
+
+
+def test_blobs_that_repositories_share_are_read(stand_in: Hub, tmp_path: Path) -> None:
+    (folder,) = resolve_there(stand_in, tmp_path, ("prova/tiny", {}))
+    shared = tmp_path / "hub" / "blobs" / "ab"  # as huggingface_hub 2 keeps large files
+    shared.mkdir(parents=True)
+    blob = (Path(folder) / "weights.safetensors").resolve()
+    blob.rename(shared / "abcdef")
+    blob.symlink_to(shared / "abcdef")
+    assert read_bundle(folder).config.name == "tiny"
+    blob.unlink()
+    blob.symlink_to((shared / "abcdef").rename(tmp_path / "elsewhere"))
+    with pytest.raises(CheckpointError, match="outside its folder"):
+        read_bundle(folder)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from clipita.convert.torch_pickle import Array, read_torch_checkpoint
+from clipita.convert.readers.mapped import Array
+from clipita.convert.readers.torch_pickle import read_torch_checkpoint
 from clipita.errors import CheckpointError
 from clipita.towers.efficientnet_config import EfficientNetLiteConfig, block_shapes
 

@@ -19,7 +19,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from clipita._repository import ONNX_SUFFIXES, ONNX_TOWERS
-from clipita.bundle import TOKENIZER, WEIGHTS, Bundle, BundleConfig, Graphs, check_inside, write_bundle
+from clipita.bundle import TOKENIZER, WEIGHTS, Bundle, BundleConfig, Graphs, write_bundle
+from clipita.convert.files import file_in
 from clipita.convert.quantize import Array, Stored
 from clipita.convert.weights_file import StoredWeights, write_weights
 from clipita.errors import CheckpointError
@@ -138,10 +139,9 @@ def _external(tensor: TensorProto, path: Path) -> Array:
     location = where.get("location", "")
     if location in ("", ".", "..") or any(character in location for character in "/\\:\0"):
         raise CheckpointError(f"{called} is kept at {location!r}: only files beside the graph are read.")
-    file = path.parent / location
-    if not file.is_file():
+    file = file_in(path.parent, location)
+    if file is None:
         raise CheckpointError(f"{called} is kept in {location!r}, which is not there. Fetch the whole folder again.")
-    check_inside(file, path.parent)
     dtype = (
         np.dtype(_TYPES[tensor.data_type])
         if tensor.data_type in _TYPES
