@@ -12,8 +12,14 @@ from clipita.known import known_model, restriction
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from clipita.convert.foreign import Origin
+
 _log = logging.getLogger("clipita")
-_said: set[tuple[str, str]] = set()
+_said: set[str] = set()
+_LOW = 0.98  # a mean cosine that answers change with
+
+# A folder of sentence-transformers with a text tower alone holds its image tower in a folder of this name.
+_IMAGES = "clip-ViT-B-32"
 
 # Part of the place of every bundle made here: a new one is made when conversion changes what comes out.
 CONVERTER = 1
@@ -33,12 +39,15 @@ def open_bundle(
     if (folder / MANIFEST).exists():
         bundle = read_bundle(folder)
     else:
-        known = known_model(os.fspath(name_or_path))
+        name = os.fspath(name_or_path)
+        known = known_model(name) if is_snapshot(folder) else None
         images = resolve(known.images, **options) if known and known.images else None
-        bundle = _converted(folder, os.fspath(name_or_path), precision, images, cache_dir)
+        if (folder / _IMAGES).is_dir():
+            images = folder / _IMAGES
+        bundle = _converted(folder, name, known.license if known else None, images, precision, cache_dir)
     say_restriction(bundle)
     if precision == "int8" and "int8" not in bundle.config.precisions and "fp32" in bundle.config.precisions:
-        return _int8(bundle, cache_dir)
+        return int8_of(bundle, cache_dir)
     return bundle
 
 
@@ -46,23 +55,37 @@ def say_restriction(bundle: Bundle) -> None:
     """Log, once for each model, a licence that surprises: GPL, or not for commercial use."""
     name, license = bundle.config.name, bundle.config.license
     asks = restriction(license)
-    if asks is not None and (name, license) not in _said:
-        _said.add((name, license))
+    if asks is not None and f"{name} {license}" not in _said:
+        _said.add(f"{name} {license}")
         _log.warning("The weights of %r are under %s: %s.", name, license, asks)
+
+
+def origin_of(folder: Path, name: str, license: str | None = None, images: Path | None = None) -> "Origin":
+    """What is known of a folder in another layout that `resolve` gave for `name`."""
+    from clipita.convert.foreign import Origin
+
+    if is_snapshot(folder):
+        return Origin(name, "Hugging Face hub", folder.name, license, images)
+    return Origin(folder.resolve().name, "a folder", "", license, images)
+
+
+def is_snapshot(folder: Path) -> bool:
+    """Whether a folder is a commit in the hub's cache."""
+    return folder.parent.name == "snapshots"
 
 
 def _converted(
     folder: Path,
     name: str,
-    precision: str | None,
+    license: str | None,
     images: Path | None,
+    precision: str | None,
     cache_dir: str | os.PathLike[str] | None,
 ) -> Bundle:
     from clipita.convert.cache import cache_folder, cached_bundle
-    from clipita.convert.foreign import Origin, convert, identity
+    from clipita.convert.foreign import convert, identity
 
-    commit = folder.name if folder.parent.name == "snapshots" else None
-    origin = Origin(name if commit else folder.resolve().name, name if commit else "a folder", commit or "", images)
+    origin = origin_of(folder, name, license, images)
     key, needed_bytes = identity(folder, origin, precision)
     place = cache_folder(cache_dir) / _file_name(origin.name) / f"{key}-v{CONVERTER}"
 
@@ -73,23 +96,37 @@ def _converted(
     return cached_bundle(place, make, called=repr(name), needed_bytes=needed_bytes)
 
 
-def _int8(bundle: Bundle, cache_dir: str | os.PathLike[str] | None) -> Bundle:
-    from clipita.backends.onnx import OnnxBackend
+def int8_of(bundle: Bundle, cache_dir: str | os.PathLike[str] | None) -> Bundle:
+    """The int8 form of a float32 bundle, made once, with what was measured of it."""
     from clipita.convert.cache import cache_folder, cached_bundle
-    from clipita.convert.int8 import fidelity, with_fidelity, write_int8
 
     name = bundle.config.name
-    key = f"{bundle.fingerprint('fp32')}-int8-v{CONVERTER}"
+    place = cache_folder(cache_dir) / _file_name(name) / f"{bundle.fingerprint('fp32')}-int8-v{CONVERTER}"
+    made = cached_bundle(
+        place,
+        lambda part: rewritten(bundle, part, precision="int8"),
+        called=f"int8 of {name!r}",
+        needed_bytes=bundle.path(WEIGHTS).stat().st_size // 2,
+    )
+    low = {key: cosine for key, cosine in made.config.fidelity.items() if cosine < _LOW and not key.endswith("_min")}
+    if low and made.fingerprint("int8") not in _said:
+        _said.add(made.fingerprint("int8"))
+        _log.warning("int8 costs %r more than usual (%s to float32); its fp32 is the better choice.", name, low)
+    return made
 
-    def make(part: Path) -> None:
-        with progress(f"Quantising {name}"):
-            made = write_int8(bundle, part)
-            measured = fidelity(bundle, OnnxBackend(bundle, precision="fp32"), OnnxBackend(made, precision="int8"))
-            with_fidelity(made, measured)
 
-    needed_bytes = bundle.path(WEIGHTS).stat().st_size // 2
-    place = cache_folder(cache_dir) / _file_name(name) / key
-    return cached_bundle(place, make, called=f"int8 of {name!r}", needed_bytes=needed_bytes)
+def rewritten(bundle: Bundle, folder: Path, *, precision: str, portable: bool = False) -> Bundle:
+    """A float32 bundle written in another form; an int8 one with its measured fidelity."""
+    from clipita.backends.onnx import OnnxBackend
+    from clipita.convert.rewrite import fidelity, rewrite, with_fidelity
+
+    with progress(f"Writing {bundle.config.name} as {precision}") as bar:
+        made = rewrite(bundle, folder, precision=precision, portable=portable)
+        if precision == "fp32":
+            return made
+        bar.set_postfix_str("comparing")
+        both = OnnxBackend(bundle, precision="fp32"), OnnxBackend(made, precision=precision)
+        return with_fidelity(made, fidelity(bundle, *both))
 
 
 def progress(what: str) -> "tqdm[Any]":

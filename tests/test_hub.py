@@ -254,7 +254,7 @@ def repository(folder: Path, *files: str, **contents: object) -> Path:
     folder.mkdir()
     for name in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(f"contents of {name}")
+        (folder / name).write_text('{"model_type": "clip"}' if name == "config.json" else f"contents of {name}")
     for name, content in contents.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
     return folder
@@ -275,6 +275,7 @@ def test_of_a_checkpoint_one_set_of_weights_is_fetched_and_no_other_file(stand_i
     tokens = ["config.json", "tokenizer_config.json", "vocab.txt"]
     modules = [{"path": ""}, {"path": "1_Pooling"}, {"path": "2_Dense"}]
     dense = ["1_Pooling/config.json", "2_Dense/config.json", "2_Dense/pytorch_model.bin"]
+    open_clip = ["open_clip_config.json", "open_clip_pytorch_model.bin"]
     exports = ["onnx/vision_model_quantized.onnx", "onnx/text_model_quantized.onnx"]
     variants = [f"onnx/{tower}_model{suffix}.onnx" for tower in ("vision", "text") for suffix in ("", "_fp16", "_q4")]
     repositories: dict[str, tuple[Path, list[str]]] = {
@@ -291,8 +292,12 @@ def test_of_a_checkpoint_one_set_of_weights_is_fetched_and_no_other_file(stand_i
             [*tokens, *shards, f"{index}.json"],
         ),
         "open_clip": (
-            repository(tmp_path / "d", "open_clip_config.json", *SMALL_FILES, *weights, "open_clip_pytorch_model.bin"),
-            ["open_clip_config.json", *SMALL_FILES, "open_clip_pytorch_model.bin"],
+            repository(tmp_path / "d", *open_clip, *SMALL_FILES, *weights, config={"model_type": "nllb-siglip"}),
+            [*open_clip, *SMALL_FILES],
+        ),
+        "both": (
+            repository(tmp_path / "g", *open_clip, *SMALL_FILES, *weights[:2]),
+            [open_clip[0], *SMALL_FILES, "pytorch_model.bin"],
         ),
         "sentences": (
             repository(tmp_path / "e", *tokens, *weights, *dense, "1_Pooling/model.safetensors", modules=modules),

@@ -39,13 +39,10 @@ _OUTPUTS = {"image": ("image_embeds", "pooler_output"), "text": ("text_embeds", 
 _INPUTS = {"image": {"pixel_values"}, "text": {"input_ids", "attention_mask"}}
 
 
-def export_files(folder: Path, precision: str | None) -> tuple[Path, Path] | None:
-    """The image and the text graph of this precision (None means float32) below `folder`, if it has them."""
-    for suffix in ONNX_SUFFIXES.get(precision or "fp32", (f"_{precision}",)):
-        image, text = (folder / f"{tower}{suffix}.onnx" for tower in ONNX_TOWERS)
-        if image.is_file() and text.is_file():
-            return image, text
-    return None
+def is_export(folder: Path) -> bool:
+    """Whether a folder holds exports and no weights in another form."""
+    has_weights = any((folder / f"{name}{end}").exists() for name in WEIGHT_FILES for end in ("", ".index.json"))
+    return not has_weights and any((folder / "onnx").glob("vision_model*.onnx"))
 
 
 def write_export_bundle(out: Path, files: tuple[Path, Path], config: BundleConfig, tokenizer_json: str) -> Bundle:

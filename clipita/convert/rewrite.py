@@ -1,4 +1,4 @@
-"""A bundle of float32 weights in 8 bits: a bundle of its own, that no other is needed for."""
+"""A bundle of float32 weights in another form: in 8 bits, or for other runtimes. It is whole, and needs no other."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -29,18 +29,29 @@ class Encoder(Protocol):
     def encode_tokens(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> FloatArray: ...
 
 
-def write_int8(bundle: Bundle, folder: Path, *, portable: bool = False) -> Bundle:
-    """Write the int8 form of a float32 bundle.
+def rewrite(bundle: Bundle, folder: Path, *, precision: str, portable: bool = False) -> Bundle:
+    """Write a float32 bundle in another form.
 
-    Matrices are int8 and multiplied in integers (`clipita.convert.quantize.INTEGER` says which, and why); activations
-    are brought to 8 bits by the range of each batch, so that an embedding depends a little (some 1e-3) on what it is
-    computed beside.
+    Args:
+        bundle: What to begin with.
+        folder: The folder to write to.
+        precision: "fp32", or "int8": matrices are then int8 and multiplied in integers
+            (`clipita.convert.quantize.INTEGER` says which, and why); activations are brought to 8 bits by the range of
+            each batch, so that an embedding depends a little (some 1e-3) on what it is computed beside.
+        portable: Write graphs of standard ONNX operators only, for other runtimes.
 
     Raises:
-        CheckpointError: the bundle's weights are not those of towers that are known here.
+        CheckpointError: the bundle has no float32 weights of towers that are known here.
     """
     config = bundle.config
+    if "fp32" not in config.precisions:
+        raise CheckpointError(
+            f"{config.name!r} has no float32 weights, only {', '.join(config.precisions)}: there is nothing to "
+            "begin with."
+        )
     if config.image.get("kind") == "onnx":
+        if precision == "fp32" and not portable:
+            return write_bundle(folder, config=config, files={name: bundle.path(name) for name in bundle.files})
         raise CheckpointError(
             f"{config.name!r} is an ONNX export, which is run as it is. Load the variant that its author made, or the "
             "checkpoint that it was made from."
@@ -50,8 +61,8 @@ def write_int8(bundle: Bundle, folder: Path, *, portable: bool = False) -> Bundl
         dequantize(load_file(bundle.path(WEIGHTS))),
         DualConfig.from_bundle(config),
         provenance=Provenance(config.name, config.license, config.source, config.revision),
-        weight_formats=INTEGER,
-        precision="int8",
+        weight_formats=INTEGER if precision == "int8" else {},
+        precision=precision,
         tokenizer=TokenizerConfig.from_dict(config.text["tokenizer"]),
         tokenizer_file=bundle.path(TOKENIZER),
         logit_scale=config.logit_scale,
