@@ -4,13 +4,14 @@ The rules of `normalize` belong to the bundle (`TokenizerConfig`), because they 
 with; each can be turned off for a checkpoint that was trained without it.
 """
 
+import contextlib
 import dataclasses
 import os
 import re
 import unicodedata
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -29,6 +30,9 @@ OnTruncate = Literal["warn", "raise", "ignore"]
 # run more and smaller batches.
 BUCKET_TOKENS = 8
 
+# The largest in use, those of 256,000 pieces with their merges, are 35 MB.
+MAX_TOKENIZER_BYTES = 64 << 20
+
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
@@ -41,6 +45,9 @@ class TokenizerConfig:
         nfc: Compose accents, so that "e" + combining grave is the one character "è".
         straight_apostrophes: Write ’ ‘ ʼ ` ´ as '.
         accent_apostrophes: Read "perche'", "citta'", "e'" as "perché", "città", "è"; see `restore_accents`.
+        fixed_length: Every row has `max_tokens`, and the tower reads its padding as it reads the rest: the mask is 1
+            throughout. So SigLIP was trained.
+        pad_left: Padding comes first.
     """
 
     max_tokens: int
@@ -49,6 +56,8 @@ class TokenizerConfig:
     nfc: bool = True
     straight_apostrophes: bool = True
     accent_apostrophes: bool = True
+    fixed_length: bool = False
+    pad_left: bool = False
 
     @classmethod
     def from_dict(cls, data: object, where: str = "text.tokenizer") -> "TokenizerConfig":
@@ -66,8 +75,8 @@ class TextBatch(NamedTuple):
     Attributes:
         indices: (N,) positions, in the texts given, of all those in this batch; N > B where texts repeat.
         rows: (N,) for each of them, its row in `input_ids`.
-        input_ids: (B, L), padded at the end to the longest of the batch.
-        attention_mask: (B, L), 1 for a token, 0 for padding.
+        input_ids: (B, L), padded to the longest of the batch or to the bundle's fixed length.
+        attention_mask: (B, L), 1 for a token that the tower reads, 0 for padding.
     """
 
     indices: IntArray
@@ -97,6 +106,7 @@ class Tokenizer:
         self.config = config
         self._engine = engine
         self._pad_id = pad_id
+        self._closing = _closing_tokens(engine) if specials else 0
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], config: TokenizerConfig) -> "Tokenizer":
@@ -107,11 +117,13 @@ class Tokenizer:
         """
         import tokenizers
 
-        try:
-            engine = tokenizers.Tokenizer.from_file(os.fspath(path))
-        except Exception as error:  # the library raises bare Exception
-            raise CheckpointError(f"{os.fspath(path)!r} is not a tokenizer.json that can be read: {error}") from error
-        return cls(engine, config)
+        if (size := os.stat(path).st_size) > MAX_TOKENIZER_BYTES:
+            raise CheckpointError(
+                f"{os.fspath(path)!r} has {size:,} bytes, and tokenizers have at most {MAX_TOKENIZER_BYTES:,}. "
+                "Nothing of it was read; check where it comes from."
+            )
+        with tokenizer_errors(f"{os.fspath(path)!r} is not a tokenizer.json that can be read"):
+            return cls(tokenizers.Tokenizer.from_file(os.fspath(path)), config)
 
     def encode(
         self, texts: Sequence[str], *, batch_size: int = 64, on_truncate: OnTruncate = "warn"
@@ -119,8 +131,8 @@ class Tokenizer:
         """Token ids of the texts, longest batch first, each distinct text once.
 
         Args:
-            texts: Italian (or any) text. A text longer than `max_tokens` keeps its first tokens and its last one, the
-                closing special token that the tower reads the end from.
+            texts: Italian (or any) text. A text longer than `max_tokens` keeps its first tokens and the special
+                tokens that close it, which a tower may read the end from.
             batch_size: Most rows in one batch.
             on_truncate: "warn" (one UserWarning that says how many were cut), "raise" or "ignore".
 
@@ -129,6 +141,7 @@ class Tokenizer:
 
         Raises:
             TextError: a text is not a str, is blank, holds NUL or a lone surrogate, or is too long under "raise".
+            CheckpointError: the tokenizer itself fails on a text.
         """
         if on_truncate not in ("warn", "raise", "ignore"):
             raise ValueError(f"on_truncate must be 'warn', 'raise' or 'ignore', not {on_truncate!r}")
@@ -136,12 +149,12 @@ class Tokenizer:
         for index, text in enumerate(texts):
             places[normalize(check_text(text, f"texts[{index}]"), self.config)].append(index)
 
-        limit = self.config.max_tokens
+        limit, closing = self.config.max_tokens, self._closing
         buckets: defaultdict[int, list[tuple[list[int], list[int]]]] = defaultdict(list)
         cut: list[int] = []
         for text, indices in places.items():
             # One at a time: encode_batch starts a thread pool that warns after every fork.
-            ids = self._engine.encode(self.config.prefix + text).ids
+            ids = self._ids(self.config.prefix + text)
             if len(ids) > limit:
                 if on_truncate == "raise":
                     raise TextError(
@@ -149,7 +162,7 @@ class Tokenizer:
                         "Shorten it, or pass on_truncate='warn' to have it cut."
                     )
                 cut += indices
-                ids = [*ids[: limit - 1], ids[-1]]
+                ids = [*ids[: limit - closing], *ids[len(ids) - closing :]]
             buckets[-(-len(ids) // BUCKET_TOKENS)].append((ids, indices))
         if cut and on_truncate == "warn":
             warnings.warn(
@@ -164,17 +177,54 @@ class Tokenizer:
             batches += [self._batch(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]
         return batches
 
+    def _ids(self, text: str) -> list[int]:
+        try:
+            return self._engine.encode(text).ids
+        except BaseException as error:
+            raise_if_stopped(error)
+            raise CheckpointError(f"the model's tokenizer fails on {text[:40]!r}: {error}. It is damaged.") from error
+
     def _batch(self, rows: list[tuple[list[int], list[int]]]) -> TextBatch:
         lengths = np.array([len(ids) for ids, _ in rows])
-        mask = np.arange(len(rows[0][0])) < lengths[:, None]  # (B, L): the first row is the longest
+        width = self.config.max_tokens if self.config.fixed_length else lengths[0]  # the first row is the longest
+        mask = np.arange(width) < lengths[:, None]  # (B, L)
+        if self.config.pad_left:
+            mask = mask[:, ::-1]
         input_ids = np.full(mask.shape, self._pad_id, dtype=np.int64)
         input_ids[mask] = np.concatenate([ids for ids, _ in rows])
+        if self.config.fixed_length:
+            mask = np.ones_like(mask)
         return TextBatch(
             indices=np.array([index for _, indices in rows for index in indices], dtype=np.int64),
             rows=np.repeat(np.arange(len(rows), dtype=np.int64), [len(indices) for _, indices in rows]),
             input_ids=input_ids,
             attention_mask=mask.astype(np.int64),
         )
+
+
+def raise_if_stopped(error: BaseException) -> None:
+    """Let go on what is no error of the tokenizers library: it raises bare Exception, and its panics are outside even
+    of that."""
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
+
+
+@contextlib.contextmanager
+def tokenizer_errors(message: str) -> Generator[None]:
+    """Turn what the tokenizers library raises, panics included, into a CheckpointError that begins with `message`."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except BaseException as error:
+        raise_if_stopped(error)
+        raise CheckpointError(f"{message}: {str(error)[:300]}") from error
+
+
+def _closing_tokens(engine: "tokenizers.Tokenizer") -> int:
+    """How many special tokens are put behind a text, e.g. 1 for [CLS] ... [SEP], 0 where only a start is marked."""
+    added = engine.encode("a").special_tokens_mask
+    return added[::-1].index(0) if 0 in added else min(1, len(added))
 
 
 def check_text(text: object, name: str) -> str:

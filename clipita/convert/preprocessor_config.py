@@ -148,13 +148,13 @@ def _sides(size: Any, square: object, where: str, name: str) -> tuple[int, int |
     else:
         sides = {"height": size, "width": size} if square is True else {"shortest_edge": size}
     if any(type(side) is not int or not 1 <= side <= _MAX_SIDE for side in sides.values()):
-        raise _unsupported(where, name, size, f"sides from 1 to {_MAX_SIDE} pixels")
+        raise _unsupported(where, name, cast(object, size), f"sides from 1 to {_MAX_SIDE} pixels")
     numbers = cast("dict[str, int]", sides)
     if numbers.keys() == {"height", "width"}:
         return numbers["height"], numbers["width"]
     if numbers.keys() == {"shortest_edge"}:
         return numbers["shortest_edge"], None
-    raise _unsupported(where, name, size, "a number, a height and a width, or a shortest_edge")
+    raise _unsupported(where, name, cast(object, size), "a number, a height and a width, or a shortest_edge")
 
 
 def _geometry(size: tuple[int, int | None], crop: tuple[int, int | None] | None, where: str) -> dict[str, Any]:
