@@ -16,7 +16,7 @@ from clipita._check import compare, loss
 from clipita._cli_options import Unusable, common_options, json_option, print_facts, print_json
 from clipita._cpus import usable_cpus
 from clipita._open import int8_of, open_bundle, rewritten
-from clipita.bundle import MANIFEST, Bundle
+from clipita.bundle import MANIFEST, WEIGHTS, Bundle
 from clipita.hub import embedded_models, resolve
 from clipita.known import KNOWN
 from clipita.model import load
@@ -127,13 +127,13 @@ def convert(
     report: dict[str, Any] = {"model": reference.config.name, "license": reference.config.license}
     if output is None:
         bundle = int8_of(reference, None) if precision == "int8" else reference
-        _judge(reference, bundle, checks, max_loss, accept_loss, report)
+        _judge(reference, bundle, checks, None if accept_loss else max_loss, report, is_cached=True)
     else:
         # Beside its place, so that nothing is there if it is refused or the command is stopped.
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
             bundle = rewritten(reference, Path(scratch) / "bundle", precision=precision, portable=portable)
-            _judge(reference, bundle, checks, max_loss, accept_loss, report)
+            _judge(reference, bundle, checks, None if accept_loss else max_loss, report, is_cached=False)
             if output.exists():
                 output.rmdir()
             os.replace(bundle.folder, output)
@@ -157,9 +157,10 @@ def _judge(
     reference: Bundle,
     bundle: Bundle,
     checks: tuple[Path, ...],
-    max_loss: float,
-    accept_loss: bool,
+    max_loss: float | None,
     report: dict[str, Any],
+    *,
+    is_cached: bool,
 ) -> None:
     """Add what an int8 bundle costs to the report, and refuse it if that is too much."""
     if bundle is reference or not bundle.config.fidelity:
@@ -172,8 +173,8 @@ def _judge(
         if not isinstance(found, dict):
             continue
         what, lost = loss(found)  # pyright: ignore[reportUnknownArgumentType]
-        if lost > max_loss and not accept_loss:
-            if bundle.folder.parent == reference.folder.parent:  # of the cache, where `load` would find it
+        if max_loss is not None and lost > max_loss:
+            if is_cached:  # where `load` would find it
                 shutil.rmtree(bundle.folder)
             raise Unusable(
                 f"int8 loses {lost:.4f} of {what} on {where}, more than --max-loss {max_loss}. Nothing was kept; use "
@@ -191,7 +192,7 @@ def _layout(folder: Path) -> str:
 
 def _tower(bundle: Bundle, tower: str) -> str:
     """Kind, parameters and sizes."""
-    from clipita.convert.foreign import parameters
+    from clipita.convert.weights_file import parameter_counts
 
     fields = {
         key: value
@@ -199,5 +200,5 @@ def _tower(bundle: Bundle, tower: str) -> str:
         if key not in ("kind", "preprocessing", "tokenizer") and value is not None
     }
     kind = getattr(bundle.config, tower).get("kind")
-    count = parameters(bundle)[tower] / 1e6
+    count = parameter_counts(bundle.path(WEIGHTS))[tower] / 1e6
     return ", ".join([f"{kind}, {count:.1f} M parameters", *(f"{key} {value}" for key, value in fields.items())])

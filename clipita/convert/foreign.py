@@ -2,19 +2,16 @@
 
 import hashlib
 import json
-import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipita.bundle import WEIGHTS, Bundle
+from clipita.bundle import Bundle
 from clipita.convert.checkpoint import detect_layout, read_checkpoint
 from clipita.convert.export import Provenance, write_dual_bundle
 from clipita.convert.model_card import license_of
 from clipita.convert.onnx_exports import is_export, write_export_bundle
-from clipita.convert.weights_file import StoredWeights
-from clipita.errors import CheckpointError
 
 # What is read of a folder, by the ends of its files' names: they are what its bundle depends on.
 _READ = (".json", ".txt", ".model", ".md", ".safetensors", ".bin", ".msgpack", ".onnx", ".onnx_data")
@@ -111,16 +108,6 @@ def convert(
 def layout_of(folder: Path) -> str | None:
     """What layout a folder is in; None if in none that is known."""
     return "onnx-exports" if is_export(folder) else detect_layout(folder)
-
-
-def parameters(bundle: Bundle) -> dict[str, int]:
-    """Numbers of weights of the two towers, projections included."""
-    counts = {"image": 0, "text": 0}
-    for name, place in StoredWeights.from_file(bundle.path(WEIGHTS)).places.items():
-        tower = name.partition(".")[0].removesuffix("_projection")
-        if tower in counts:
-            counts[tower] += math.prod(place.shape) * (2 if name.endswith(".int4") else 1)
-    return counts
 
 
 def _variant(folder: Path, precision: str | None) -> str:

@@ -20,8 +20,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from clipita._repository import ONNX_SUFFIXES, ONNX_TOWERS
 from clipita.bundle import TOKENIZER, WEIGHTS, Bundle, BundleConfig, Graphs, write_bundle
-from clipita.convert.files import file_in
+from clipita.convert.export import Provenance
+from clipita.convert.external_data import external_data_inside
+from clipita.convert.files import file_in, json_in
+from clipita.convert.layouts.dual import clip_preprocessing, half_preprocessing
+from clipita.convert.preprocessor_config import preprocessing_of
 from clipita.convert.quantize import Array, Stored
+from clipita.convert.readers import WEIGHT_FILES
+from clipita.convert.tokenizer_files import tokenizer_of
 from clipita.convert.weights_file import StoredWeights, write_weights
 from clipita.errors import CheckpointError
 from clipita.images import Preprocessing
@@ -33,6 +39,7 @@ _TYPES = {
     TensorProto.INT8: np.int8,
     TensorProto.UINT8: np.uint8,
 }
+KIND = "onnx"  # of such towers, in clipita.json
 # What a tower's graph may take and give, best first. SigLIP's pooled output is its embedding; CLIP's is not, but its
 # exports have the embeddings beside.
 _OUTPUTS = {"image": ("image_embeds", "pooler_output"), "text": ("text_embeds", "pooler_output")}
@@ -45,27 +52,51 @@ def is_export(folder: Path) -> bool:
     return not has_weights and any((folder / "onnx").glob("vision_model*.onnx"))
 
 
-def write_export_bundle(out: Path, files: tuple[Path, Path], config: BundleConfig, tokenizer_json: str) -> Bundle:
+def write_export_bundle(folder: Path, out: Path, provenance: Provenance, precision: str) -> Bundle:
     """Write a bundle around two exported graphs.
 
+    The scale and the bias of the logits are in neither of them. CLIP's scale ends at 100, where its training holds it;
+    SigLIP's are different for each model, so that of its exports labels get shares, as of CLIP's, and no sigmoids.
+
     Args:
+        folder: What holds config.json and the folder "onnx".
         out: The folder to write to.
-        files: The graphs of the image and the text tower.
-        config: What the bundle is to say, but for `embed_dim`, which the graphs know.
-        tokenizer_json: Contents of its `tokenizer.json`.
+        provenance: What the bundle says of itself.
+        precision: As `load` calls the variant.
 
     Raises:
-        CheckpointError: a graph is damaged, takes or gives what those of CLIP and SigLIP do not, or keeps weights
-            outside its folder.
+        CheckpointError: there is no such variant; a graph is damaged, takes or gives what those of CLIP and SigLIP do
+            not, or keeps weights outside its folder.
     """
-    models = {tower: _read(path) for tower, path in zip(("image", "text"), files, strict=True)}
+    paths = _paths(folder, precision)
+    models = {tower: _read(path, folder) for tower, path in paths.items()}
     stored: dict[str, Stored] = {}
-    for (tower, model), path in zip(models.items(), files, strict=True):
-        stored |= _take_weights(model, tower, path)
-    preprocessing = Preprocessing.from_dict(config.image["preprocessing"])
+    for tower, model in models.items():
+        stored |= _take_weights(model, tower, paths[tower])
+    settings, kind = _settings(folder)
+    preprocessing = _preprocessing(folder, settings, kind)
     widths = {tower: _wrap(model, tower, preprocessing) for tower, model in models.items()}
-    if len(set(widths.values())) != 1:
-        raise CheckpointError(f"the two graphs give embeddings of different widths: {widths}. Export them again.")
+    if widths["image"] != widths["text"]:
+        raise CheckpointError(f"the graphs in '{folder}' give embeddings of different widths: {widths}.")
+    tokenizer_json, tokenizer = tokenizer_of(
+        folder,
+        max_tokens=_number(settings, "text_config", "max_position_embeddings", 77 if kind == "clip" else 64),
+        fixed_length=kind == "siglip",
+    )
+    graphs = Graphs("image.onnx", "text.onnx")
+    config = BundleConfig(
+        **dataclasses.asdict(provenance),
+        embed_dim=widths["image"],
+        logit_scale=100.0,
+        logit_bias=None,
+        templates=("{}",),
+        image={"kind": KIND, "preprocessing": preprocessing.to_dict()},
+        text={"kind": KIND, "tokenizer": tokenizer.to_dict()},
+        image_projection={},
+        text_projection={},
+        precisions={precision: graphs},
+        recommended_precision=precision,
+    )
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".weights.", dir=out) as scratch:
         weights_file = Path(scratch) / WEIGHTS
@@ -73,27 +104,63 @@ def write_export_bundle(out: Path, files: tuple[Path, Path], config: BundleConfi
         places = StoredWeights.from_file(weights_file).places
         for tower, model in models.items():
             for tensor in model.graph.initializer:
-                place = places.get(f"{tower}.{tensor.name}")
-                if place is not None:
+                if (place := places.get(f"{tower}.{tensor.name}")) is not None:
                     where = {"location": WEIGHTS, "offset": place.offset, "length": place.length}
                     for key, value in where.items():
                         tensor.external_data.add(key=key, value=str(value))
-        (graphs,) = config.precisions.values()
-        contents = {
+        contents: dict[str, Path | bytes] = {
             graphs.image: models["image"].SerializeToString(deterministic=True),
             graphs.text: models["text"].SerializeToString(deterministic=True),
             TOKENIZER: tokenizer_json.encode(),
             WEIGHTS: weights_file,
         }
-        return write_bundle(out, config=dataclasses.replace(config, embed_dim=widths["image"]), files=contents)
+        return write_bundle(out, config=config, files=contents)
 
 
-def graphs_of(precision: str | None) -> Mapping[str, Graphs]:
-    """How the graphs are called in a bundle."""
-    return {precision or "fp32": Graphs("image.onnx", "text.onnx")}
+def _paths(folder: Path, precision: str) -> dict[str, Path]:
+    for suffix in ONNX_SUFFIXES.get(precision, (f"_{precision}",)):
+        image, text = (file_in(folder, f"{tower}{suffix}.onnx") for tower in ONNX_TOWERS)
+        if image is not None and text is not None:
+            return {"image": image, "text": text}
+    others = sorted(path.name for path in (folder / "onnx").glob("*.onnx"))
+    raise CheckpointError(
+        f"'{folder}' has no ONNX exports of precision {precision!r}, but {', '.join(others)}. Choose one of these by "
+        "precision=: 'fp32' is without an ending, 'int8' is _quantized or _int8, others are called as they end."
+    )
 
 
-def _read(path: Path) -> onnx.ModelProto:
+def _settings(folder: Path) -> tuple[dict[str, Any], str]:
+    settings = json_in(folder, "config.json") or {}
+    kind = settings.get("model_type")
+    if kind not in ("clip", "siglip"):
+        raise CheckpointError(
+            f"the ONNX exports in '{folder}' are of model_type {str(kind)[:80]!r}; read are those of 'clip' "
+            "and 'siglip'."
+        )
+    return settings, kind
+
+
+def _preprocessing(folder: Path, settings: dict[str, Any], kind: str) -> Preprocessing:
+    size = _number(settings, "vision_config", "image_size", 224)
+    default = clip_preprocessing(size) if kind == "clip" else half_preprocessing(size, "bicubic")
+    found = preprocessing_of(folder, default=default)
+    if found.image_size != size:
+        raise CheckpointError(
+            f"the image tower in '{folder}' reads {size} pixels, but its preprocessor_config.json makes "
+            f"{found.image_size} of them. One of both is of another model."
+        )
+    return found
+
+
+def _number(settings: dict[str, Any], part: str, key: str, default: int) -> int:
+    value = (settings.get(part) or {}).get(key, default)
+    if type(value) is not int or not 1 <= value <= 1 << 16:
+        raise CheckpointError(f"config.json: {part}.{key} is {str(value)[:80]!r}, expected a whole number of pieces.")
+    return value
+
+
+def _read(path: Path, folder: Path) -> onnx.ModelProto:
+    external_data_inside(path, folder)
     try:
         return onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's own, which is not part of its interface
