@@ -1,5 +1,6 @@
 """The leaves of a foreign checkpoint under our names: each is used, named in an error, or known to be harmless."""
 
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -106,6 +107,19 @@ def scalar(leaves: dict[str, Array], name: str) -> float:
     if values.size != 1 or not np.isfinite(value := float(values.reshape(()))):
         raise CheckpointError(f"{name!r} must be one finite number, but it is {values.ravel()[:3]} of {values.shape}.")
     return value
+
+
+def exp_scale(leaf: float) -> float:
+    """The multiplier of cosines whose logarithm `leaf` is.
+
+    Raises:
+        CheckpointError: no multiplier could be so large.
+    """
+    if leaf > 20:  # e^20 is 5e8; CLIP stops at ln(100)
+        raise CheckpointError(
+            f"'logit_scale' is {leaf}, which would multiply cosines by e^{leaf}. The file is damaged."
+        )
+    return math.exp(leaf)
 
 
 def _leaves(names: Mapping[str, str], kinds: Mapping[str, str]) -> Names:

@@ -39,28 +39,36 @@ class Settings:
         """The same, with values for what is missing."""
         return Settings(self._values, self.where, defaults)
 
-    def object(self, key: str) -> "Settings":
+    def updated(self, other: "Settings") -> "Settings":
+        """The same, with the values of `other` instead where it has any."""
+        return Settings({**self._values, **other._values}, self.where)
+
+    def part(self, key: str) -> "Settings":
         """The object under `key`; empty where there is none."""
         value = self._values.get(key, {})
         if not isinstance(value, dict):
             raise self.error(key, "an object")
         return Settings(cast("dict[str, Any]", value), f"{self.where}: {key}")
 
-    def int(self, key: str) -> int:
+    def mapping(self, key: str) -> Mapping[str, Any]:
+        """The object under `key` as it is; empty where there is none."""
+        return self.part(key)._values
+
+    def count(self, key: str) -> int:
         """A whole number from 0 on."""
         value = self._values.get(key)
         if type(value) is not int or value < 0:
             raise self.error(key, "a whole number from 0 on")
         return value
 
-    def float(self, key: str) -> float:
+    def number(self, key: str) -> float:
         """A number."""
         value = self._values.get(key)
         if type(value) not in (int, float):
             raise self.error(key, "a number")
         return float(cast(Any, value))
 
-    def str(self, key: str) -> str:
+    def text(self, key: str) -> str:
         """A string."""
         value = self._values.get(key)
         if not isinstance(value, str):
@@ -84,7 +92,7 @@ class Settings:
 
     def activation(self, key: str) -> Activation:
         """The function of an MLP."""
-        if (name := self.str(key)) not in _ACTIVATIONS:
+        if (name := self.text(key)) not in _ACTIVATIONS:
             raise self.error(key, f"one of {', '.join(_ACTIVATIONS)}")
         return _ACTIVATIONS[name]
 

@@ -1,34 +1,31 @@
-"""Towers of the transformers library: what their configurations say, and what their leaves are called.
+"""Text towers of the transformers library: what their configurations say, and what their leaves are called.
 
-Source: transformers 4 and 5, `models/{bert,roberta,xlm_roberta,distilbert,m2m_100,clip,siglip,vit}`. The defaults are
+Source: transformers 4 and 5, `models/{bert,roberta,xlm_roberta,distilbert,m2m_100,clip,siglip}`. The defaults are
 theirs: a configuration may leave out what does not differ from them.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from clipita.convert.layouts.leaves import Names, linear, norm, repeated
 from clipita.convert.layouts.settings import Settings
+from clipita.convert.quantize import Array
 from clipita.errors import CheckpointError
-from clipita.towers.config import BertConfig, ClipTextConfig, TextConfig, VitConfig
+from clipita.towers.config import BertConfig, ClipTextConfig, TextConfig
+
+Prepare = Callable[[dict[str, Array], str], None]  # changes leaves, which begin with a prefix, before they are read
 
 
 class TextTower(NamedTuple):
     """A text tower's size and leaves."""
 
     config: TextConfig
-    names: Names  # relative to both towers' prefixes
+    names: Names  # of the tower alone, on both sides
     harmless: tuple[str, ...] = ()
-    first_position: int = 0  # rows of the position table before it are for padding
-
-
-class ImageTower(NamedTuple):
-    """An image tower's size and leaves, and the images it is for."""
-
-    config: VitConfig
-    image_size: int
-    names: Names
-    harmless: tuple[str, ...] = ()
+    prepare: Prepare | None = None
 
 
 def text_tower(settings: Settings, *, pooling: str | None = None) -> TextTower:
@@ -41,7 +38,7 @@ def text_tower(settings: Settings, *, pooling: str | None = None) -> TextTower:
     Raises:
         CheckpointError: an architecture or a setting of it is not known.
     """
-    kind = settings.str("model_type")
+    kind = settings.text("model_type")
     if kind in ("bert", *_ROBERTAS):
         return _bert(settings, kind, pooling)
     if kind == "distilbert":
@@ -54,18 +51,6 @@ def text_tower(settings: Settings, *, pooling: str | None = None) -> TextTower:
         return _siglip_text(settings)
     known = ["bert", *_ROBERTAS, "distilbert", "m2m_100", "clip_text_model", "siglip_text_model"]
     raise settings.error("model_type", f"one of {', '.join(known)} for a text tower")
-
-
-def image_tower(settings: Settings) -> ImageTower:
-    """The image tower that `settings` describe. Raises CheckpointError as `text_tower` does."""
-    kind = settings.str("model_type")
-    if kind in ("clip", "clip_vision_model"):
-        return _clip_vision(settings)
-    if kind in ("siglip", "siglip_vision_model"):
-        return _siglip_vision(settings)
-    if kind == "vit":
-        return _vit(settings)
-    raise settings.error("model_type", "one of clip_vision_model, siglip_vision_model, vit for an image tower")
 
 
 _ROBERTAS = ("roberta", "xlm-roberta", "camembert")
@@ -104,22 +89,31 @@ def _bert(settings: Settings, kind: str, pooling: str | None) -> TextTower:
     settings = settings.with_defaults(_BERT_DEFAULTS | roberta)
     settings.require(position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
     # RoBERTa counts positions from the padding token's id + 1 (`create_position_ids_from_input_ids`).
-    first = settings.int("pad_token_id") + 1 if kind in _ROBERTAS else 0
+    first = settings.count("pad_token_id") + 1 if kind in _ROBERTAS else 0
     config = BertConfig(
-        vocabulary=settings.int("vocab_size"),
-        width=settings.int("hidden_size"),
-        layers=settings.int("num_hidden_layers"),
-        heads=settings.int("num_attention_heads"),
-        mlp_width=settings.int("intermediate_size"),
-        positions=settings.int("max_position_embeddings") - first,
-        token_types=settings.int("type_vocab_size"),
-        epsilon=settings.float("layer_norm_eps"),
+        vocabulary=settings.count("vocab_size"),
+        width=settings.count("hidden_size"),
+        layers=settings.count("num_hidden_layers"),
+        heads=settings.count("num_attention_heads"),
+        mlp_width=settings.count("intermediate_size"),
+        positions=settings.count("max_position_embeddings") - first,
+        token_types=settings.count("type_vocab_size"),
+        epsilon=settings.number("layer_norm_eps"),
         pooling=_bert_pooling(settings, pooling or "pooler"),
         activation=settings.activation("hidden_act"),
     )
     names = bert_names(config.layers) | (BERT_POOLER if config.pooling == "pooler" else {})
     # Buffers that count 0, 1, 2 ... or hold zeros; transformers stopped saving them at 4.31.
-    return TextTower(config, names, ("embeddings.position_ids", "embeddings.token_type_ids"), first)
+    return TextTower(config, names, ("embeddings.position_ids", "embeddings.token_type_ids"), _without_rows(first))
+
+
+def _without_rows(count: int) -> Prepare | None:
+    def prepare(leaves: dict[str, Array], prefix: str) -> None:
+        name = prefix + "embeddings.position_embeddings.weight"
+        if name in leaves:
+            leaves[name] = leaves[name][count:]
+
+    return prepare if count else None
 
 
 _DISTILBERT_DEFAULTS = {
@@ -148,12 +142,12 @@ def _distilbert(settings: Settings, pooling: str | None) -> TextTower:
         )
     settings = settings.with_defaults(_DISTILBERT_DEFAULTS)
     config = BertConfig(
-        vocabulary=settings.int("vocab_size"),
-        width=settings.int("dim"),
-        layers=settings.int("n_layers"),
-        heads=settings.int("n_heads"),
-        mlp_width=settings.int("hidden_dim"),
-        positions=settings.int("max_position_embeddings"),
+        vocabulary=settings.count("vocab_size"),
+        width=settings.count("dim"),
+        layers=settings.count("n_layers"),
+        heads=settings.count("n_heads"),
+        mlp_width=settings.count("hidden_dim"),
+        positions=settings.count("max_position_embeddings"),
         token_types=0,
         pooling=_bert_pooling(settings, pooling),
         activation=settings.activation("activation"),
@@ -171,7 +165,13 @@ def _bert_pooling(settings: Settings, pooling: str) -> Any:
 _M2M100_DEFAULTS = {
     "vocab_size": 128112, "d_model": 1024, "encoder_layers": 12, "encoder_attention_heads": 16,
     "encoder_ffn_dim": 4096, "max_position_embeddings": 1024, "activation_function": "relu",
+    "pad_token_id": 1,
 }  # fmt: skip
+_M2M100 = {
+    "embed_tokens.weight": "word.embedding",
+    "embed_positions.weights": "position.embedding",
+    **norm({"layer_norm": "norm"}),
+}
 _M2M100_LAYER = {
     **linear({
         "self_attn.q_proj": "query",
@@ -186,28 +186,45 @@ _M2M100_LAYER = {
 
 
 def _m2m100(settings: Settings) -> TextTower:
-    """The encoder alone, read at its first token. Its position table is computed: see `open_clip.sinusoids`."""
+    """The encoder alone, read at its first token, as open_clip does."""
     settings = settings.with_defaults(_M2M100_DEFAULTS)
     settings.require(scale_embedding=True)
     config = ClipTextConfig(
-        vocabulary=settings.int("vocab_size"),
-        width=settings.int("d_model"),
-        layers=settings.int("encoder_layers"),
-        heads=settings.int("encoder_attention_heads"),
-        mlp_width=settings.int("encoder_ffn_dim"),
-        positions=settings.int("max_position_embeddings"),
+        vocabulary=settings.count("vocab_size"),
+        width=settings.count("d_model"),
+        layers=settings.count("encoder_layers"),
+        heads=settings.count("encoder_attention_heads"),
+        mlp_width=settings.count("encoder_ffn_dim"),
+        positions=settings.count("max_position_embeddings"),
         activation=settings.activation("activation_function"),
         epsilon=1e-5,
         attention="masked",
         pooling="cls",
     )
-    names = {"embed_tokens.weight": "word.embedding", **norm({"layer_norm": "norm"})}
-    names |= repeated("layers.{}.", config.layers, _M2M100_LAYER)
-    # The table of sinusoids, which transformers computes again at every load.
-    return TextTower(config, names, ("embed_positions.weights",))
+    names = _M2M100 | repeated("layers.{}.", config.layers, _M2M100_LAYER)
+    positions = sinusoids(config.positions, config.width, settings.count("pad_token_id") + 1)
+
+    def prepare(leaves: dict[str, Array], prefix: str) -> None:
+        leaves[prefix + "embed_positions.weights"] = positions  # computed at every load, and seldom saved
+        if (words := prefix + "embed_tokens.weight") in leaves:
+            leaves[words] = leaves[words].astype(np.float32) * np.float32(math.sqrt(config.width))
+
+    return TextTower(config, names, prepare=prepare)
 
 
-_CLIP_LAYER = {
+def sinusoids(positions: int, width: int, first: int) -> Array:
+    """M2M100's positions from `first` on: (positions, width) float32, sines then cosines.
+
+    In float32 throughout, as `M2M100SinusoidalPositionalEmbedding.get_embedding` has it.
+    """
+    half = width // 2
+    rates = np.exp(np.arange(half, dtype=np.float32) * np.float32(-math.log(10_000) / (half - 1)))
+    angles = np.arange(first, first + positions, dtype=np.float32)[:, None] * rates
+    table = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    return np.pad(table, ((0, 0), (0, width % 2)))
+
+
+CLIP_LAYER = {
     **linear({
         "self_attn.q_proj": "query",
         "self_attn.k_proj": "key",
@@ -237,7 +254,7 @@ _CLIP_TEXT = {
 
 def _clip_text(settings: Settings) -> TextTower:
     settings = settings.with_defaults(_CLIP_TEXT_DEFAULTS)
-    eos = settings.int("eos_token_id")
+    eos = settings.count("eos_token_id")
     # Files from before transformers 4.31 say 2, whatever the tokenizer's end is; 2 therefore means the highest id.
     fields = _pre_norm_fields(settings)
     config = ClipTextConfig(
@@ -246,125 +263,32 @@ def _clip_text(settings: Settings) -> TextTower:
         pooling="highest" if eos == 2 else "eos",
         eos_token=None if eos == 2 else eos,
     )
-    names = _CLIP_TEXT | repeated("encoder.layers.{}.", config.layers, _CLIP_LAYER)
+    names = _CLIP_TEXT | repeated("encoder.layers.{}.", config.layers, CLIP_LAYER)
     return TextTower(config, names, ("embeddings.position_ids",))
 
 
 def _siglip_text(settings: Settings) -> TextTower:
     settings = settings.with_defaults(_SIGLIP_TEXT_DEFAULTS)
     config = ClipTextConfig(**_pre_norm_fields(settings), attention="full", pooling="last")
-    names = _CLIP_TEXT | repeated("encoder.layers.{}.", config.layers, _CLIP_LAYER)
+    names = _CLIP_TEXT | repeated("encoder.layers.{}.", config.layers, CLIP_LAYER)
     return TextTower(config, names, ("embeddings.position_ids",))
 
 
 def _pre_norm_fields(settings: Settings) -> dict[str, Any]:
     return {
-        "vocabulary": settings.int("vocab_size"),
-        "positions": settings.int("max_position_embeddings"),
-        **_size(settings),
+        "vocabulary": settings.count("vocab_size"),
+        "positions": settings.count("max_position_embeddings"),
+        **transformer_size(settings),
     }
 
 
-def _size(settings: Settings) -> dict[str, Any]:
+def transformer_size(settings: Settings) -> dict[str, Any]:
+    """What all of CLIP's relatives call alike."""
     return {
-        "width": settings.int("hidden_size"),
-        "layers": settings.int("num_hidden_layers"),
-        "heads": settings.int("num_attention_heads"),
-        "mlp_width": settings.int("intermediate_size"),
+        "width": settings.count("hidden_size"),
+        "layers": settings.count("num_hidden_layers"),
+        "heads": settings.count("num_attention_heads"),
+        "mlp_width": settings.count("intermediate_size"),
         "activation": settings.activation("hidden_act"),
-        "epsilon": settings.float("layer_norm_eps"),
+        "epsilon": settings.number("layer_norm_eps"),
     }
-
-
-_VISION_DEFAULTS: Mapping[str, Any] = {
-    "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
-    "image_size": 224, "num_channels": 3,
-}  # fmt: skip
-_CLIP_VISION_DEFAULTS = {**_VISION_DEFAULTS, "patch_size": 32, "layer_norm_eps": 1e-5, "hidden_act": "quick_gelu"}
-_SIGLIP_VISION_DEFAULTS = {
-    **_VISION_DEFAULTS, "patch_size": 16, "layer_norm_eps": 1e-6, "hidden_act": "gelu_pytorch_tanh",
-}  # fmt: skip
-_VIT_DEFAULTS = {**_VISION_DEFAULTS, "patch_size": 16, "layer_norm_eps": 1e-12, "hidden_act": "gelu"}
-_CLIP_VISION = {
-    "embeddings.class_embedding": "class_token.embedding",
-    "embeddings.patch_embedding.weight": "patch.kernel",
-    "embeddings.position_embedding.weight": "position.embedding",
-    **norm({"pre_layrnorm": "embedding_norm", "post_layernorm": "norm"}),  # spelt so in the library
-}
-_SIGLIP_VISION = {
-    "embeddings.patch_embedding.weight": "patch.kernel",
-    "embeddings.patch_embedding.bias": "patch.bias",
-    "embeddings.position_embedding.weight": "position.embedding",
-    **norm({"post_layernorm": "norm", "head.layernorm": "head.mlp_norm"}),
-    "head.probe": "head.probe.embedding",
-    "head.attention.in_proj_weight": "head.query+key+value.kernel",
-    "head.attention.in_proj_bias": "head.query+key+value.bias",
-    **linear({
-        "head.attention.out_proj": "head.output",
-        "head.mlp.fc1": "head.mlp_in",
-        "head.mlp.fc2": "head.mlp_out",
-    }),
-}  # fmt: skip
-_VIT = {
-    "embeddings.cls_token": "class_token.embedding",
-    "embeddings.position_embeddings": "position.embedding",
-    "embeddings.patch_embeddings.projection.weight": "patch.kernel",
-    "embeddings.patch_embeddings.projection.bias": "patch.bias",
-    **norm({"layernorm": "norm"}),
-    **linear({"pooler.dense": "pooler"}),
-}
-_VIT_LAYER = {
-    **linear({
-        "attention.attention.query": "query",
-        "attention.attention.key": "key",
-        "attention.attention.value": "value",
-        "attention.output.dense": "output",
-        "intermediate.dense": "mlp_in",
-        "output.dense": "mlp_out",
-    }),
-    **norm({"layernorm_before": "attention_norm", "layernorm_after": "mlp_norm"}),
-}  # fmt: skip
-
-
-def clip_vision_names(layers: int) -> Names:
-    """Of CLIP's image tower."""
-    return _CLIP_VISION | repeated("encoder.layers.{}.", layers, _CLIP_LAYER)
-
-
-def siglip_vision_names(layers: int) -> Names:
-    """Of SigLIP's image tower."""
-    return _SIGLIP_VISION | repeated("encoder.layers.{}.", layers, _CLIP_LAYER)
-
-
-def vit_names(layers: int) -> Names:
-    """Of a plain ViT."""
-    return _VIT | repeated("encoder.layer.{}.", layers, _VIT_LAYER)
-
-
-def _clip_vision(settings: Settings) -> ImageTower:
-    settings = settings.with_defaults(_CLIP_VISION_DEFAULTS)
-    config = _vit_config(settings, patch_bias=False, class_token=True, embedding_norm=True, pooling="cls")
-    return ImageTower(
-        config, settings.side("image_size"), clip_vision_names(config.layers), ("embeddings.position_ids",)
-    )
-
-
-def _siglip_vision(settings: Settings) -> ImageTower:
-    settings = settings.with_defaults(_SIGLIP_VISION_DEFAULTS)
-    settings.require(vision_use_head=True)
-    config = _vit_config(settings, patch_bias=True, class_token=False, embedding_norm=False, pooling="map")
-    return ImageTower(
-        config, settings.side("image_size"), siglip_vision_names(config.layers), ("embeddings.position_ids",)
-    )
-
-
-def _vit(settings: Settings) -> ImageTower:
-    settings = settings.with_defaults(_VIT_DEFAULTS)
-    settings.require(qkv_bias=True, pooler_act="tanh", pooler_output_size=settings.int("hidden_size"))
-    config = _vit_config(settings, patch_bias=True, class_token=True, embedding_norm=False, pooling="pooler")
-    return ImageTower(config, settings.side("image_size"), vit_names(config.layers))
-
-
-def _vit_config(settings: Settings, **fields: Any) -> VitConfig:
-    settings.require(num_channels=3)
-    return VitConfig(patch=settings.side("patch_size"), **_size(settings), **fields)
