@@ -16,7 +16,15 @@ MODULES = "modules.json"  # of sentence-transformers: the folders that its parts
 MODEL_CARD = "README.md"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 # Where there is no tokenizer.json: what the tokenizers of BERT, of CLIP, and of SentencePiece are kept in.
-OLDER_TOKENIZER_FILES = ("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model")
+OLDER_TOKENIZER_FILES = (
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.model",
+)
 OTHER_FILES = ("preprocessor_config.json", "processor_config.json", "sentence_bert_config.json")
 # The first that is there is the one that is fetched: these are the same numbers over and over.
 WEIGHTS = (
@@ -26,6 +34,8 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
     "flax_model.msgpack",
 )
+# What transformers' config.json calls the models that are read here. A repository may hold one in open_clip's form too.
+MODEL_TYPES = ("vision-text-dual-encoder", "hybrid-clip", "clip", "siglip")
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 # How transformers.js calls the variants of its exports, by what `load` calls them.
 ONNX_SUFFIXES = {"fp32": ("",), "fp16": ("_fp16",), "int8": ("_quantized", "_int8"), "uint8": ("_uint8",)}
@@ -86,8 +96,8 @@ class Repository:
             if _is_whole(path):
                 return self._pinned(path)
             # A proxy or a disk has changed it. The library checks sizes only, and some servers state none.
-            path.resolve().unlink()
-            path.unlink(missing_ok=True)
+            for place in (path.resolve(), _blob(path), path):
+                place.unlink(missing_ok=True)
         raise CheckpointError(
             f"{file!r} of {self.name!r} came damaged twice: it is not what its hash says. Try again later, and look at "
             "the proxy in between, if there is one."
@@ -146,7 +156,8 @@ def fetch(repository: Repository, precision: str | None) -> Path | None:
     if open_clip is None and config is None:
         return None
     _fetch_small(repository, "")
-    names = (*OPEN_CLIP_WEIGHTS, *WEIGHTS) if open_clip is not None else WEIGHTS
+    is_transformers = config is not None and _model_type(config) in MODEL_TYPES
+    names = WEIGHTS if open_clip is None or is_transformers else OPEN_CLIP_WEIGHTS
     weights = _fetch_weights(repository, names) or _fetch_onnx(repository, precision or "fp32")
     return None if weights is None else cast(Path, config or open_clip).parent
 
@@ -213,6 +224,11 @@ def _fetch_onnx(repository: Repository, precision: str) -> Path | None:
     return None
 
 
+def _model_type(config: Path) -> object:
+    content = _json(config)
+    return cast("dict[str, Any]", content).get("model_type") if isinstance(content, dict) else None
+
+
 def _shards(index: Path) -> list[str]:
     content = _json(index)
     weight_map: object = cast("dict[str, Any]", content).get("weight_map") if isinstance(content, dict) else None
@@ -246,7 +262,7 @@ def _is_whole(path: Path) -> bool:
 
     On systems without links the blob has no name, and nothing can be said.
     """
-    blob = path.resolve()
+    blob = _blob(path)
     expected = blob.name
     if blob == path or not set(expected) <= set("0123456789abcdef") or len(expected) not in (40, 64):
         return True
@@ -257,3 +273,8 @@ def _is_whole(path: Path) -> bool:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest() == expected
+
+
+def _blob(path: Path) -> Path:
+    """blobs/<hash>, which a file of a snapshot links to. It may be a link itself, to another name."""
+    return path.parent / path.readlink() if path.is_symlink() else path

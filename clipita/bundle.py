@@ -46,6 +46,7 @@ class BundleConfig:
         templates: Label to sentence; each with one "{}" for the label.
         image: The image tower's fields and its "preprocessing"; read in full by `clipita.towers` and `clipita.images`.
         text: The text tower's fields and its "tokenizer"; the same.
+        fidelity: Of weights in few bits, what was measured when they were made: cosines to the embeddings of float32.
     """
 
     name: str
@@ -62,6 +63,7 @@ class BundleConfig:
     text_projection: Mapping[str, Any]
     precisions: Mapping[str, Graphs]
     recommended_precision: str
+    fidelity: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float], kw_only=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,15 +232,17 @@ def _check_name(name: str, where: str) -> None:
 
 def check_inside(path: Path, folder: Path) -> None:
     """Refuse a link that leads out of `folder`, but for the hub's cache, where snapshots/<commit>/<name> links to
-    blobs/<hash>. `folder` may also be one inside a snapshot.
+    blobs/<hash>, and that may link on to what all repositories share. `folder` may also be one inside a snapshot.
 
     Raises:
         CheckpointError: it does.
     """
     home, target = folder.resolve(), path.resolve()
-    repositories = [part.parent for part in (home, *home.parents) if part.name == "snapshots"]
-    blobs = repositories[0] / "blobs" if repositories else None
-    if not target.is_relative_to(home) and target.parent != blobs:
+    repository = next((part.parent for part in (home, *home.parents) if part.name == "snapshots"), None)
+    is_blob = repository is not None and (
+        target.parent == repository / "blobs" or target.is_relative_to(repository.parent / "blobs")
+    )
+    if not target.is_relative_to(home) and not is_blob:
         raise CheckpointError(
             f"{str(path)!r} is a link to {str(target)!r}, outside its folder. Put the file itself there."
         )

@@ -4,7 +4,16 @@ import os
 import re
 from pathlib import Path
 
-from clipita._repository import CONFIG, ONNX_TOWERS, OPEN_CLIP_CONFIG, WEIGHTS, IncompleteError, Repository, fetch
+from clipita._repository import (
+    CONFIG,
+    ONNX_TOWERS,
+    OPEN_CLIP_CONFIG,
+    OPEN_CLIP_WEIGHTS,
+    WEIGHTS,
+    IncompleteError,
+    Repository,
+    fetch,
+)
 from clipita._strict import did_you_mean
 from clipita.bundle import MANIFEST
 from clipita.errors import CheckpointError, ClipitaError, ModelNotFoundError
@@ -125,8 +134,8 @@ def _from_hub(
     if folder is None:
         raise CheckpointError(
             f"{called} is on the hub, but it holds nothing that clipita loads: neither a bundle ({MANIFEST}) nor a "
-            f"checkpoint ({CONFIG} or {OPEN_CLIP_CONFIG} with {', '.join(WEIGHTS)}) nor ONNX exports "
-            f"({' and '.join(f'{tower}.onnx' for tower in ONNX_TOWERS)})."
+            f"checkpoint ({CONFIG} or {OPEN_CLIP_CONFIG} with {', '.join((*WEIGHTS, *OPEN_CLIP_WEIGHTS))}) nor ONNX "
+            f"exports of this precision ({' and '.join(f'{tower}.onnx' for tower in ONNX_TOWERS)})."
         )
     return folder
 

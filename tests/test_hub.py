@@ -17,7 +17,7 @@ import pytest
 
 from clipita import hub
 from clipita.bundle import read_bundle
-from clipita.errors import ModelNotFoundError
+from clipita.errors import CheckpointError, ModelNotFoundError
 from clipita.hub import resolve
 from clipita.known import KNOWN
 
@@ -254,7 +254,7 @@ def repository(folder: Path, *files: str, **contents: object) -> Path:
     folder.mkdir()
     for name in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(f"contents of {name}")
+        (folder / name).write_text('{"model_type": "clip"}' if name == "config.json" else f"contents of {name}")
     for name, content in contents.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
     return folder
@@ -275,6 +275,7 @@ def test_of_a_checkpoint_one_set_of_weights_is_fetched_and_no_other_file(stand_i
     tokens = ["config.json", "tokenizer_config.json", "vocab.txt"]
     modules = [{"path": ""}, {"path": "1_Pooling"}, {"path": "2_Dense"}]
     dense = ["1_Pooling/config.json", "2_Dense/config.json", "2_Dense/pytorch_model.bin"]
+    open_clip = ["open_clip_config.json", "open_clip_pytorch_model.bin"]
     exports = ["onnx/vision_model_quantized.onnx", "onnx/text_model_quantized.onnx"]
     variants = [f"onnx/{tower}_model{suffix}.onnx" for tower in ("vision", "text") for suffix in ("", "_fp16", "_q4")]
     repositories: dict[str, tuple[Path, list[str]]] = {
@@ -291,8 +292,12 @@ def test_of_a_checkpoint_one_set_of_weights_is_fetched_and_no_other_file(stand_i
             [*tokens, *shards, f"{index}.json"],
         ),
         "open_clip": (
-            repository(tmp_path / "d", "open_clip_config.json", *SMALL_FILES, *weights, "open_clip_pytorch_model.bin"),
-            ["open_clip_config.json", *SMALL_FILES, "open_clip_pytorch_model.bin"],
+            repository(tmp_path / "d", *open_clip, *SMALL_FILES, *weights, config={"model_type": "nllb-siglip"}),
+            [*open_clip, *SMALL_FILES],
+        ),
+        "both": (
+            repository(tmp_path / "g", *open_clip, *SMALL_FILES, *weights[:2]),
+            [open_clip[0], *SMALL_FILES, "pytorch_model.bin"],
         ),
         "sentences": (
             repository(tmp_path / "e", *tokens, *weights, *dense, "1_Pooling/model.safetensors", modules=modules),
@@ -339,6 +344,20 @@ def test_what_another_library_left_in_the_cache_is_used_without_the_hub(stand_in
     for environment in ({"HF_ENDPOINT": "http://127.0.0.1:9"}, {"HF_HUB_OFFLINE": "1"}):
         assert resolve_there(stand_in, tmp_path, ("prova/a", {}), **environment) == [folder]
     assert resolve_there(stand_in, tmp_path, ("prova/a", {"local_files_only": True})) == [folder]
+
+
+def test_blobs_that_repositories_share_are_read(stand_in: Hub, tmp_path: Path) -> None:
+    (folder,) = resolve_there(stand_in, tmp_path, ("prova/tiny", {}))
+    shared = tmp_path / "hub" / "blobs" / "ab"  # as huggingface_hub 2 keeps large files
+    shared.mkdir(parents=True)
+    blob = (Path(folder) / "weights.safetensors").resolve()
+    blob.rename(shared / "abcdef")
+    blob.symlink_to(shared / "abcdef")
+    assert read_bundle(folder).config.name == "tiny"
+    blob.unlink()
+    blob.symlink_to((shared / "abcdef").rename(tmp_path / "elsewhere"))
+    with pytest.raises(CheckpointError, match="outside its folder"):
+        read_bundle(folder)
 
 
 @pytest.mark.parametrize(

@@ -103,15 +103,19 @@ ARROWS: dict[str, set[str]] = {
     "_repository": {"bundle"},
     "hub": {"_repository", "bundle", "known"},
     "towers": {"towers", "bundle", "images", "tokenizer"},
-    "convert": {"convert", "towers", "bundle", "images", "tokenizer"},
+    "convert": {"convert", "towers", "_repository", "bundle", "images", "tokenizer"},
     "backends.onnx": {"bundle"},
     "backends.flax": {"bundle", "towers", "convert"},
     "zero_shot": {"tokenizer"},
-    "model": {"bundle", "hub", "images", "tokenizer", "zero_shot", "backends.onnx", "backends.flax"},
+    "_open": {"bundle", "hub", "known", "convert", "backends.onnx"},
+    "model": {"_open", "bundle", "images", "tokenizer", "zero_shot", "backends.onnx", "backends.flax"},
     "_default": {"model", "images", "tokenizer", "zero_shot"},
     "__init__": {"_default", "model", "zero_shot"},
     "_embed": {"model", "images"},
-    "cli": {"_embed", "bundle", "hub", "model"},
+    "_check": {"_embed", "convert", "model"},
+    "_cli_options": {"model"},
+    "_cli_models": {"_check", "_cli_options", "_open", "bundle", "hub", "known", "convert", "model"},
+    "cli": {"_cli_models", "_cli_options", "_embed", "model"},
 }
 
 

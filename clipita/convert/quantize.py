@@ -28,8 +28,8 @@ WeightFormat = Literal["float32", "float16", "int8", "int7", "int4"]
 
 BLOCK = 32
 _ZERO_POINT = 8
-# CPUs without VNNI add two products of an unsigned and a signed byte in 16 bits, and cut what is larger. 2 x 255 x 63 is
-# 32,130 and fits, so that the numbers are the same on every CPU, for 1.4 times the error of 8 bits (of a product 1.9 %
+# CPUs without VNNI add two products of an unsigned and a signed byte in 16 bits and cut what is larger. As 2 x 255 x 63
+# is 32,130 and fits, the numbers are the same on every CPU, for 1.4 times the error of 8 bits (of a product, 1.9 %
 # against 1.4 %). Unsigned weights would not need it, and take 1.7 to 4 times as long on CPUs with VNNI.
 _INT7 = 63
 
@@ -49,7 +49,7 @@ SMALL: dict[str, WeightFormat] = {
 
 # For large transformers: matrices in integers, tables of words by rows; convolutions, positions and norms stay floats.
 # What leaves the middle of an MLP has outliers, which 8 bits for a whole batch serve badly: with `mlp_out` in integers
-# too, the embeddings of multilingual-e5-small have a cosine of 0.9969 (at least 0.9943) to those of float32, and without
+# too, the embeddings of multilingual-e5-small have a cosine of 0.9969 (at least 0.9943) to those of float32; without,
 # 0.9989 (0.9983). The first layer and the words, which others keep in floats, do not matter there: 0.9971; words alone
 # are at 0.99999.
 INTEGER: dict[str, WeightFormat] = {"*.kernel": "int7", "*.mlp_out.kernel": "int8", "*word.embedding": "int8"}

@@ -75,6 +75,19 @@ def write_weights(path: Path, weights: Mapping[str, Stored]) -> None:
             file.write(np.ascontiguousarray(weights[name].array()).data)
 
 
+def parameter_counts(path: Path) -> dict[str, int]:
+    """Numbers of weights of the image and of the text tower, projections included, scales of few bits not."""
+    counts = {"image": 0, "text": 0}
+    places = StoredWeights.from_file(path).places
+    for name, place in places.items():
+        tower = name.partition(".")[0].removesuffix("_projection")
+        base = name.removesuffix(".scale")
+        is_scale = base != name and any(f"{base}{end}" in places for end in ("", ".int4", ".int7"))
+        if tower in counts and not is_scale:
+            counts[tower] += math.prod(place.shape) * (2 if name.endswith(".int4") else 1)
+    return counts
+
+
 def _places(header: bytes) -> dict[str, Place]:
     entries = json.loads(header)
     entries.pop("__metadata__", None)
