@@ -6,9 +6,9 @@ Source: open_clip 3.3, `model.py`, `transformer.py`, `hf_model.py`, `timm_model.
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from clipita.convert.layouts.dual import LINEAR, DualWeights, Half, assemble
+from clipita.convert.layouts.dual import LINEAR, DualWeights, Half, TextRules, assemble
 from clipita.convert.layouts.image_towers import ImageTower
 from clipita.convert.layouts.leaves import exp_scale, linear, norm, repeated, scalar
 from clipita.convert.layouts.settings import Settings
@@ -16,10 +16,12 @@ from clipita.convert.layouts.text_towers import TextTower, text_tower
 from clipita.convert.preprocessor_config import open_clip_preprocessing
 from clipita.convert.quantize import Array
 from clipita.convert.readers import read_weights
+from clipita.convert.tokenizer_files import Clean
 from clipita.errors import CheckpointError
 from clipita.towers.config import NO_PROJECTION, Activation, ClipTextConfig, ProjectionConfig, VitConfig
 
 CONFIG = "open_clip_config.json"
+S = TypeVar("S", bound=str)
 
 _LAYER = {
     "attn.in_proj_weight": "query+key+value.kernel",
@@ -107,7 +109,17 @@ def read_open_clip(folder: Path) -> DualWeights:
             settings.mapping("preprocess_cfg"), image_size=image.image_size, where=f"{settings.where}: preprocess_cfg"
         ),
     )
-    return DualWeights(config, weights, scale, bias, folder, text_settings.count("context_length"))
+    own_text = isinstance(text.config, ClipTextConfig) and "hf_tokenizer_name" not in text_settings
+    cleans: tuple[Clean, ...] = (
+        ("lower", "whitespace", "canonicalize") if own_text else ("whitespace", "lower", "canonicalize")
+    )
+    rules = TextRules(
+        folder,
+        text_settings.count("context_length"),
+        fixed_length=isinstance(text.config, ClipTextConfig) and text.config.attention == "full",
+        clean=_one_of(text_settings.part("tokenizer_kwargs"), "clean", *cleans),
+    )
+    return DualWeights(config, weights, rules, scale, bias)
 
 
 def _visual(vision: Settings, model: Settings, leaves: dict[str, Array]) -> tuple[ImageTower, Half]:
@@ -251,12 +263,13 @@ def _epsilon(part: Settings) -> float:
     return part.part("norm_kwargs").with_defaults({"eps": 1e-5}).number("eps")
 
 
-def _one_of(part: Settings, key: str, *known: str) -> str:
+def _one_of(part: Settings, key: str, *known: S) -> S:
     """The first of what is known is the default."""
     value = part.with_defaults({key: known[0]}).text(key)
-    if value not in known:
-        raise part.error(key, f"one of {', '.join(map(repr, known))}")
-    return value
+    for name in known:
+        if name == value:
+            return name
+    raise part.error(key, f"one of {', '.join(map(repr, known))}")
 
 
 def _shape(leaves: Mapping[str, Array], name: str, rank: int) -> tuple[int, ...]:
