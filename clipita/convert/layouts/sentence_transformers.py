@@ -59,19 +59,18 @@ def read_sentence_transformers(folder: Path, images: Path | None) -> DualWeights
             f"'{folder}' makes text embeddings of width {dense.count('out_features')}, and '{clip}' image embeddings "
             f"of width {embed_dim}: they are not halves of one model."
         )
-    arrays = {f"text.{name}": values for name, values in read_weights(text_folder).items()}
-    arrays |= {f"dense.{name}": values for name, values in read_weights(dense_folder).items()}
+    arrays = {**read_weights(text_folder), **read_weights(dense_folder)}
     image_leaves = clip_leaves(clip)
     scale = exp_scale(scalar(image_leaves, "logit_scale"))
     # Of the other half, the text tower and its projection are the only weights that are left out.
     left_out = {f"text_model.{name}" for name in (*their_text.names, *their_text.harmless)} | {"text_projection.weight"}
     arrays |= {name: values for name, values in image_leaves.items() if name not in left_out}
-    names = {"dense.linear.weight": "linear.kernel"} | ({"dense.linear.bias": "linear.bias"} if bias else {})
+    names = {"linear.weight": "linear.kernel"} | ({"linear.bias": "linear.bias"} if bias else {})
     config, weights = assemble(
         arrays,
         text,
         image,
-        text_prefix="text.",
+        text_prefix="",
         image_prefix="vision_model.",
         text_half=Half(ProjectionConfig(bias=bias), names),
         image_half=Half(LINEAR, {"visual_projection.weight": "linear.kernel"}),
