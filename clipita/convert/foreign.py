@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipita.bundle import Bundle
-from clipita.convert.checkpoint import detect_layout, read_checkpoint
+from clipita.convert.checkpoint import detect_layout, read_dual
 from clipita.convert.export import Provenance, write_dual_bundle
+from clipita.convert.layouts.sentence_transformers import IMAGES, MODULES
 from clipita.convert.model_card import license_of
 from clipita.convert.onnx_exports import is_export, write_export_bundle
+from clipita.convert.tokenizer_files import tokenizer_of
+from clipita.towers.config import ClipTextConfig
 
 # What is read of a folder, by the ends of its files' names: they are what its bundle depends on.
 _READ = (".json", ".txt", ".model", ".md", ".safetensors", ".bin", ".msgpack", ".onnx", ".onnx_data")
@@ -44,8 +47,9 @@ def identity(folder: Path, origin: Origin, precision: str | None) -> tuple[str, 
     """
     sizes = 0
     content: list[object] = [origin.name, origin.revision, _variant(folder, precision)]
-    for place in (folder, origin.images):
-        if place is None:
+    beside = folder.resolve().parent / IMAGES if (folder / MODULES).exists() else None
+    for place in (folder, origin.images or beside):
+        if place is None or not place.is_dir():
             continue
         for path in sorted(place.rglob("*")):
             if path.suffix not in _READ or not path.is_file():
@@ -84,23 +88,24 @@ def convert(
     on_step("reading")
     if is_export(folder):
         return write_export_bundle(folder, out, provenance, precision or "fp32")
-    checkpoint = read_checkpoint(folder, images=origin.images)
+    dual = read_dual(folder, images=origin.images)
+    sees_padding = isinstance(dual.config.text, ClipTextConfig) and dual.config.text.attention == "full"
+    tokenizer_json, tokenizer = tokenizer_of(dual.text_folder, max_tokens=dual.max_tokens, fixed_length=sees_padding)
     on_step("writing")
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer_file = Path(scratch) / "tokenizer.json"
-        tokenizer_file.write_text(checkpoint.tokenizer_json, encoding="utf-8")
+        tokenizer_file.write_text(tokenizer_json, encoding="utf-8")
         return write_dual_bundle(
             out,
-            checkpoint.weights,
-            checkpoint.config,
+            dual.weights,
+            dual.config,
             provenance=provenance,
             weight_formats={},
             precision="fp32",
-            tokenizer=checkpoint.tokenizer,
+            tokenizer=tokenizer,
             tokenizer_file=tokenizer_file,
-            logit_scale=checkpoint.logit_scale,
-            logit_bias=checkpoint.logit_bias,
-            templates=checkpoint.templates,
+            logit_scale=dual.logit_scale,
+            logit_bias=dual.logit_bias,
             portable=portable,
         )
 

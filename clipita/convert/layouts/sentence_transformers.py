@@ -21,7 +21,7 @@ from clipita.errors import CheckpointError
 from clipita.towers.config import ProjectionConfig
 
 MODULES = "modules.json"
-_IMAGES = "clip-ViT-B-32"  # what the image half is called, in the library's documentation and beside the text half
+IMAGES = "clip-ViT-B-32"  # what the image half is called, in the library's documentation and beside the text half
 
 
 def read_sentence_transformers(folder: Path, images: Path | None) -> DualWeights:
@@ -94,12 +94,12 @@ def image_folder(folder: Path) -> Path:
 def _image_half(folder: Path, images: Path | None) -> Path:
     if images is not None:
         return image_folder(images)
-    for place in (folder / _IMAGES, folder.resolve().parent / _IMAGES):
+    for place in (folder / IMAGES, folder.resolve().parent / IMAGES):
         if place.is_dir():
             return image_folder(place)
     raise CheckpointError(
         f"'{folder}' is the text half of a pair: it needs the image tower of the CLIP that it was taught to follow. "
-        f"Put sentence-transformers' {_IMAGES!r} beside it, under that name."
+        f"Put sentence-transformers' {IMAGES!r} beside it, under that name."
     )
 
 
