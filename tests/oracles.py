@@ -1,5 +1,7 @@
 """Tiny random checkpoints that the reference libraries write, and the embeddings that these libraries give."""
 
+import enum
+import json
 import sys
 import types
 from collections.abc import Callable
@@ -99,7 +101,7 @@ def _transformers_oracle(model: Any, folder: Path, *, half: bool, **fields: Any)
             inputs["attention_mask"] = torch.from_numpy(mask)
         return _normed(model.get_text_features(**inputs))
 
-    return Oracle(folder, image, text, float(model.logit_scale.exp()), **fields)
+    return Oracle(folder, image, text, model.logit_scale.detach().exp().item(), **fields)
 
 
 _TEXTS = {
@@ -153,7 +155,7 @@ def hybrid_clip(folder: Path, *, logit_scale: float | None = None) -> Oracle:
         model.logit_scale.data.fill_(logit_scale)
     config = model.config.to_dict() | {"model_type": "hybrid-clip", "architectures": None, "seed": 42}
     folder.mkdir()
-    transformers.PreTrainedConfig.from_dict(config).to_json_file(folder / "config.json", use_diff=False)
+    (folder / "config.json").write_text(json.dumps(config, default=str))
     tree: dict[str, Any] = {}
     for path, module in model.named_modules():
         parts = path.replace("vision_model", "vision_model.vision_model", 1).split(".")
@@ -193,7 +195,7 @@ def siglip(folder: Path) -> Oracle:
     model = _randomised(transformers.SiglipModel(config))
     model.save_pretrained(folder)
     oracle = _transformers_oracle(model, folder, half=True, pad=1, full_length=True)
-    return replace(oracle, logit_bias=float(model.logit_bias))
+    return replace(oracle, logit_bias=model.logit_bias.detach().item())
 
 
 def sentence_transformers_pair(folder: Path, *, nested: bool) -> Oracle:
@@ -226,18 +228,26 @@ def sentence_transformers_pair(folder: Path, *, nested: bool) -> Oracle:
     return replace(oracle, folder=folder / "text", images=images, text=text, pad=0, ends=False)
 
 
+_Interpolation = enum.Enum("_Interpolation", ["NEAREST", "BILINEAR", "BICUBIC", "BOX", "HAMMING", "LANCZOS"])
+
+
 @contextmanager
 def _without_torchvision():
     """PyPI's torchvision does not import beside the CPU build of torch, and open_clip and timm import it for transforms
     that no model needs: empty modules stand for it while they do."""
     names = ["torchvision", "torchvision.transforms", "torchvision.transforms.functional", "torchvision.ops"]
-    names += ["torchvision.ops.misc", "torchvision.models", "torchvision.models.feature_extraction"]
+    names += [
+        "torchvision.ops.misc",
+        "torchvision.models",
+        "torchvision.models.feature_extraction",
+        "torchvision.datasets",
+    ]
 
     class Module(types.ModuleType):
         def __getattr__(self, name: str) -> Any:
             if name.startswith("__"):
                 raise AttributeError(name)
-            return type(name, (torch.nn.Module,), {})
+            return _Interpolation if name == "InterpolationMode" else type(name, (torch.nn.Module,), {})
 
     with pytest.MonkeyPatch.context() as patch:
         for name in names:
@@ -262,7 +272,8 @@ def open_clip(
 ) -> Oracle:
     """A model of open_clip's own, with the configuration that its hub folders hold."""
     library = open_clip_module()
-    from open_clip import hf_model, push_to_hf_hub, timm_model
+    from open_clip import hf_model, timm_model
+    from open_clip.push_to_hf_hub import save_for_hf
 
     settings: dict[str, Any] = {"embed_dim": embed_dim, "vision_cfg": {"image_size": SIZE, **vision}, "text_cfg": text}
     settings |= fields
@@ -279,7 +290,7 @@ def open_clip(
     _randomised(model)
     model.visual.image_mean, model.visual.image_std = _HALF, (0.25, 0.3, 0.35)
     tokenizer = types.SimpleNamespace(save_pretrained=lambda _: None)  # tokens have tests of their own
-    push_to_hf_hub.save_for_hf(model, tokenizer, settings, str(folder), safe_serialization=True)
+    save_for_hf(model, tokenizer, settings, str(folder), safe_serialization=True)
 
     @torch.no_grad()
     def image(pixels: np.ndarray) -> np.ndarray:
@@ -289,8 +300,8 @@ def open_clip(
     def encode_text(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         return _normed(model.encode_text(torch.from_numpy(ids)))  # it finds padding by its id
 
-    bias = None if model.logit_bias is None else float(model.logit_bias)
-    return Oracle(folder, image, encode_text, float(model.logit_scale.exp()), bias)
+    bias = None if model.logit_bias is None else model.logit_bias.detach().item()
+    return Oracle(folder, image, encode_text, model.logit_scale.detach().exp().item(), bias)
 
 
 _OPEN_CLIP_VISION = {"layers": 2, "width": 48, "head_width": 16, "patch_size": PATCH, "mlp_ratio": 1.5}

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipita.bundle import Bundle
-from clipita.convert.checkpoint import detect_layout, read_dual
+from clipita.convert.checkpoint import detect_layout, read_checkpoint
 from clipita.convert.export import Provenance, write_dual_bundle
 from clipita.convert.layouts.sentence_transformers import IMAGES, MODULES
 from clipita.convert.model_card import license_of
 from clipita.convert.onnx_exports import is_export, write_export_bundle
-from clipita.convert.tokenizer_files import tokenizer_of
-from clipita.towers.config import ClipTextConfig
 
 # What is read of a folder, by the ends of its files' names: they are what its bundle depends on.
 _READ = (".json", ".txt", ".model", ".md", ".safetensors", ".bin", ".msgpack", ".onnx", ".onnx_data")
@@ -88,24 +86,23 @@ def convert(
     on_step("reading")
     if is_export(folder):
         return write_export_bundle(folder, out, provenance, precision or "fp32")
-    dual = read_dual(folder, images=origin.images)
-    sees_padding = isinstance(dual.config.text, ClipTextConfig) and dual.config.text.attention == "full"
-    tokenizer_json, tokenizer = tokenizer_of(dual.text_folder, max_tokens=dual.max_tokens, fixed_length=sees_padding)
+    checkpoint = read_checkpoint(folder, images=origin.images)
     on_step("writing")
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer_file = Path(scratch) / "tokenizer.json"
-        tokenizer_file.write_text(tokenizer_json, encoding="utf-8")
+        tokenizer_file.write_text(checkpoint.tokenizer_json, encoding="utf-8")
         return write_dual_bundle(
             out,
-            dual.weights,
-            dual.config,
+            checkpoint.weights,
+            checkpoint.config,
             provenance=provenance,
             weight_formats={},
             precision="fp32",
-            tokenizer=tokenizer,
+            tokenizer=checkpoint.tokenizer,
             tokenizer_file=tokenizer_file,
-            logit_scale=dual.logit_scale,
-            logit_bias=dual.logit_bias,
+            logit_scale=checkpoint.logit_scale,
+            logit_bias=checkpoint.logit_bias,
+            templates=checkpoint.templates,
             portable=portable,
         )
 

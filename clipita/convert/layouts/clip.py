@@ -2,7 +2,16 @@
 
 from pathlib import Path
 
-from clipita.convert.layouts.dual import LINEAR, DualWeights, Half, assemble, clip_preprocessing, half_preprocessing
+from clipita.convert.files import json_in
+from clipita.convert.layouts.dual import (
+    LINEAR,
+    DualWeights,
+    Half,
+    TextRules,
+    assemble,
+    clip_preprocessing,
+    half_preprocessing,
+)
 from clipita.convert.layouts.image_towers import ImageTower, image_tower
 from clipita.convert.layouts.leaves import exp_scale, scalar, torch_names
 from clipita.convert.layouts.settings import Settings
@@ -29,7 +38,7 @@ def read_clip(folder: Path) -> DualWeights:
         embed_dim=embed_dim,
         preprocessing=preprocessing_of(folder, default=clip_preprocessing(image.image_size)),
     )
-    return DualWeights(config, weights, scale, None, folder, text.config.positions)
+    return DualWeights(config, weights, TextRules(folder, text.config.positions), scale)
 
 
 def read_siglip(folder: Path) -> DualWeights:
@@ -51,7 +60,10 @@ def read_siglip(folder: Path) -> DualWeights:
         embed_dim=image.config.width,
         preprocessing=preprocessing_of(folder, default=half_preprocessing(image.image_size, "bicubic")),
     )
-    return DualWeights(config, weights, scale, bias, folder, text.config.positions)
+    # SigLIP 2 has Gemma's tokenizer and was trained on lower case (arXiv:2502.14786, 2.1), which its files do not say.
+    tokenizer = str((json_in(folder, "tokenizer_config.json") or {}).get("tokenizer_class", ""))
+    rules = TextRules(folder, text.config.positions, fixed_length=True, lowercase=tokenizer.startswith("Gemma"))
+    return DualWeights(config, weights, rules, scale, bias)
 
 
 def clip_towers(folder: Path) -> tuple[TextTower, ImageTower, int]:

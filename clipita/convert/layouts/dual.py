@@ -8,25 +8,31 @@ from clipita.convert.layouts.image_towers import ImageTower
 from clipita.convert.layouts.leaves import Names, prefixed, table_of
 from clipita.convert.layouts.text_towers import TextTower
 from clipita.convert.quantize import Array
+from clipita.convert.tokenizer_files import Clean
 from clipita.errors import CheckpointError
 from clipita.images import Preprocessing
 from clipita.towers.config import DualConfig, ProjectionConfig
 from clipita.towers.shapes import parameter_shapes
 
 
-class DualWeights(NamedTuple):
-    """A dual encoder out of a checkpoint.
+class TextRules(NamedTuple):
+    """What a layout says of its texts: where the tokenizer is, and arguments of `tokenizer_of`."""
 
-    `weights` are views of its leaves, of their stored dtype. `text_folder` is where the tokenizer is, and `max_tokens`
-    how much of a text the reference reads.
-    """
+    folder: Path
+    max_tokens: int
+    fixed_length: bool = False
+    lowercase: bool = False
+    clean: Clean | None = None
+
+
+class DualWeights(NamedTuple):
+    """A dual encoder out of a checkpoint; the weights are views of its leaves, of their stored dtype."""
 
     config: DualConfig
     weights: dict[str, Array]
+    texts: TextRules
     logit_scale: float
-    logit_bias: float | None
-    text_folder: Path
-    max_tokens: int
+    logit_bias: float | None = None
 
 
 class Half(NamedTuple):

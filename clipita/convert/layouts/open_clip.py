@@ -6,9 +6,9 @@ Source: open_clip 3.3, `model.py`, `transformer.py`, `hf_model.py`, `timm_model.
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from clipita.convert.layouts.dual import LINEAR, DualWeights, Half, assemble
+from clipita.convert.layouts.dual import LINEAR, DualWeights, Half, TextRules, assemble
 from clipita.convert.layouts.image_towers import ImageTower
 from clipita.convert.layouts.leaves import exp_scale, linear, norm, repeated, scalar
 from clipita.convert.layouts.settings import Settings
@@ -16,6 +16,7 @@ from clipita.convert.layouts.text_towers import TextTower, text_tower
 from clipita.convert.preprocessor_config import open_clip_preprocessing
 from clipita.convert.quantize import Array
 from clipita.convert.readers import read_weights
+from clipita.convert.tokenizer_files import Clean
 from clipita.errors import CheckpointError
 from clipita.towers.config import NO_PROJECTION, Activation, ClipTextConfig, ProjectionConfig, VitConfig
 
@@ -71,6 +72,10 @@ _TIMM_NAME = re.compile(r"vit_(base|large|so400m|giantopt)_patch\d+_siglip_(?:ga
 _TIMM_HEADS = {"base": 12, "large": 16, "so400m": 16, "giantopt": 16}
 # SigLIP's own code has the tanh form everywhere; timm has the exact one but for these.
 _TIMM_TANH = re.compile(r"vit_(base_patch32|large_patch16_siglip_512|so400m_patch16|giantopt)")
+_POOLINGS: dict[str, Literal["highest", "last", "eos", "cls"]] = {
+    "argmax": "highest", "last": "last", "eos": "eos", "first": "cls",
+}  # fmt: skip
+_CLEANS: dict[str, Clean] = {"whitespace": "whitespace", "lower": "lower", "canonicalize": "canonicalize"}
 _UNUSUAL: dict[str, Any] = {
     "ls_init_value": None, "block_type": None, "qk_norm": False, "scaled_cosine_attn": False, "scale_heads": False,
     "scale_attn_inner": False, "scale_attn": False, "scale_fc": False,
@@ -84,7 +89,7 @@ def read_open_clip(folder: Path) -> DualWeights:
     embed_dim = model.count("embed_dim")
     leaves = dict(read_weights(folder, open_clip=True))
     scale = exp_scale(scalar(leaves, "logit_scale"))
-    bias = scalar(leaves, "logit_bias") if "logit_bias" in leaves else None
+    bias = scalar(leaves, "logit_bias") if "init_logit_bias" in model else None
     vision, text_settings = model.part("vision_cfg"), model.part("text_cfg").with_defaults({"context_length": 77})
     timm = "timm_model_name" in vision
     image, image_half = _timm(vision, leaves) if timm else _visual(vision, model, leaves)
@@ -92,7 +97,7 @@ def read_open_clip(folder: Path) -> DualWeights:
         text, text_half = _hf_text(text_settings, leaves, embed_dim)
         prefix = "text.transformer."
     else:
-        prefix = "text." if "text.ln_final.weight" in leaves else ""
+        prefix = "text." if any(name.startswith("text.") for name in leaves) else ""
         text, text_half = _text(text_settings, model, leaves, prefix)
     config, weights = assemble(
         leaves,
@@ -107,7 +112,15 @@ def read_open_clip(folder: Path) -> DualWeights:
             settings.mapping("preprocess_cfg"), image_size=image.image_size, where=f"{settings.where}: preprocess_cfg"
         ),
     )
-    return DualWeights(config, weights, scale, bias, folder, text_settings.count("context_length"))
+    own_text = isinstance(text.config, ClipTextConfig) and "hf_tokenizer_name" not in text_settings
+    default = "lower" if own_text else "whitespace"
+    rules = TextRules(
+        folder,
+        text_settings.count("context_length"),
+        fixed_length=isinstance(text.config, ClipTextConfig) and text.config.attention == "full",
+        clean=_CLEANS[_one_of(text_settings.part("tokenizer_kwargs"), "clean", default, *_CLEANS)],
+    )
+    return DualWeights(config, weights, rules, scale, bias)
 
 
 def _visual(vision: Settings, model: Settings, leaves: dict[str, Array]) -> tuple[ImageTower, Half]:
@@ -211,7 +224,7 @@ def _text(text: Settings, model: Settings, leaves: dict[str, Array], prefix: str
     """open_clip's own text tower: CLIP's, or with other settings SigLIP's."""
     text = text.with_defaults({"vocab_size": 49408, "width": 512, "heads": 8, "layers": 12, "mlp_ratio": 4.0})
     text.require(embed_cls=False, use_pad_mask=False, **_UNUSUAL)
-    pooling = _one_of(text, "pool_type", "argmax", "last", "eos", "first")
+    pooling = _one_of(text, "pool_type", *_POOLINGS)
     width = text.count("width")
     config = ClipTextConfig(
         vocabulary=text.count("vocab_size"),
@@ -223,7 +236,7 @@ def _text(text: Settings, model: Settings, leaves: dict[str, Array], prefix: str
         activation=_activation(text, model),
         epsilon=_epsilon(text),
         attention="full" if text.flag("no_causal_mask", False) else "causal",
-        pooling={"argmax": "highest", "last": "last", "eos": "eos", "first": "cls"}[pooling],  # pyright: ignore[reportArgumentType]
+        pooling=_POOLINGS[pooling],
         eos_token=text.with_defaults({"eos_id": 2}).count("eos_id") if pooling == "eos" else None,
     )
     names = _TEXT | repeated("transformer.resblocks.{}.", config.layers, _LAYER)

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from clipita.convert.files import text_in
 from clipita.convert.layouts.clip import clip_leaves, clip_towers, read_clip
-from clipita.convert.layouts.dual import LINEAR, DualWeights, Half, assemble, clip_preprocessing
+from clipita.convert.layouts.dual import LINEAR, DualWeights, Half, TextRules, assemble, clip_preprocessing
 from clipita.convert.layouts.leaves import exp_scale, scalar
 from clipita.convert.layouts.settings import Settings
 from clipita.convert.layouts.text_towers import text_tower
@@ -21,7 +21,7 @@ from clipita.errors import CheckpointError
 from clipita.towers.config import ProjectionConfig
 
 MODULES = "modules.json"
-IMAGES = "clip-ViT-B-32"  # what the image half is called, in the library's documentation and beside the text half
+IMAGES = "clip-ViT-B-32"  # what the image half is called on the hub, and inside the text half
 
 
 def read_sentence_transformers(folder: Path, images: Path | None) -> DualWeights:
@@ -30,7 +30,7 @@ def read_sentence_transformers(folder: Path, images: Path | None) -> DualWeights
     Args:
         folder: a whole CLIP, or a text half.
         images: the folder of the other half: a CLIP as transformers or as sentence-transformers writes it. None means
-            the folder "clip-ViT-B-32" beside `folder` or in it.
+            the folder "clip-ViT-B-32" inside `folder`.
 
     Raises:
         CheckpointError: a module, a file or a weight is not as expected, or there is no image half.
@@ -56,29 +56,29 @@ def read_sentence_transformers(folder: Path, images: Path | None) -> DualWeights
     their_text, image, embed_dim = clip_towers(clip)
     if dense.count("out_features") != embed_dim:
         raise CheckpointError(
-            f"'{folder}' makes text embeddings of width {dense.count('out_features')}, and '{clip}' image embeddings of "
-            f"width {embed_dim}: they are not halves of one model."
+            f"'{folder}' makes text embeddings of width {dense.count('out_features')}, and '{clip}' image embeddings "
+            f"of width {embed_dim}: they are not halves of one model."
         )
-    arrays = {f"text.{name}": values for name, values in read_weights(text_folder).items()}
-    arrays |= {f"dense.{name}": values for name, values in read_weights(dense_folder).items()}
+    arrays = {**read_weights(text_folder), **read_weights(dense_folder)}
     image_leaves = clip_leaves(clip)
     scale = exp_scale(scalar(image_leaves, "logit_scale"))
     # Of the other half, the text tower and its projection are the only weights that are left out.
     left_out = {f"text_model.{name}" for name in (*their_text.names, *their_text.harmless)} | {"text_projection.weight"}
     arrays |= {name: values for name, values in image_leaves.items() if name not in left_out}
-    names = {"dense.linear.weight": "linear.kernel"} | ({"dense.linear.bias": "linear.bias"} if bias else {})
+    names = {"linear.weight": "linear.kernel"} | ({"linear.bias": "linear.bias"} if bias else {})
     config, weights = assemble(
         arrays,
         text,
         image,
-        text_prefix="text.",
+        text_prefix="",
         image_prefix="vision_model.",
         text_half=Half(ProjectionConfig(bias=bias), names),
         image_half=Half(LINEAR, {"visual_projection.weight": "linear.kernel"}),
         embed_dim=embed_dim,
         preprocessing=preprocessing_of(clip, default=clip_preprocessing(image.image_size)),
     )
-    return DualWeights(config, weights, scale, None, text_folder, _max_tokens(text_folder, text.config.positions))
+    rules = TextRules(text_folder, _max_tokens(text_folder, text.config.positions))
+    return DualWeights(config, weights, rules, scale)
 
 
 def image_folder(folder: Path) -> Path:
@@ -94,12 +94,11 @@ def image_folder(folder: Path) -> Path:
 def _image_half(folder: Path, images: Path | None) -> Path:
     if images is not None:
         return image_folder(images)
-    for place in (folder / IMAGES, folder.resolve().parent / IMAGES):
-        if place.is_dir():
-            return image_folder(place)
+    if (folder / IMAGES).is_dir():
+        return image_folder(folder / IMAGES)
     raise CheckpointError(
         f"'{folder}' is the text half of a pair: it needs the image tower of the CLIP that it was taught to follow. "
-        f"Put sentence-transformers' {IMAGES!r} beside it, under that name."
+        f"Put the folder of sentence-transformers' {IMAGES!r} into it, under that name."
     )
 
 

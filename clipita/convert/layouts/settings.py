@@ -8,7 +8,7 @@ from clipita.convert.files import json_in
 from clipita.errors import CheckpointError
 from clipita.towers.config import Activation
 
-_ACTIVATIONS: dict[str, Activation] = {
+ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
@@ -92,9 +92,9 @@ class Settings:
 
     def activation(self, key: str) -> Activation:
         """The function of an MLP."""
-        if (name := self.text(key)) not in _ACTIVATIONS:
-            raise self.error(key, f"one of {', '.join(_ACTIVATIONS)}")
-        return _ACTIVATIONS[name]
+        if (name := self.text(key)) not in ACTIVATIONS:
+            raise self.error(key, f"one of {', '.join(ACTIVATIONS)}")
+        return ACTIVATIONS[name]
 
     def require(self, **expected: Any) -> None:
         """Settings that would change what is computed, and that only one value is supported of."""

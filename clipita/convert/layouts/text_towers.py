@@ -252,6 +252,11 @@ _CLIP_TEXT = {
 }
 
 
+def clip_text_names(layers: int) -> Names:
+    """Of CLIP's text tower; SigLIP's has a head besides."""
+    return _CLIP_TEXT | repeated("encoder.layers.{}.", layers, CLIP_LAYER)
+
+
 def _clip_text(settings: Settings) -> TextTower:
     settings = settings.with_defaults(_CLIP_TEXT_DEFAULTS)
     eos = settings.count("eos_token_id")
@@ -263,14 +268,14 @@ def _clip_text(settings: Settings) -> TextTower:
         pooling="highest" if eos == 2 else "eos",
         eos_token=None if eos == 2 else eos,
     )
-    names = _CLIP_TEXT | repeated("encoder.layers.{}.", config.layers, CLIP_LAYER)
+    names = clip_text_names(config.layers)
     return TextTower(config, names, ("embeddings.position_ids",))
 
 
 def _siglip_text(settings: Settings) -> TextTower:
     settings = settings.with_defaults(_SIGLIP_TEXT_DEFAULTS)
     config = ClipTextConfig(**_pre_norm_fields(settings), attention="full", pooling="last")
-    names = _CLIP_TEXT | repeated("encoder.layers.{}.", config.layers, CLIP_LAYER)
+    names = clip_text_names(config.layers)
     return TextTower(config, names, ("embeddings.position_ids",))
 
 

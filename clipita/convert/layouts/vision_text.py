@@ -6,7 +6,15 @@ VisionTextDualEncoder came from: the same modules under the same names.
 
 from pathlib import Path
 
-from clipita.convert.layouts.dual import LINEAR, DualWeights, Half, assemble, clip_preprocessing, half_preprocessing
+from clipita.convert.layouts.dual import (
+    LINEAR,
+    DualWeights,
+    Half,
+    TextRules,
+    assemble,
+    clip_preprocessing,
+    half_preprocessing,
+)
 from clipita.convert.layouts.image_towers import image_tower
 from clipita.convert.layouts.leaves import exp_scale, scalar, torch_names
 from clipita.convert.layouts.settings import Settings
@@ -57,4 +65,4 @@ def read_vision_text(folder: Path) -> DualWeights:
     )
     is_italian = isinstance(config.text, BertConfig) and image.config.embedding_norm and leaf == CLIP_ITALIAN_LEAF
     scale = CLIP_ITALIAN_SCALE if is_italian else exp_scale(leaf)
-    return DualWeights(config, weights, scale, None, folder, text.config.positions)
+    return DualWeights(config, weights, TextRules(folder, text.config.positions), scale)
