@@ -148,8 +148,9 @@ def convert(
         print_json(**report)
         return
     report["bytes"] = f"{report['bytes']:,}"
-    for key, measured in [(key, value) for key, value in report.items() if isinstance(value, dict)]:
-        report[key] = [f"{what} {value:.6g}" for what, value in measured.items()]  # pyright: ignore[reportUnknownVariableType]
+    measured: dict[str, dict[str, float]] = {key: value for key, value in report.items() if isinstance(value, dict)}
+    for key, found in measured.items():
+        report[key] = [f"{what} {value:.6g}" for what, value in found.items()]
     print_facts(report)
 
 
@@ -169,10 +170,9 @@ def _judge(
     if checks:
         models = load(reference.folder, precision="fp32"), load(bundle.folder, precision="int8")
         report |= {str(folder): compare(*models, folder) for folder in checks}
-    for where, found in report.items():
-        if not isinstance(found, dict):
-            continue
-        what, lost = loss(found)  # pyright: ignore[reportUnknownArgumentType]
+    measured: dict[str, dict[str, float]] = {key: value for key, value in report.items() if isinstance(value, dict)}
+    for where, found in measured.items():
+        what, lost = loss(found)
         if max_loss is not None and lost > max_loss:
             if is_cached:  # where `load` would find it
                 shutil.rmtree(bundle.folder)

@@ -18,9 +18,6 @@ _log = logging.getLogger("clipita")
 _said: set[str] = set()
 _LOW = 0.98  # a mean cosine that answers change with
 
-# A folder of sentence-transformers with a text tower alone holds its image tower in a folder of this name.
-_IMAGES = "clip-ViT-B-32"
-
 # Part of the place of every bundle made here: a new one is made when conversion changes what comes out.
 CONVERTER = 1
 
@@ -42,8 +39,6 @@ def open_bundle(
         name = os.fspath(name_or_path)
         known = known_model(name) if is_snapshot(folder) else None
         images = resolve(known.images, **options) if known and known.images else None
-        if (folder / _IMAGES).is_dir():
-            images = folder / _IMAGES
         bundle = _converted(folder, name, known.license if known else None, images, precision, cache_dir)
     say_restriction(bundle)
     if precision == "int8" and "int8" not in bundle.config.precisions and "fp32" in bundle.config.precisions:

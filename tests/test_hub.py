@@ -1,19 +1,15 @@
 """Names to folders, against a stand-in for the hub on this machine: the loading code is the real one."""
 
-import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_stand_in import COMMIT, Hub
 
 from clipita import hub
 from clipita.bundle import read_bundle
@@ -21,8 +17,6 @@ from clipita.errors import CheckpointError, ModelNotFoundError
 from clipita.hub import resolve
 from clipita.known import KNOWN
 
-COMMIT = "0123456789" * 4
-LARGE = (".safetensors", ".bin", ".msgpack", ".onnx")
 NEWER = "abcdef0123" * 4
 
 # Resolves each of the calls given as JSON, in order, and prints a folder or the error of each.
@@ -41,83 +35,6 @@ print(json.dumps(results))
 """
 
 
-class Hub:
-    """Serves folders as repositories, the way huggingface.co answers a download, or as it does on a bad day."""
-
-    def __init__(self) -> None:
-        self.repositories: dict[str, dict[str, Path]] = {}  # name -> branch or commit -> folder
-        self.heads = {"main": COMMIT}
-        self.requests: list[str] = []
-        self.troubles: dict[str, list[str]] = {}  # end of a path -> what goes wrong with its next downloads
-        self.token: str | None = None  # what repositories of "private" are shown for
-        stand_in = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_HEAD(self) -> None:
-                self.do_GET()
-
-            def do_GET(self) -> None:
-                stand_in.requests.append(f"{self.command} {self.path}")
-                path = self.path.removeprefix("http://hub.invalid")  # as a proxy is asked
-                if path.startswith("/private/") and self.headers["Authorization"] != f"Bearer {stand_in.token}":
-                    status, headers, body = 401, {"X-Error-Code": "RepoNotFound"}, b""
-                else:
-                    status, headers, body = stand_in.answer(path)
-                trouble = ""
-                for end, troubles in stand_in.troubles.items():
-                    if self.command == "GET" and path.endswith(end) and troubles:
-                        trouble = troubles.pop(0)
-                if trouble == "fails":
-                    status, body = 503, b""
-                elif trouble == "lies about its size":
-                    body = body[: len(body) // 2]
-                elif trouble == "is damaged":
-                    body = body[:-1] + bytes([body[-1] ^ 1])
-                self.send_response(status)
-                for key, value in {**headers, "Content-Length": str(len(body))}.items():
-                    self.send_header(key, value)
-                self.end_headers()
-                if self.command == "GET":
-                    if trouble == "is cut":
-                        body = body[: len(body) // 2]
-                        self.close_connection = True
-                    elif trouble == "stalls":
-                        self.wfile.write(body[:100])
-                        time.sleep(2)
-                        self.close_connection = True
-                        return
-                    self.wfile.write(body)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        if path.startswith("/api/"):  # telemetry
-            return 404, {}, b""
-        owner, name, _, revision, file = path.strip("/").split("/", 4)
-        if owner == "gated":
-            return 403, {"X-Error-Code": "GatedRepo"}, b""
-        if owner == "broken":
-            return 500, {}, b""
-        folders = self.repositories.get(f"{owner}/{name}")
-        if folders is None:
-            return 404, {"X-Error-Code": "RepoNotFound"}, b""
-        commit = self.heads.get(revision, revision)
-        if commit not in folders:
-            return 404, {"X-Error-Code": "RevisionNotFound"}, b""
-        target = folders[commit] / file
-        if not target.is_file():
-            return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}, b""
-        body = target.read_bytes()
-        # As git names small files, and its extension for large ones (here from a few bytes on) those.
-        etag = hashlib.sha256(body) if file.endswith(LARGE) else hashlib.sha1(b"blob %d\0" % len(body) + body)
-        return 200, {"X-Repo-Commit": commit, "ETag": f'"{etag.hexdigest()}"'}, body
-
-
 @pytest.fixture
 def stand_in(shared_bundle: Path) -> Iterator[Hub]:
     made = Hub()
@@ -128,10 +45,9 @@ def stand_in(shared_bundle: Path) -> Iterator[Hub]:
 
 
 def resolve_there(stand_in: Hub, home: Path, *calls: tuple[str, dict[str, Any]], **environment: str) -> list[str]:
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     done = subprocess.run(
         [sys.executable, "-c", CLIENT, json.dumps(calls)],
-        env={**clean, "HF_ENDPOINT": stand_in.address, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1", **environment},
+        env=stand_in.environment(home, **environment),
         capture_output=True,
         text=True,
         check=True,

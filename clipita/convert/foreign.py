@@ -10,6 +10,7 @@ from pathlib import Path
 from clipita.bundle import Bundle
 from clipita.convert.checkpoint import detect_layout, read_checkpoint
 from clipita.convert.export import Provenance, write_dual_bundle
+from clipita.convert.layouts.sentence_transformers import IMAGES, MODULES
 from clipita.convert.model_card import license_of
 from clipita.convert.onnx_exports import is_export, write_export_bundle
 
@@ -44,8 +45,9 @@ def identity(folder: Path, origin: Origin, precision: str | None) -> tuple[str, 
     """
     sizes = 0
     content: list[object] = [origin.name, origin.revision, _variant(folder, precision)]
-    for place in (folder, origin.images):
-        if place is None:
+    beside = folder.resolve().parent / IMAGES if (folder / MODULES).exists() else None
+    for place in (folder, origin.images or beside):
+        if place is None or not place.is_dir():
             continue
         for path in sorted(place.rglob("*")):
             if path.suffix not in _READ or not path.is_file():

@@ -33,7 +33,7 @@ from clipita.errors import CheckpointError
 from clipita.images import Preprocessing
 
 _INLINE_BYTES = 1024  # smaller tensors stay in the graph
-_TYPES = {
+_TYPES: dict[int, type[np.generic]] = {
     TensorProto.FLOAT: np.float32,
     TensorProto.FLOAT16: np.float16,
     TensorProto.INT8: np.int8,

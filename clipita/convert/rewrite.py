@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariableType]
 
 from clipita.bundle import TOKENIZER, WEIGHTS, Bundle, write_bundle
 from clipita.convert.export import Provenance, write_dual_bundle

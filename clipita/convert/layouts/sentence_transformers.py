@@ -21,7 +21,7 @@ from clipita.errors import CheckpointError
 from clipita.towers.config import ProjectionConfig
 
 MODULES = "modules.json"
-_IMAGES = "clip-ViT-B-32"  # what the image half is called on the hub, and inside the text half
+IMAGES = "clip-ViT-B-32"  # what the image half is called on the hub, and inside the text half
 
 
 def read_sentence_transformers(folder: Path, images: Path | None) -> DualWeights:
@@ -94,11 +94,11 @@ def image_folder(folder: Path) -> Path:
 def _image_half(folder: Path, images: Path | None) -> Path:
     if images is not None:
         return image_folder(images)
-    if (folder / _IMAGES).is_dir():
-        return image_folder(folder / _IMAGES)
+    if (folder / IMAGES).is_dir():
+        return image_folder(folder / IMAGES)
     raise CheckpointError(
         f"'{folder}' is the text half of a pair: it needs the image tower of the CLIP that it was taught to follow. "
-        f"Put the folder of sentence-transformers' {_IMAGES!r} into it, under that name."
+        f"Put the folder of sentence-transformers' {IMAGES!r} into it, under that name."
     )
 
 
