@@ -356,7 +356,7 @@ class Model:
             folder: Made if it does not exist; files of the same names are replaced.
 
         Raises:
-            CheckpointError: that class has no such model. It takes BERT's or CLIP's text tower beside the image tower of
+            CheckpointError: that class has no such model. It takes BERT's or CLIP's text tower beside an image tower of
                 CLIP, SigLIP or ViT, linear projections, and no bias of the logits.
 
         Example:
