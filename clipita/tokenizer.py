@@ -181,7 +181,7 @@ class Tokenizer:
         try:
             return self._engine.encode(text).ids
         except BaseException as error:
-            raise_if_stopped(error)
+            _raise_if_stopped(error)
             raise CheckpointError(f"the model's tokenizer fails on {text[:40]!r}: {error}. It is damaged.") from error
 
     def _batch(self, rows: list[tuple[list[int], list[int]]]) -> TextBatch:
@@ -202,7 +202,7 @@ class Tokenizer:
         )
 
 
-def raise_if_stopped(error: BaseException) -> None:
+def _raise_if_stopped(error: BaseException) -> None:
     """Let go on what is no error of the tokenizers library: it raises bare Exception, and its panics are outside even
     of that."""
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
@@ -214,10 +214,8 @@ def tokenizer_errors(message: str) -> Generator[None]:
     """Turn what the tokenizers library raises, panics included, into a CheckpointError that begins with `message`."""
     try:
         yield
-    except CheckpointError:
-        raise
     except BaseException as error:
-        raise_if_stopped(error)
+        _raise_if_stopped(error)
         raise CheckpointError(f"{message}: {str(error)[:300]}") from error
 
 

@@ -58,7 +58,7 @@ def tokenizer_of(
     with tokenizer_errors(f"'{path}' is no tokenizer that can be read"):
         _obey(engine, settings, lowercase=lowercase, clean=clean)
         if settings.get("truncation_side", "right") != "right":
-            raise CheckpointError(f"'{folder}' cuts texts at their start (truncation_side), which clipita does not.")
+            raise CheckpointError("it cuts texts at their start (truncation_side), which clipita does not")
         config = TokenizerConfig(
             max_tokens=min(max_tokens, _max_length(settings)),
             pad_token=_pad_token(engine, settings),

@@ -88,11 +88,13 @@ def siglip(model: SentencePieceModel, settings: Mapping[str, Any]) -> Tokenizer:
         for name, default in (("eos_token", "</s>"), ("unk_token", "<unk>"), ("pad_token", "</s>"))
     )
     tokenizer = _unigram(model.pieces, model.unknown, model)
+    # The "▁" that begins a text is put before it first of all, so that spaces at the start survive `canonicalize` and
+    # are SentencePiece's to normalise.
+    first = [normalizers.Replace("▁", " "), normalizers.Prepend("▁")]
+    last = [tokenizer.normalizer] if tokenizer.normalizer else []
+    last += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip(left=False), normalizers.Replace(" ", "▁")]
     canonical = canonicalize(lowercase=flag(settings, "do_lower_case", True) is True)
-    # A "▁" in the text is a space to SigLIP, and SentencePiece has the last word on what is left of spaces.
-    steps = [normalizers.Replace("▁", " "), *canonical, tokenizer.normalizer, *_single_spaces()]
-    tokenizer.normalizer = normalizers.Sequence([step for step in steps if step is not None])
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.normalizer = normalizers.Sequence([*first, *canonical, *last])
     frame(tokenizer, None, closing)
     _find_whole(tokenizer, closing, unknown, pad, lstrip=True, rstrip=True)
     return tokenizer
