@@ -39,7 +39,10 @@ def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 def text(value: int | memoryview) -> str:
     """A field that is a string."""
-    return bytes_of(value).tobytes().decode()
+    try:
+        return bytes_of(value).tobytes().decode()
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"a text is not UTF-8: {error}") from None
 
 
 def number(value: int | memoryview) -> int:

@@ -87,6 +87,8 @@ class _Tensor:
     strides: tuple[int, ...]  # in elements; not those of a contiguous array in general
 
     def view(self, called: str, storages: Mapping[str, Array]) -> Array:
+        if self.storage.key not in storages:
+            raise CheckpointError(f"{called} is in the storage {self.storage.key[:80]!r}, which is not there")
         numbers = storages[self.storage.key].view(self.storage.dtype)
         if len(self.shape) != len(self.strides):
             raise CheckpointError(f"{called}, a tensor of shape {self.shape}, has {len(self.strides)} strides")
@@ -251,8 +253,8 @@ def _read_legacy(file: MappedFile) -> tuple[object, dict[str, Array]]:
     content, keys = next_pickle(), next_pickle()
     storages: dict[str, Array] = {}
     for key in keys:
-        if not isinstance(key, str) or key in storages:
-            raise CheckpointError("its storages have no names of their own")
+        if not isinstance(key, str) or key in storages or key not in dtypes:
+            raise CheckpointError("its storages have no names of their own, or no tensor is in them")
         (size,) = struct.unpack("<q", file.bytes(position, position + 8))
         end = position + 8 + size * dtypes[key].itemsize
         storages[key] = file.view(f"storage {key[:80]!r}", position + 8, end, np.dtype(np.uint8), [end - position - 8])
