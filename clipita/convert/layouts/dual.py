@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from clipita.convert.layouts.bert_towers import TextTower
 from clipita.convert.layouts.image_towers import ImageTower
 from clipita.convert.layouts.leaves import Names, prefixed, table_of
-from clipita.convert.layouts.text_towers import TextTower
 from clipita.convert.quantize import Array
 from clipita.convert.tokenizer_files import Clean
 from clipita.errors import CheckpointError
