@@ -237,7 +237,10 @@ def check_inside(path: Path, folder: Path) -> None:
     Raises:
         CheckpointError: it does.
     """
-    home, target = folder.resolve(), path.resolve()
+    try:
+        home, target = folder.resolve(), path.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError until Python 3.12
+        raise CheckpointError(f"{str(path)!r} is a link that leads nowhere: {error}. Put the file there.") from error
     repository = next((part.parent for part in (home, *home.parents) if part.name == "snapshots"), None)
     is_blob = repository is not None and (
         target.parent == repository / "blobs" or target.is_relative_to(repository.parent / "blobs")

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, cast, overload
 
 import numpy as np
@@ -71,6 +72,7 @@ class Model:
 
     def __init__(self, bundle: Bundle, backend: Backend, *, precision: str, decode_threads: int) -> None:
         config = bundle.config
+        self._bundle = bundle
         where = repr(str(bundle.path(MANIFEST)))
         self._preprocessing = Preprocessing.from_dict(config.image["preprocessing"], f"{where}: image.preprocessing")
         tokenizer_config = TokenizerConfig.from_dict(config.text["tokenizer"], f"{where}: text.tokenizer")
@@ -343,6 +345,27 @@ class Model:
         scores = probabilities(embeddings, bank.embeddings, self.logit_scale, self.logit_bias)  # (N, K)
         ranked = [rank(bank.labels, row, top_k) for row in scores]
         return ranked[0] if _is_one_image(images) else ranked
+
+    def save_pretrained_hf(self, folder: str | os.PathLike[str]) -> None:
+        """Write the model as a VisionTextDualEncoder, which the transformers library loads.
+
+        Its `logit_scale` is the logarithm of ours, as that library wants it, so that logits are the same. Weights of
+        few bits are written as the float32 numbers that they stand for.
+
+        Args:
+            folder: Made if it does not exist; files of the same names are replaced.
+
+        Raises:
+            CheckpointError: that class has no such model. It takes BERT's or CLIP's text tower beside an image tower of
+                CLIP, SigLIP or ViT, linear projections, and no bias of the logits.
+
+        Example:
+            >>> model.save_pretrained_hf("clip-italian")
+            >>> transformers.VisionTextDualEncoderModel.from_pretrained("clip-italian")
+        """
+        from clipita.convert.to_transformers import write_vision_text_dual_encoder
+
+        write_vision_text_dual_encoder(self._bundle, Path(folder))
 
 
 def load(

@@ -4,20 +4,21 @@ The rules of `normalize` belong to the bundle (`TokenizerConfig`), because they 
 with; each can be turned off for a checkpoint that was trained without it.
 """
 
-import contextlib
 import dataclasses
 import os
 import re
 import unicodedata
 import warnings
 from collections import defaultdict
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from clipita._strict import from_mapping
+from clipita._tokenizer_json import check_growth, raise_if_stopped, read_engine, tokenizer_errors
 from clipita.errors import CheckpointError, TextError
 
 if TYPE_CHECKING:
@@ -29,9 +30,6 @@ OnTruncate = Literal["warn", "raise", "ignore"]
 # Texts share a batch when their lengths round up to the same multiple of this. Wider buckets pad more, narrower ones
 # run more and smaller batches.
 BUCKET_TOKENS = 8
-
-# The largest in use, those of 256,000 pieces with their merges, are 35 MB.
-MAX_TOKENIZER_BYTES = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +87,7 @@ class Tokenizer:
     """The tokenizer of a bundle. Holds no changing state: threads may share it."""
 
     def __init__(self, engine: "tokenizers.Tokenizer", config: TokenizerConfig) -> None:
+        check_growth(engine)
         pad_id = engine.token_to_id(config.pad_token)
         if pad_id is None:
             raise CheckpointError(
@@ -115,15 +114,8 @@ class Tokenizer:
         Raises:
             CheckpointError: the file cannot be read as one, or does not fit `config`.
         """
-        import tokenizers
-
-        if (size := os.stat(path).st_size) > MAX_TOKENIZER_BYTES:
-            raise CheckpointError(
-                f"{os.fspath(path)!r} has {size:,} bytes, and tokenizers have at most {MAX_TOKENIZER_BYTES:,}. "
-                "Nothing of it was read; check where it comes from."
-            )
         with tokenizer_errors(f"{os.fspath(path)!r} is not a tokenizer.json that can be read"):
-            return cls(tokenizers.Tokenizer.from_file(os.fspath(path)), config)
+            return cls(read_engine(Path(path)), config)
 
     def encode(
         self, texts: Sequence[str], *, batch_size: int = 64, on_truncate: OnTruncate = "warn"
@@ -181,7 +173,7 @@ class Tokenizer:
         try:
             return self._engine.encode(text).ids
         except BaseException as error:
-            _raise_if_stopped(error)
+            raise_if_stopped(error)
             raise CheckpointError(f"the model's tokenizer fails on {text[:40]!r}: {error}. It is damaged.") from error
 
     def _batch(self, rows: list[tuple[list[int], list[int]]]) -> TextBatch:
@@ -200,23 +192,6 @@ class Tokenizer:
             input_ids=input_ids,
             attention_mask=mask.astype(np.int64),
         )
-
-
-def _raise_if_stopped(error: BaseException) -> None:
-    """Let go on what is no error of the tokenizers library: it raises bare Exception, and its panics are outside even
-    of that."""
-    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-        raise error
-
-
-@contextlib.contextmanager
-def tokenizer_errors(message: str) -> Generator[None]:
-    """Turn what the tokenizers library raises, panics included, into a CheckpointError that begins with `message`."""
-    try:
-        yield
-    except BaseException as error:
-        _raise_if_stopped(error)
-        raise CheckpointError(f"{message}: {str(error)[:300]}") from error
 
 
 def _closing_tokens(engine: "tokenizers.Tokenizer") -> int:

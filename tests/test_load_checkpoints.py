@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,9 @@ def tokenizer(oracle: Oracle) -> tokenizers.Tokenizer:
     return made
 
 
-def written(layout: str, folder: Path) -> Oracle:
+def written_as(write: Callable[[Path], Oracle], folder: Path) -> Oracle:
     """A checkpoint with all that belongs to it."""
-    oracle = ORACLES[LAYOUTS[layout]](folder)
+    oracle = write(folder)
     made = tokenizer(oracle)
     (oracle.folder / "tokenizer.json").write_text(made.to_str())
     pad = "<pad>" if made.token_to_id("<pad>") is not None else "</s>"
@@ -63,7 +63,10 @@ def written(layout: str, folder: Path) -> Oracle:
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Oracle]:
-    return {layout: written(layout, tmp_path_factory.mktemp(layout) / "checkpoint") for layout in LAYOUTS}
+    return {
+        layout: written_as(ORACLES[LAYOUTS[layout]], tmp_path_factory.mktemp(layout) / "checkpoint")
+        for layout in LAYOUTS
+    }
 
 
 def expected(oracle: Oracle) -> tuple[Any, Any]:
@@ -84,10 +87,10 @@ def picture() -> Any:
 
 @pytest.fixture(scope="module")
 def folders(checkpoints: dict[str, Oracle]) -> dict[str, Path]:
-    """What a user would load. The halves of a pair lie side by side, under the library's names."""
+    """What a user would load. Of a pair, the image half is in the folder of the text half, under the library's name."""
     pair = checkpoints["sentence-transformers"]
     assert pair.images is not None
-    (pair.folder.parent / "clip-ViT-B-32").symlink_to(pair.images)
+    (pair.folder / "clip-ViT-B-32").symlink_to(pair.images)
     return {layout: oracle.folder for layout, oracle in checkpoints.items()}
 
 

@@ -36,7 +36,8 @@ def external_data_inside(model_path: Path, folder: Path) -> list[Path]:
     for location in locations:
         path = model_path.parent / location
         # A location is relative to the model; as a path it must not leave the folder, whatever links it goes through.
-        if Path(location).is_absolute() or ".." in Path(location).parts or "\\" in location or not location:
+        odd = not location or any(sign in location for sign in "\\\0")
+        if odd or Path(location).is_absolute() or ".." in Path(location).parts:
             raise CheckpointError(
                 f"'{model_path}' keeps weights in {location[:200]!r}, outside its folder. Nothing of it was read."
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 from clipita.bundle import Bundle
 from clipita.convert.checkpoint import detect_layout, read_checkpoint
 from clipita.convert.export import Provenance, write_dual_bundle
-from clipita.convert.layouts.sentence_transformers import IMAGES, MODULES
+from clipita.convert.layouts.sentence_transformers import IMAGES
 from clipita.convert.model_card import license_of
 from clipita.convert.onnx_exports import is_export, write_export_bundle
 
@@ -43,20 +43,16 @@ def identity(folder: Path, origin: Origin, precision: str | None) -> tuple[str, 
 
     Of the hub's, a commit says what it holds. Elsewhere names, sizes and times of files do, so that nothing is read.
     """
-    sizes = 0
     content: list[object] = [origin.name, origin.revision, _variant(folder, precision)]
-    beside = folder.resolve().parent / IMAGES if (folder / MODULES).exists() else None
-    for place in (folder, origin.images or beside):
-        if place is None or not place.is_dir():
-            continue
-        for path in sorted(place.rglob("*")):
-            if path.suffix not in _READ or not path.is_file():
-                continue
-            status = path.stat()
-            sizes += status.st_size if path.suffix in _WEIGHTS else 0
-            if not origin.revision:
-                content.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16], sizes
+    places = (folder, origin.images or folder / IMAGES)  # the second may be a link, which a search does not follow
+    files = {path.resolve() for place in places for path in place.rglob("*") if path.suffix in _READ and path.is_file()}
+    needed = 0
+    for path in sorted(files):
+        status = path.stat()
+        needed += status.st_size if path.suffix in _WEIGHTS else 0
+        if not origin.revision:
+            content.append([str(path), status.st_size, status.st_mtime_ns])
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16], needed
 
 
 def convert(

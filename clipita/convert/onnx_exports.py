@@ -23,6 +23,7 @@ from clipita.bundle import TOKENIZER, WEIGHTS, Bundle, BundleConfig, Graphs, wri
 from clipita.convert.export import Provenance
 from clipita.convert.external_data import external_data_inside
 from clipita.convert.files import file_in, json_in
+from clipita.convert.layouts.clip import is_lower_case
 from clipita.convert.layouts.dual import clip_preprocessing, half_preprocessing
 from clipita.convert.preprocessor_config import preprocessing_of
 from clipita.convert.quantize import Array, Stored
@@ -82,6 +83,7 @@ def write_export_bundle(folder: Path, out: Path, provenance: Provenance, precisi
         folder,
         max_tokens=_number(settings, "text_config", "max_position_embeddings", 77 if kind == "clip" else 64),
         fixed_length=kind == "siglip",
+        lowercase=kind == "siglip" and is_lower_case(folder),
     )
     graphs = Graphs("image.onnx", "text.onnx")
     config = BundleConfig(

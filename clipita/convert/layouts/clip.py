@@ -61,10 +61,16 @@ def read_siglip(folder: Path) -> DualWeights:
         embed_dim=image.config.width,
         preprocessing=preprocessing_of(folder, default=half_preprocessing(image.image_size, "bicubic")),
     )
-    # SigLIP 2 has Gemma's tokenizer and was trained on lower case (arXiv:2502.14786, 2.1), which its files do not say.
-    tokenizer = str((json_in(folder, "tokenizer_config.json") or {}).get("tokenizer_class", ""))
-    rules = TextRules(folder, text.config.positions, fixed_length=True, lowercase=tokenizer.startswith("Gemma"))
+    rules = TextRules(folder, text.config.positions, fixed_length=True, lowercase=is_lower_case(folder))
     return DualWeights(config, weights, rules, scale, bias)
+
+
+def is_lower_case(folder: Path) -> bool:
+    """Whether a SigLIP is a SigLIP 2, with Gemma's tokenizer: it was trained on lower case, which its files do not say.
+
+    Source: arXiv:2502.14786, 2.1.
+    """
+    return str((json_in(folder, "tokenizer_config.json") or {}).get("tokenizer_class", "")).startswith("Gemma")
 
 
 def clip_towers(folder: Path) -> tuple[TextTower, ImageTower, int]:

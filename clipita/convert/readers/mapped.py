@@ -63,14 +63,17 @@ def check_shape(name: str, shape: Sequence[object]) -> tuple[int, ...]:
 
 @contextlib.contextmanager
 def reading(path: Path, kind: str) -> Generator[None]:
-    """Turn whatever a damaged or hostile file makes its reader raise into one error that names the file."""
+    """Turn whatever a damaged or hostile file makes its reader raise into one error that names the file.
+
+    Warnings too, which are raised under `-W error`: Python's of odd escapes in a text, which pickletools meets.
+    """
     try:
         yield
     except CheckpointError as error:
         raise CheckpointError(f"'{path}' cannot be read as {kind}: {error}. Fetch or save it again.") from None
     except (
         ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, OSError,
-        RecursionError, TypeError, ValueError, struct.error,
+        RecursionError, TypeError, ValueError, Warning, struct.error,
     ) as error:  # fmt: skip
         raise CheckpointError(
             f"'{path}' cannot be read as {kind} ({type(error).__name__}: {str(error)[:200]}). Fetch or save it again."

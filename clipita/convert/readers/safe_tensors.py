@@ -14,9 +14,9 @@ import numpy as np
 from clipita.convert.readers.mapped import Array, MappedFile, reading
 from clipita.errors import CheckpointError
 
-# The format allows 100 MB, and parsed JSON can take fifty times its size. Eight tensors take a kilobyte: 8 MiB are
-# 60,000 of them.
-_MAX_HEADER_BYTES = 8 << 20
+# The format allows 100 MB, and parsed JSON can take thirty times its size. Eight tensors take a kilobyte: 4 MiB are
+# 30,000 of them.
+_MAX_HEADER_BYTES = 4 << 20
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
