@@ -4,17 +4,13 @@ The rules of `normalize` belong to the bundle (`TokenizerConfig`), because they 
 with; each can be turned off for a checkpoint that was trained without it.
 """
 
-import base64
-import contextlib
 import dataclasses
-import json
-import math
 import os
 import re
 import unicodedata
 import warnings
 from collections import defaultdict
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -22,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipita._strict import from_mapping
+from clipita._tokenizer_json import check_growth, raise_if_stopped, read_engine, tokenizer_errors
 from clipita.errors import CheckpointError, TextError
 
 if TYPE_CHECKING:
@@ -33,14 +30,6 @@ OnTruncate = Literal["warn", "raise", "ignore"]
 # Texts share a batch when their lengths round up to the same multiple of this. Wider buckets pad more, narrower ones
 # run more and smaller batches.
 BUCKET_TOKENS = 8
-
-# The largest in use, those of 256,000 pieces with their merges, are 35 MB and 2 million values. The library takes up to
-# 260 bytes for a value, and ends the process when it gets no more.
-MAX_TOKENIZER_BYTES = 48 << 20
-_MAX_VALUES = 2_500_000
-
-# NFKC makes 18 letters of one Arabic ligature; nothing in use comes near this.
-_MAX_GROWTH = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +87,7 @@ class Tokenizer:
     """The tokenizer of a bundle. Holds no changing state: threads may share it."""
 
     def __init__(self, engine: "tokenizers.Tokenizer", config: TokenizerConfig) -> None:
-        _check_growth(engine)
+        check_growth(engine)
         pad_id = engine.token_to_id(config.pad_token)
         if pad_id is None:
             raise CheckpointError(
@@ -126,9 +115,7 @@ class Tokenizer:
             CheckpointError: the file cannot be read as one, or does not fit `config`.
         """
         with tokenizer_errors(f"{os.fspath(path)!r} is not a tokenizer.json that can be read"):
-            if (size := os.stat(path).st_size) > MAX_TOKENIZER_BYTES:
-                raise CheckpointError(f"it has {size:,} bytes, and tokenizers have at most {MAX_TOKENIZER_BYTES:,}")
-            return cls(engine_of(Path(path).read_bytes()), config)
+            return cls(read_engine(Path(path)), config)
 
     def encode(
         self, texts: Sequence[str], *, batch_size: int = 64, on_truncate: OnTruncate = "warn"
@@ -186,7 +173,7 @@ class Tokenizer:
         try:
             return self._engine.encode(text).ids
         except BaseException as error:
-            _raise_if_stopped(error)
+            raise_if_stopped(error)
             raise CheckpointError(f"the model's tokenizer fails on {text[:40]!r}: {error}. It is damaged.") from error
 
     def _batch(self, rows: list[tuple[list[int], list[int]]]) -> TextBatch:
@@ -205,59 +192,6 @@ class Tokenizer:
             input_ids=input_ids,
             attention_mask=mask.astype(np.int64),
         )
-
-
-def _raise_if_stopped(error: BaseException) -> None:
-    """Let go on what is no error of the tokenizers library: it raises bare Exception, and its panics are outside even
-    of that."""
-    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-        raise error
-
-
-@contextlib.contextmanager
-def tokenizer_errors(message: str) -> Generator[None]:
-    """Turn what the tokenizers library raises, panics included, into a CheckpointError that begins with `message`."""
-    try:
-        yield
-    except BaseException as error:
-        _raise_if_stopped(error)
-        raise CheckpointError(f"{message}: {str(error)[:300]}") from error
-
-
-def engine_of(tokenizer_json: bytes) -> "tokenizers.Tokenizer":
-    """The tokenizer that a `tokenizer.json` describes. Of errors, those that `tokenizer_errors` turns into one."""
-    import tokenizers
-
-    if (values := tokenizer_json.count(b",")) > _MAX_VALUES:
-        raise CheckpointError(f"it holds some {values:,} values, and tokenizers have at most {_MAX_VALUES:,}")
-    return tokenizers.Tokenizer.from_buffer(tokenizer_json)
-
-
-def _check_growth(engine: "tokenizers.Tokenizer") -> None:
-    """Refuse a normaliser that makes a text many times longer: four replacements of "a" by 1,000 "a"s would make a
-    terabyte of one letter."""
-    if engine.normalizer is not None:
-        growth = _growth(json.loads(engine.normalizer.__getstate__()))
-        if growth > _MAX_GROWTH:
-            raise CheckpointError(
-                f"the model's tokenizer makes texts up to {growth} times longer. It is no honest one."
-            )
-
-
-def _growth(normalizer: Any) -> int:
-    """How much longer a text can become, as a factor."""
-    match normalizer:
-        case {"type": "Sequence", "normalizers": [*steps]}:
-            return math.prod(_growth(step) for step in steps)
-        case {"type": "Replace", "content": added} | {"type": "Prepend", "prepend": added}:
-            return max(1, len(added))
-        case {"type": "Precompiled", "precompiled_charsmap": encoded}:
-            # SentencePiece's: the size of a trie, the trie, and what it leads to, each closed with a NUL.
-            charsmap = base64.b64decode(encoded)
-            ends = charsmap[4 + int.from_bytes(charsmap[:4], "little") :].split(b"\0")
-            return max(1, *(len(end.decode(errors="replace")) for end in ends))
-        case _:
-            return 1
 
 
 def _closing_tokens(engine: "tokenizers.Tokenizer") -> int:

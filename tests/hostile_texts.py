@@ -62,8 +62,8 @@ NO_TOKENIZER = "tokenizer.json"
 GROWTH = "makes texts up to"
 SIZE = "files of its kind have at most"
 TWO_GB = 2 << 30
+add_tokenizer("tokenizer.json of 2 GB", "tokenizers have at most", sparse("tokenizer.json", TWO_GB))
 for name in (
-    "tokenizer.json",
     "vocab.txt",
     "sentencepiece.bpe.model",
     "spiece.model",

@@ -115,6 +115,22 @@ def test_files_of_early_versions(tmp_path: Path, old: dict[str, Any]) -> None:
     )
 
 
+def test_the_file_of_transformers_5(tmp_path: Path) -> None:
+    # It writes the settings of its processors into one file, and reads that one first.
+    tokenizer = transformers.BertTokenizer(vocab={"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4})
+    images = transformers.CLIPImageProcessorPil(size={"shortest_edge": 44}, crop_size=33)
+    transformers.VisionTextDualEncoderProcessor(images, tokenizer).save_pretrained(tmp_path)
+    assert not (tmp_path / "preprocessor_config.json").exists()
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(CLIP))
+    preprocessing = preprocessing_of(tmp_path, default=DEFAULT)
+    assert (preprocessing.image_size, preprocessing.short_side) == (33, 44)
+    (tmp_path / "processor_config.json").write_text('{"processor_class": "CLIPProcessor"}')
+    assert preprocessing_of(tmp_path, default=DEFAULT).image_size == 40
+    (tmp_path / "processor_config.json").write_text('{"image_processor": [1]}')
+    with pytest.raises(CheckpointError, match=r"processor_config\.json.*must be an object, but it is a list"):
+        preprocessing_of(tmp_path, default=DEFAULT)
+
+
 def test_without_a_file_the_default_holds(tmp_path: Path) -> None:
     assert preprocessing_of(tmp_path, default=DEFAULT) is DEFAULT
 

@@ -1,4 +1,4 @@
-"""What a checkpoint does to its pixels, from `preprocessor_config.json` or open_clip's `preprocess_cfg`.
+"""What a checkpoint does to its pixels, from transformers' files or open_clip's `preprocess_cfg`.
 
 The defaults of a setting that a file leaves out are those of the image processor it names, as
 `transformers/models/*/image_processing_*.py` and `open_clip/transform.py` state them.
@@ -60,15 +60,24 @@ _MAX_SIDE = 4096  # towers read a few hundred; a square of a million would be ma
 
 
 def preprocessing_of(folder: Path, *, default: Preprocessing) -> Preprocessing:
-    """What `preprocessor_config.json` says; `default` where there is none.
+    """What `preprocessor_config.json` says, or `processor_config.json`, into which transformers 5 writes it and where
+    it looks first; `default` where neither is there.
 
     Raises:
         CheckpointError: it holds a setting that is not known, or one that clipita cannot follow. The message names it.
     """
-    given = json_in(folder, "preprocessor_config.json")
+    name, given = "processor_config.json", (json_in(folder, "processor_config.json") or {}).get("image_processor")
+    if given is None:
+        name, given = "preprocessor_config.json", json_in(folder, "preprocessor_config.json")
     if given is None:
         return default
-    where = f"'{folder / 'preprocessor_config.json'}'"
+    where = f"'{folder / name}'"
+    if not isinstance(given, dict):
+        raise CheckpointError(f"{where}: 'image_processor' must be an object, but it is a {type(given).__name__}.")
+    return _from_settings(cast("dict[str, Any]", given), default, where)
+
+
+def _from_settings(given: Mapping[str, Any], default: Preprocessing, where: str) -> Preprocessing:
     named = given.get("image_processor_type") or given.get("feature_extractor_type")
     family = _family(named, default, where)
     _refuse_unknown(given, family, where)

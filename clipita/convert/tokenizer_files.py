@@ -11,11 +11,12 @@ from typing import Any, Literal, cast
 import tokenizers
 from tokenizers import normalizers
 
+from clipita._tokenizer_json import read_engine, tokenizer_errors
 from clipita.convert import tokenizer_kinds as kinds
 from clipita.convert.files import file_in, json_in, text_in
 from clipita.convert.sentencepiece_model import read_sentencepiece
 from clipita.errors import CheckpointError
-from clipita.tokenizer import MAX_TOKENIZER_BYTES, Tokenizer, TokenizerConfig, engine_of, tokenizer_errors
+from clipita.tokenizer import Tokenizer, TokenizerConfig
 
 Settings = Mapping[str, Any]
 Clean = Literal["whitespace", "lower", "canonicalize"]
@@ -73,9 +74,9 @@ def tokenizer_of(
 
 
 def _read(folder: Path, settings: Settings) -> tuple[Path, tokenizers.Tokenizer]:
-    if (path := file_in(folder, "tokenizer.json", MAX_TOKENIZER_BYTES)) is not None:
+    if (path := file_in(folder, "tokenizer.json")) is not None:
         with tokenizer_errors(f"'{path}' is not a tokenizer.json that can be read"):
-            return path, engine_of(path.read_bytes())
+            return path, read_engine(path)
     for names, build in _BUILDERS.items():
         for name in names:
             if file_in(folder, name, _MAX_VOCABULARY_BYTES) is not None:

@@ -21,15 +21,8 @@ def word_piece(vocabulary: str, settings: Mapping[str, Any]) -> Tokenizer:
     """BERT's, from `vocab.txt`: one piece a line."""
     lines = vocabulary.removesuffix("\n").split("\n")
     pieces = {line.rstrip(): index for index, line in enumerate(lines)}
-    unknown, closing, pad, opening, mask = (
-        token(settings, name, default)
-        for name, default in (
-            ("unk_token", "[UNK]"),
-            ("sep_token", "[SEP]"),
-            ("pad_token", "[PAD]"),
-            ("cls_token", "[CLS]"),
-            ("mask_token", "[MASK]"),
-        )
+    unknown, closing, pad, opening, mask = _tokens(
+        settings, unk="[UNK]", sep="[SEP]", pad="[PAD]", cls="[CLS]", mask="[MASK]"
     )
     tokenizer = Tokenizer(models.WordPiece(pieces, unk_token=unknown))
     tokenizer.normalizer = normalizers.BertNormalizer(
@@ -46,9 +39,9 @@ def word_piece(vocabulary: str, settings: Mapping[str, Any]) -> Tokenizer:
 
 def xlm_roberta(model: SentencePieceModel, settings: Mapping[str, Any]) -> Tokenizer:
     """XLM-RoBERTa's, from `sentencepiece.bpe.model`: fairseq put four tokens before all but the first three pieces."""
-    names = (("bos_token", "<s>"), ("pad_token", "<pad>"), ("eos_token", "</s>"), ("unk_token", "<unk>"))
-    opening, pad, closing, unknown = (token(settings, name, default) for name, default in names)
-    mask = token(settings, "mask_token", "<mask>")
+    opening, pad, closing, unknown, mask = _tokens(
+        settings, bos="<s>", pad="<pad>", eos="</s>", unk="<unk>", mask="<mask>"
+    )
     specials = [(token, 0.0) for token in (opening, pad, closing, unknown)]
     tokenizer = _unigram([*specials, *model.pieces[3:], (mask, 0.0)], 3, model)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -69,10 +62,7 @@ def t5(model: SentencePieceModel, settings: Mapping[str, Any]) -> Tokenizer:
     extra = settings.get("extra_ids", 100)
     if type(extra) is not int or not 0 <= extra <= 10_000:
         raise CheckpointError(f"extra_ids is {str(extra)[:40]!r}, expected a number up to 10000")
-    closing, unknown, pad = (
-        token(settings, name, default)
-        for name, default in (("eos_token", "</s>"), ("unk_token", "<unk>"), ("pad_token", "<pad>"))
-    )
+    closing, unknown, pad = _tokens(settings, eos="</s>", unk="<unk>", pad="<pad>")
     extras = [f"<extra_id_{index}>" for index in reversed(range(extra))]
     tokenizer = _unigram([*model.pieces, *((token, 0.0) for token in extras)], model.unknown, model)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
@@ -83,10 +73,7 @@ def t5(model: SentencePieceModel, settings: Mapping[str, Any]) -> Tokenizer:
 
 def siglip(model: SentencePieceModel, settings: Mapping[str, Any]) -> Tokenizer:
     """SigLIP's, from `spiece.model`: lower case, no punctuation, single spaces; no start, and "</s>" to end and pad."""
-    closing, unknown, pad = (
-        token(settings, name, default)
-        for name, default in (("eos_token", "</s>"), ("unk_token", "<unk>"), ("pad_token", "</s>"))
-    )
+    closing, unknown, pad = _tokens(settings, eos="</s>", unk="<unk>", pad="</s>")
     tokenizer = _unigram(model.pieces, model.unknown, model)
     # The "▁" that begins a text is put before it first of all, so that spaces at the start survive `canonicalize` and
     # are SentencePiece's to normalise.
@@ -102,8 +89,9 @@ def siglip(model: SentencePieceModel, settings: Mapping[str, Any]) -> Tokenizer:
 
 def clip(vocabulary: dict[str, int], merges: list[tuple[str, str]], settings: Mapping[str, Any]) -> Tokenizer:
     """CLIP's, from `vocab.json` and `merges.txt`: lower case, and "</w>" at the end of words."""
-    opening = token(settings, "bos_token", "<|startoftext|>")
-    closing, unknown, pad = (token(settings, f"{name}_token", "<|endoftext|>") for name in ("eos", "unk", "pad"))
+    opening, closing, unknown, pad = _tokens(
+        settings, bos="<|startoftext|>", eos="<|endoftext|>", unk="<|endoftext|>", pad="<|endoftext|>"
+    )
     tokenizer = Tokenizer(
         models.BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=unknown)
     )
@@ -125,14 +113,8 @@ def clip(vocabulary: dict[str, int], merges: list[tuple[str, str]], settings: Ma
 
 def roberta(vocabulary: dict[str, int], merges: list[tuple[str, str]], settings: Mapping[str, Any]) -> Tokenizer:
     """RoBERTa's, from `vocab.json` and `merges.txt`: bytes, and the space before a word belongs to it."""
-    opening, closing, pad, unknown = (
-        token(settings, name, default)
-        for name, default in (
-            ("cls_token", "<s>"),
-            ("sep_token", "</s>"),
-            ("pad_token", "<pad>"),
-            ("unk_token", "<unk>"),
-        )
+    opening, closing, pad, unknown, mask = _tokens(
+        settings, cls="<s>", sep="</s>", pad="<pad>", unk="<unk>", mask="<mask>"
     )
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix=""))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(
@@ -141,7 +123,7 @@ def roberta(vocabulary: dict[str, int], merges: list[tuple[str, str]], settings:
     frame(tokenizer, opening, closing)
     _find_whole(tokenizer, unknown, closing, opening, pad)
     # The word before a mask keeps no space: AddedToken(lstrip=True) in transformers.
-    _find_whole(tokenizer, token(settings, "mask_token", "<mask>"), lstrip=True)
+    _find_whole(tokenizer, mask, lstrip=True)
     return tokenizer
 
 
@@ -204,6 +186,11 @@ def add_tokens(tokenizer: Tokenizer, tokens: list[AddedToken]) -> None:
     for added in tokens:
         add = tokenizer.add_special_tokens if added.special else tokenizer.add_tokens  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         add([added])
+
+
+def _tokens(settings: Mapping[str, Any], **defaults: str) -> list[str]:
+    """The tokens of these names, e.g. `bos="<s>"` the one that the settings call "bos_token", or else "<s>"."""
+    return [token(settings, f"{name}_token", default) for name, default in defaults.items()]
 
 
 def token(settings: Mapping[str, Any], name: str, default: str) -> str:

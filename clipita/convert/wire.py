@@ -54,7 +54,10 @@ def number(value: int | memoryview) -> int:
 
 def real(value: int | memoryview) -> float:
     """A field that is a float."""
-    return struct.unpack("<f", bytes_of(value))[0]
+    data = bytes_of(value)
+    if len(data) != 4:
+        raise CheckpointError(f"a field holds {len(data)} bytes, where the 4 of a float are expected")
+    return struct.unpack("<f", data)[0]
 
 
 def bytes_of(value: int | memoryview) -> memoryview:

@@ -5,11 +5,8 @@ file forms are read, the zip of PyTorch 1.6 and later and the older stream of pi
 `torch/_utils.py` document them. Tensors are views of the file, but for those whose strides are not contiguous.
 """
 
-import io
 import math
 import struct
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +17,13 @@ import numpy as np
 
 from clipita.convert.readers.mapped import Array, MappedFile, check_shape, reading
 from clipita.convert.readers.restricted_pickle import Function, load, ordered_dict
+from clipita.convert.readers.stored_zip import members_of
 from clipita.errors import CheckpointError
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py: MAGIC_NUMBER
 _PROTOCOL = 1001
-# Names and shapes only, for the numbers are outside: BERT-base takes 30 KB. The directory of a zip, once read, takes
-# ten times its size.
+# Names and shapes only, for the numbers are outside: BERT-base takes 30 KB.
 _MAX_PICKLE_BYTES = 8 << 20
-_MAX_DIRECTORY_BYTES = 4 << 20
 
 _STORAGE_DTYPES: dict[str, np.dtype[Any]] = {
     "DoubleStorage": np.dtype(np.float64),
@@ -171,20 +167,9 @@ class _BoundedStream:
         return self._position
 
 
-class _BoundedDirectory(io.FileIO):
-    """The file as zipfile opens it, which reads the whole directory at once, of whatever size it is said to be."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or size < 0:  # the last 64 KB, in search of where the directory is
-            return super().read(_MAX_DIRECTORY_BYTES)
-        if size > _MAX_DIRECTORY_BYTES:
-            raise CheckpointError(f"its zip directory is said to take {size} bytes, more than {_MAX_DIRECTORY_BYTES}")
-        return super().read(size)
-
-
 def _read_zip(path: Path, file: MappedFile) -> tuple[object, dict[str, Array]]:
     """`<name>/data.pkl` holds the structure, `<name>/data/<key>` the numbers of each storage, uncompressed."""
-    members = _zip_members(path, file)
+    members = members_of(path, file)
     pickles = [name for name in members if name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise CheckpointError(f"the archive holds {len(pickles)} files data.pkl instead of one")
@@ -200,33 +185,6 @@ def _read_zip(path: Path, file: MappedFile) -> tuple[object, dict[str, Array]]:
         if name.startswith(data)
     }
     return content, storages
-
-
-def _zip_members(path: Path, file: MappedFile) -> dict[str, tuple[int, int]]:
-    """Where each member lies: uncompressed, whole, named once, and in no other member."""
-    try:
-        with _BoundedDirectory(path) as raw, zipfile.ZipFile(raw) as archive:
-            infos = archive.infolist()
-    except zipfile.BadZipFile as error:
-        raise CheckpointError(f"it is no whole zip archive: {error}") from None
-    members: dict[str, tuple[int, int]] = {}
-    end_before = 0
-    for info in sorted(infos, key=lambda info: info.header_offset):
-        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
-            raise CheckpointError(f"the archive's {info.filename[:80]!r} is compressed, which PyTorch never does")
-        header = file.bytes(info.header_offset, info.header_offset + 30)  # PKWARE's APPNOTE, 4.3.7
-        if header[:4] != b"PK\x03\x04":
-            raise CheckpointError(f"the archive's {info.filename[:80]!r} does not begin where it should")
-        start = info.header_offset + 30 + sum(struct.unpack("<HH", header[26:30]))
-        end = start + info.file_size
-        if info.header_offset < end_before or info.filename in members:
-            raise CheckpointError(f"the archive's {info.filename[:80]!r} is in it twice, or overlaps another")
-        file.check_range(f"the archive's {info.filename[:80]!r}", start, end)
-        if zlib.crc32(memoryview(file.data)[start:end]) != info.CRC:
-            raise CheckpointError(f"the archive's {info.filename[:80]!r} is damaged: its checksum differs")
-        members[info.filename] = (start, end)
-        end_before = end
-    return members
 
 
 def _read_legacy(file: MappedFile) -> tuple[object, dict[str, Array]]:
