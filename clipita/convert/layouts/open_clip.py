@@ -77,8 +77,8 @@ def read_open_clip(folder: Path) -> DualWeights:
             settings.mapping("preprocess_cfg"), image_size=image.image_size, where=f"{settings.where}: preprocess_cfg"
         ),
     )
-    own_text = isinstance(text.config, ClipTextConfig) and "hf_tokenizer_name" not in text_settings
-    default = "lower" if own_text else "whitespace"
+    # Its own tokenizer reads lower case; transformers' are left alone.
+    default = "whitespace" if "hf_model_name" in text_settings or "hf_tokenizer_name" in text_settings else "lower"
     rules = TextRules(
         folder,
         text_settings.count("context_length"),

@@ -21,7 +21,7 @@ def text_tower(settings: Settings, *, pooling: str | None = None) -> TextTower:
 
     Args:
         settings: with "model_type".
-        pooling: for BERT's family: "mean", "cls" or "pooler".
+        pooling: "mean", "cls" or "pooler", where the layout has one of its own; M2M100 always gives its first token.
 
     Raises:
         CheckpointError: an architecture or a setting of it is not known.
@@ -31,7 +31,7 @@ def text_tower(settings: Settings, *, pooling: str | None = None) -> TextTower:
         return bert_tower(settings, kind, pooling)
     if kind == "distilbert":
         return distilbert_tower(settings, pooling)
-    if kind in ("m2m_100", "nllb"):
+    if kind == "m2m_100" and pooling is not None:
         return _m2m100(settings)
     if kind in ("clip", "clip_text_model"):
         return _clip_text(settings)
