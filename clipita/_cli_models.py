@@ -83,7 +83,7 @@ def info(name: str | None, model: str, as_json: bool) -> None:
         return
     facts["bytes"] = f"{facts['bytes']:,}"
     facts["versions"] = [f"{name} {version}" for name, version in facts["versions"].items()]
-    print_facts({key: value for key, value in facts.items() if value is not None})
+    print_facts({key: value for key, value in facts.items() if value not in (None, "")})
 
 
 @click.command()
@@ -200,5 +200,5 @@ def _tower(bundle: Bundle, tower: str) -> str:
         if key not in ("kind", "preprocessing", "tokenizer") and value is not None
     }
     kind = getattr(bundle.config, tower).get("kind")
-    count = parameter_counts(bundle.path(WEIGHTS))[tower] / 1e6
-    return ", ".join([f"{kind}, {count:.1f} M parameters", *(f"{key} {value}" for key, value in fields.items())])
+    count = parameter_counts(bundle.path(WEIGHTS))[tower]
+    return ", ".join([f"{kind}, {count:,} parameters", *(f"{key} {value}" for key, value in fields.items())])
