@@ -125,12 +125,12 @@ def rewritten(bundle: Bundle, folder: Path, *, precision: str, portable: bool = 
 
 
 def progress(what: str) -> "tqdm[Any]":
-    """A line that says what is being done and for how long; on terminals only, and once it takes more than a second."""
+    """A line that says what is being done and for how long; on terminals only, and gone when it is done."""
     import sys
 
     from tqdm import tqdm
 
-    return tqdm(desc=what, disable=None, file=sys.stderr, delay=1, bar_format="{desc}: {elapsed}{postfix}")
+    return tqdm(desc=what, disable=None, file=sys.stderr, leave=False, bar_format="{desc}: {elapsed}{postfix}")
 
 
 def _file_name(name: str) -> str:

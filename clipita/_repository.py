@@ -156,9 +156,12 @@ def fetch(repository: Repository, precision: str | None) -> Path | None:
     if open_clip is None and config is None:
         return None
     _fetch_small(repository, "")
-    is_transformers = config is not None and _model_type(config) in MODEL_TYPES
-    names = WEIGHTS if open_clip is None or is_transformers else OPEN_CLIP_WEIGHTS
-    weights = _fetch_weights(repository, names) or _fetch_onnx(repository, precision or "fp32")
+    weights: Path | None = None
+    if open_clip is None or (config is not None and _model_type(config) in MODEL_TYPES):
+        weights = _fetch_weights(repository, WEIGHTS)
+    if open_clip is not None and weights is None:
+        weights = _fetch_weights(repository, OPEN_CLIP_WEIGHTS)
+    weights = weights or _fetch_onnx(repository, precision or "fp32")
     return None if weights is None else cast(Path, config or open_clip).parent
 
 

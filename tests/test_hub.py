@@ -215,6 +215,10 @@ def test_of_a_checkpoint_one_set_of_weights_is_fetched_and_no_other_file(stand_i
             repository(tmp_path / "g", *open_clip, *SMALL_FILES, *weights[:2]),
             [open_clip[0], *SMALL_FILES, "pytorch_model.bin"],
         ),
+        "called-clip": (
+            repository(tmp_path / "h", *open_clip, *SMALL_FILES),
+            [*open_clip, *SMALL_FILES],
+        ),
         "sentences": (
             repository(tmp_path / "e", *tokens, *weights, *dense, "1_Pooling/model.safetensors", modules=modules),
             [*tokens, "modules.json", "model.safetensors", *dense],

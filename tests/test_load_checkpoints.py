@@ -1,9 +1,15 @@
 """`clipita.load` on checkpoints of each layout: by folder and by name, kept, in 8 bits, and written back."""
 
+import contextlib
+import fcntl
 import json
+import os
+import pty
 import shutil
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -253,6 +259,32 @@ def test_folders_of_no_known_layout_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(CheckpointError, match="'model_type': 'bert'"):
         clipita.load(tmp_path, cache_dir=tmp_path / "cache")
+
+
+def test_of_a_folder_that_holds_a_model_twice_the_one_with_weights_is_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+    assert checkpoint.detect_layout(tmp_path) == "clip"
+    (tmp_path / "open_clip_config.json").write_text("{}")
+    (tmp_path / "open_clip_pytorch_model.bin").write_bytes(b"")
+    assert checkpoint.detect_layout(tmp_path) == "open-clip"
+    (tmp_path / "pytorch_model.bin.index.json").write_text("{}")
+    assert checkpoint.detect_layout(tmp_path) == "clip"
+
+
+def test_a_terminal_is_told_what_is_being_done_and_left_clean(folders: dict[str, Path], tmp_path: Path) -> None:
+    code = "import sys, clipita; clipita.load(sys.argv[1], cache_dir=sys.argv[2])"
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    process = subprocess.Popen([sys.executable, "-c", code, folders["clip"], tmp_path], stderr=theirs)
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # how a terminal ends
+        while more := os.read(ours, 1000):
+            said += more
+    os.close(ours)
+    assert process.wait() == 0
+    assert b"Converting checkpoint: 00:00, reading" in said
+    assert said.endswith(b" \r")
 
 
 def test_what_is_fetched_is_what_is_read() -> None:

@@ -21,6 +21,7 @@ from clipita.convert.layouts.open_clip import read_open_clip
 from clipita.convert.layouts.sentence_transformers import MODULES, read_sentence_transformers
 from clipita.convert.layouts.vision_text import read_vision_text
 from clipita.convert.quantize import Array
+from clipita.convert.readers import has_weights
 from clipita.convert.tokenizer_files import tokenizer_of
 from clipita.errors import CheckpointError
 from clipita.tokenizer import TokenizerConfig
@@ -43,10 +44,11 @@ def detect_layout(folder: Path) -> str | None:
     if (folder / MODULES).exists():
         return "sentence-transformers"
     kind = (json_in(folder, "config.json") or {}).get("model_type")
+    has_open_clip = (folder / OPEN_CLIP_CONFIG).exists()
     # A folder may hold a model twice. transformers' copy has its tokenizer and its preprocessing beside it.
-    if isinstance(kind, str) and kind in _BY_MODEL_TYPE:
+    if isinstance(kind, str) and kind in _BY_MODEL_TYPE and (has_weights(folder) or not has_open_clip):
         return _BY_MODEL_TYPE[kind][0]
-    return "open-clip" if (folder / OPEN_CLIP_CONFIG).exists() else None
+    return "open-clip" if has_open_clip else None
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from clipita.convert.layouts.clip import is_lower_case
 from clipita.convert.layouts.dual import clip_preprocessing, half_preprocessing
 from clipita.convert.preprocessor_config import preprocessing_of
 from clipita.convert.quantize import Array, Stored
-from clipita.convert.readers import WEIGHT_FILES
+from clipita.convert.readers import has_weights
 from clipita.convert.tokenizer_files import tokenizer_of
 from clipita.convert.weights_file import StoredWeights, write_weights
 from clipita.errors import CheckpointError
@@ -49,8 +49,8 @@ _INPUTS = {"image": {"pixel_values"}, "text": {"input_ids", "attention_mask"}}
 
 def is_export(folder: Path) -> bool:
     """Whether a folder holds exports and no weights in another form."""
-    has_weights = any((folder / f"{name}{end}").exists() for name in WEIGHT_FILES for end in ("", ".index.json"))
-    return not has_weights and any((folder / "onnx").glob("vision_model*.onnx"))
+    in_another_form = has_weights(folder) or has_weights(folder, open_clip=True)
+    return not in_another_form and any((folder / "onnx").glob("vision_model*.onnx"))
 
 
 def write_export_bundle(folder: Path, out: Path, provenance: Provenance, precision: str) -> Bundle:

@@ -28,6 +28,12 @@ _MAX_INDEX_BYTES = 16 << 20
 WEIGHT_FILES = (*_TRANSFORMERS, *_OPEN_CLIP)
 
 
+def has_weights(folder: Path, *, open_clip: bool = False) -> bool:
+    """Whether a folder holds weights as transformers calls them, or open_clip."""
+    names = _OPEN_CLIP if open_clip else _TRANSFORMERS
+    return any((folder / f"{name}{end}").exists() for name in names for end in ("", _INDEX))
+
+
 def read_weights(folder: Path, *, open_clip: bool = False) -> Mapping[str, Array]:
     """The arrays of a folder, by the names they are stored under (Flax's nested names joined with "/").
 
