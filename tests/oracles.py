@@ -27,8 +27,8 @@ TEXT = {
     "hidden_size": 36, "intermediate_size": 72, "num_hidden_layers": 2, "num_attention_heads": 3,
     "vocab_size": VOCABULARY, "max_position_embeddings": POSITIONS,
 }  # fmt: skip
-_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-_HALF = (0.5, 0.5, 0.5)
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+HALF = (0.5, 0.5, 0.5)
 
 Encode = Callable[..., np.ndarray]
 
@@ -82,17 +82,17 @@ def _normed(features: Any) -> np.ndarray:
     return torch.nn.functional.normalize(features, dim=-1).detach().numpy()
 
 
-def _values(pixels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
+def values_of(pixels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
     scaled = torch.from_numpy(pixels).float() / 255
     return ((scaled - torch.tensor(mean)) / torch.tensor(std)).permute(0, 3, 1, 2)
 
 
 def _transformers_oracle(model: Any, folder: Path, *, half: bool, **fields: Any) -> Oracle:
-    mean, std = (_HALF, _HALF) if half else (_CLIP_MEAN, _CLIP_STD)
+    mean, std = (HALF, HALF) if half else (CLIP_MEAN, CLIP_STD)
 
     @torch.no_grad()
     def image(pixels: np.ndarray) -> np.ndarray:
-        return _normed(model.get_image_features(pixel_values=_values(pixels, mean, std)))
+        return _normed(model.get_image_features(pixel_values=values_of(pixels, mean, std)))
 
     @torch.no_grad()
     def text(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -288,13 +288,13 @@ def open_clip(
         is_custom = settings.get("custom_text") or hf is not None
         model = (library.CustomTextCLIP if is_custom else library.CLIP)(**arguments)
     _randomised(model)
-    model.visual.image_mean, model.visual.image_std = _HALF, (0.25, 0.3, 0.35)
+    model.visual.image_mean, model.visual.image_std = HALF, (0.25, 0.3, 0.35)
     tokenizer = types.SimpleNamespace(save_pretrained=lambda _: None)  # tokens have tests of their own
     save_for_hf(model, tokenizer, settings, str(folder), safe_serialization=True)
 
     @torch.no_grad()
     def image(pixels: np.ndarray) -> np.ndarray:
-        return _normed(model.encode_image(_values(pixels, _HALF, (0.25, 0.3, 0.35))))
+        return _normed(model.encode_image(values_of(pixels, HALF, (0.25, 0.3, 0.35))))
 
     @torch.no_grad()
     def encode_text(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -321,6 +321,14 @@ def open_clip_xlm_r(folder: Path, size: str, pooler: str, projection: str | None
     )
     text = _hf_text(f"xlm-roberta-{size}", pooler, projection)
     return replace(open_clip(folder, _OPEN_CLIP_VISION, text, hf), pad=1)
+
+
+def open_clip_mean(folder: Path) -> Oracle:
+    """A ViT without its norm before the layers, read by the mean of its patches; a text tower by its first token."""
+    hf = transformers.XLMRobertaConfig(**TEXT | {"num_attention_heads": 12}, layer_norm_eps=1e-5, type_vocab_size=1)
+    vision = {**_OPEN_CLIP_VISION, "pool_type": "avg", "no_ln_pre": True}
+    text = _hf_text("xlm-roberta-base", "cls_last_hidden_state_pooler", "linear")
+    return replace(open_clip(folder, vision, text, hf), pad=1)
 
 
 def open_clip_nllb(folder: Path) -> Oracle:
@@ -371,6 +379,7 @@ ORACLES: dict[str, Callable[[Path], Oracle]] = {
     "OpenCLIP, XLM-R base, mean, mlp": lambda folder: open_clip_xlm_r(folder, "base", "mean_pooler", None),
     "OpenCLIP, XLM-R large, mean, linear": lambda folder: open_clip_xlm_r(folder, "large", "mean_pooler", "linear"),
     "OpenCLIP, XLM-R base, pooler": lambda folder: open_clip_xlm_r(folder, "base", "cls_pooler", "mlp"),
+    "OpenCLIP, XLM-R by first token, ViT by mean": open_clip_mean,
     "OpenCLIP, NLLB-SigLIP": open_clip_nllb,
     "OpenCLIP, CLIP": lambda folder: open_clip_clip(folder, quick_gelu=False),
     "OpenCLIP, CLIP of OpenAI": lambda folder: open_clip_clip(folder, quick_gelu=True),

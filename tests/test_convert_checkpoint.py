@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from clipita.convert.checkpoint import detect_layout, read_checkpoint, read_dual
 from clipita.convert.efficientnet_lite import fold_batch_norm
 from clipita.convert.layouts.to_vision_text import to_vision_text_dual_encoder
 from clipita.errors import CheckpointError
-from clipita.towers.config import BertConfig, ClipTextConfig
+from clipita.towers.config import ClipTextConfig
 from clipita.towers.shapes import parameter_shapes
 from clipita.zero_shot import probabilities
 
@@ -34,8 +35,10 @@ STRICT = {
     "OpenCLIP, CLIP": "open_clip_model.safetensors",
     "mCLIP, image half of transformers": "model.safetensors",
 }
-# Of OpenCLIP's files these tell how many words and positions there are.
-FREE = re.compile(r"text\.transformer\.(embeddings\.\w+_embeddings|embed_tokens)\.weight")
+# Of OpenCLIP's files these tell how many words and positions there are, and how wide the tower is.
+FREE = re.compile(
+    r"text\.transformer\.(embeddings\.\w+_embeddings|embed_tokens)\.weight|visual\.trunk\.patch_embed\.proj\.weight"
+)
 
 
 @pytest.mark.parametrize("layout", STRICT)
@@ -89,6 +92,10 @@ def edit(oracle: Oracle, change: Callable[[dict[str, Any]], Any], name: str = "c
         (lambda c: c["vision_config"].update(image_size=[40, 48]), "the side of a square"),
         (lambda c: c["vision_config"].update(model_type="resnet"), "for an image tower"),
         (lambda c: c["vision_config"].update(image_size=48), "'vision_model.embeddings.position_embedding.weight'"),
+        (lambda c: c["vision_config"].update(num_attention_heads=5), "48 and 5 heads"),
+        (lambda c: c["text_config"].update(num_attention_heads=0), "36 and 0 heads"),
+        (lambda c: c["text_config"].update(num_hidden_layers=10**9), "1000000000 layers"),
+        (lambda c: c["text_config"].update(model_type="m2m_100"), "'model_type' must be one of bert"),
         (lambda c: c.update(text_config=3), "'text_config' must be an object"),
         (lambda c: c.update(projection_dim=25), "by what the configuration says"),
     ],
@@ -116,17 +123,6 @@ def test_settings_of_open_clip_that_are_not_followed_are_refused(tmp_path: Path,
         read_dual(edit(oracle, lambda c: change(c["model_cfg"]), "open_clip_config.json"))
 
 
-def test_mean_pooling_of_patches(tmp_path: Path) -> None:
-    """No published model with an Italian text tower has it; the library writes it, and it is read."""
-    text = oracles._hf_text("xlm-roberta-base", "cls_last_hidden_state_pooler", "linear")
-    hf = transformers.XLMRobertaConfig(**oracles.TEXT | {"num_attention_heads": 12}, type_vocab_size=1)
-    vision = {**oracles._OPEN_CLIP_VISION, "pool_type": "avg", "no_ln_pre": True}
-    read = read_dual(oracles.open_clip(tmp_path / "checkpoint", vision, text, hf).folder)
-    assert (read.config.image.pooling, read.config.image.embedding_norm) == ("mean", False)
-    assert isinstance(read.config.text, BertConfig)
-    assert read.config.text.pooling == "cls"
-
-
 def test_layouts_are_told_apart(tmp_path: Path) -> None:
     assert detect_layout(tmp_path) is None
     with pytest.raises(CheckpointError, match=r"it has no config\.json"):
@@ -151,9 +147,11 @@ def test_layouts_are_told_apart(tmp_path: Path) -> None:
         (tmp_path / "modules.json").write_text(modules)
         with pytest.raises(CheckpointError, match=message):
             read_dual(tmp_path)
-    (tmp_path / "modules.json").write_text('[{"type": "models.Transformer", "path": ""}]')
-    with pytest.raises(CheckpointError, match="has the modules Transformer; expected CLIPModel"):
-        read_dual(tmp_path)
+    for kinds in (["Transformer"], ["Transformer", "Pooling", "Dense", "Dense"], ["CLIPModel", "Dense"]):
+        modules = json.dumps([{"type": f"models.{kind}", "path": ""} for kind in kinds])
+        (tmp_path / "modules.json").write_text(modules)
+        with pytest.raises(CheckpointError, match=f"has the modules {', '.join(kinds)}; expected CLIPModel"):
+            read_dual(tmp_path)
 
 
 def test_a_distilbert_without_pooling_is_refused_here_as_there(tmp_path: Path) -> None:
@@ -277,15 +275,13 @@ def test_transformers_loads_what_is_written_back(name: str, tmp_path: Path) -> N
 
     images, (ids, mask) = pixels(3), texts(oracle, 4)
     mean, std = (
-        (oracles._HALF, oracles._HALF)
-        if "x" in name and "CLIP" not in name
-        else (oracles._CLIP_MEAN, oracles._CLIP_STD)
+        (oracles.HALF, oracles.HALF) if "x" in name and "CLIP" not in name else (oracles.CLIP_MEAN, oracles.CLIP_STD)
     )
     with torch.no_grad():
         logits = model.eval()(
             input_ids=torch.from_numpy(ids),
             attention_mask=torch.from_numpy(mask),
-            pixel_values=oracles._values(images, mean, std),
+            pixel_values=oracles.values_of(images, mean, std),
         ).logits_per_image
     expected = oracle.logit_scale * oracle.image(images) @ oracle.text(ids, mask).T
     np.testing.assert_allclose(logits.numpy(), expected, atol=1e-4)
@@ -305,8 +301,13 @@ def test_what_cannot_be_written_back_says_so(layout: str, tmp_path: Path) -> Non
     read = read_dual(oracle.folder, images=oracle.images)
     with pytest.raises(CheckpointError, match="cannot be written as a VisionTextDualEncoder"):
         to_vision_text_dual_encoder(read.config, read.weights, read.logit_scale)
-    with pytest.raises(CheckpointError, match="no vision transformer"):
-        to_vision_text_dual_encoder(CONFIG, tiny_table(), 20.0)
+
+
+def test_our_own_towers_cannot_be_written_back() -> None:
+    pooled = replace(CONFIG, text=replace(CONFIG.text, pooling="pooler"))
+    for config, message in [(CONFIG, "pools in another way"), (pooled, "no vision transformer")]:
+        with pytest.raises(CheckpointError, match=message):
+            to_vision_text_dual_encoder(config, tiny_table(), 20.0)
 
 
 @pytest.mark.hub

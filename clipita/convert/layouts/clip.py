@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from clipita.convert.files import json_in
+from clipita.convert.layouts.bert_towers import TextTower
 from clipita.convert.layouts.dual import (
     LINEAR,
     DualWeights,
@@ -15,7 +16,7 @@ from clipita.convert.layouts.dual import (
 from clipita.convert.layouts.image_towers import ImageTower, image_tower
 from clipita.convert.layouts.leaves import exp_scale, scalar, torch_names
 from clipita.convert.layouts.settings import Settings
-from clipita.convert.layouts.text_towers import TextTower, text_tower
+from clipita.convert.layouts.text_towers import text_tower
 from clipita.convert.preprocessor_config import preprocessing_of
 from clipita.convert.quantize import Array
 from clipita.convert.readers import read_weights

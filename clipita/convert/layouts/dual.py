@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from clipita.convert.layouts.bert_towers import TextTower
 from clipita.convert.layouts.image_towers import ImageTower
 from clipita.convert.layouts.leaves import Names, prefixed, table_of
-from clipita.convert.layouts.text_towers import TextTower
 from clipita.convert.quantize import Array
 from clipita.convert.tokenizer_files import Clean
 from clipita.errors import CheckpointError
@@ -67,13 +67,20 @@ def assemble(
         harmless: leaves without effect, besides those of the towers.
 
     Raises:
-        CheckpointError: see `table_of`; or the pixels have not the size that the image tower reads.
+        CheckpointError: see `table_of`; the pixels have not the size that the image tower reads; or heads do not
+            divide a width.
     """
     if preprocessing.image_size != image.image_size:
         raise CheckpointError(
             f"the image tower reads images of {image.image_size} x {image.image_size} pixels, and the preprocessing "
             f"gives {preprocessing.image_size}. One of config.json and preprocessor_config.json is of another model."
         )
+    for tower, size in (("text", text.config), ("image", image.config)):
+        if size.heads < 1 or size.width % size.heads:
+            raise CheckpointError(
+                f"the {tower} tower has a width of {size.width} and {size.heads} heads, which must divide it. Its "
+                "configuration is damaged."
+            )
     config = DualConfig(
         image=image.config,
         text=text.config,

@@ -12,6 +12,9 @@ from clipita.towers.shapes import Shapes
 Names = dict[str, str]  # of a leaf in the checkpoint -> ours; "a+b+c.kernel": cut into equal parts, in this order
 
 
+_MAX_LAYERS = 1000  # names are made for all of them before a weight is looked at
+
+
 def linear(names: Mapping[str, str]) -> Names:
     """Of `torch.nn.Linear` modules."""
     return _leaves(names, {"weight": "kernel", "bias": "bias"})
@@ -29,6 +32,8 @@ def prefixed(theirs: str, ours: str, names: Mapping[str, str]) -> Names:
 
 def repeated(theirs: str, layers: int, names: Mapping[str, str]) -> Names:
     """The names of each layer; `theirs` is what they begin with, with "{}" for the layer's number."""
+    if layers > _MAX_LAYERS:
+        raise CheckpointError(f"the configuration says that a tower has {layers} layers; the deepest have a hundred.")
     together: Names = {}
     for index in range(layers):
         together |= prefixed(theirs.format(index), f"layers.{index}.", names)

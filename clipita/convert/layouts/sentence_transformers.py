@@ -39,7 +39,7 @@ def read_sentence_transformers(folder: Path, images: Path | None) -> DualWeights
     kinds = [kind for kind, _ in modules]
     if kinds[:1] == ["CLIPModel"] and set(kinds[1:]) <= {"Normalize"}:
         return read_clip(_below(folder, modules[0][1]))
-    if kinds[:3] != ["Transformer", "Pooling", "Dense"] or set(kinds[3:]) > {"Normalize"}:
+    if kinds[:3] != ["Transformer", "Pooling", "Dense"] or not set(kinds[3:]) <= {"Normalize"}:
         raise CheckpointError(
             f"'{folder / MODULES}' has the modules {', '.join(kinds)}; expected CLIPModel, or Transformer, Pooling and "
             "Dense. Other models of sentence-transformers do not read images."

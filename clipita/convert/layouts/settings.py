@@ -96,6 +96,13 @@ class Settings:
             raise self.error(key, f"one of {', '.join(ACTIVATIONS)}")
         return ACTIVATIONS[name]
 
+    def one_of(self, key: str, *known: str) -> str:
+        """One of some strings, the first of which is the default."""
+        value = self._values.get(key, known[0])
+        if value not in known:
+            raise self.error(key, f"one of {', '.join(map(repr, known))}")
+        return cast("str", value)
+
     def require(self, **expected: Any) -> None:
         """Settings that would change what is computed, and that only one value is supported of."""
         for key, value in expected.items():

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from clipita.convert.layouts.bert_towers import BERT_POOLER, bert_names
 from clipita.convert.layouts.image_towers import clip_vision_names, siglip_vision_names, vit_names
 from clipita.convert.layouts.leaves import Names, prefixed
 from clipita.convert.layouts.settings import ACTIVATIONS
-from clipita.convert.layouts.text_towers import BERT_POOLER, bert_names, clip_text_names
+from clipita.convert.layouts.text_towers import clip_text_names
 from clipita.convert.quantize import Array
 from clipita.errors import CheckpointError
 from clipita.towers.config import BertConfig, DualConfig, ProjectionConfig, TextConfig, TransformerConfig, VitConfig
