@@ -20,6 +20,7 @@ _MAX_VALUES = 2_500_000
 
 # NFKC makes 18 letters of one Arabic ligature; nothing in use comes near this.
 _MAX_GROWTH = 100
+_MAX_CHARSMAP = 4 << 20  # SentencePiece's rules for NFKC take 316,000 characters
 
 
 def raise_if_stopped(error: BaseException) -> None:
@@ -57,9 +58,7 @@ def check_growth(engine: "tokenizers.Tokenizer") -> None:
     if engine.normalizer is not None:
         growth = _growth(json.loads(engine.normalizer.__getstate__()))
         if growth > _MAX_GROWTH:
-            raise CheckpointError(
-                f"the model's tokenizer makes texts up to {growth} times longer. It is no honest one."
-            )
+            raise CheckpointError(f"the model's tokenizer makes texts up to {growth} times longer: it means harm")
 
 
 def _growth(normalizer: Any) -> int:
@@ -71,8 +70,10 @@ def _growth(normalizer: Any) -> int:
             return max(1, len(added))
         case {"type": "Precompiled", "precompiled_charsmap": encoded}:
             # SentencePiece's: the size of a trie, the trie, and what it leads to, each closed with a NUL.
+            if len(encoded) > _MAX_CHARSMAP:
+                raise CheckpointError(f"the model's tokenizer has character rules of {len(encoded):,} bytes")
             charsmap = base64.b64decode(encoded)
             ends = charsmap[4 + int.from_bytes(charsmap[:4], "little") :].split(b"\0")
-            return max(1, *(len(end.decode(errors="replace")) for end in ends))
+            return max(1, max(len(end.decode(errors="replace")) for end in ends))
         case _:
             return 1

@@ -116,8 +116,13 @@ add_tokenizer(
 )
 add_tokenizer(
     "character rules that make 5 MB of a letter",
-    GROWTH,
+    "has character rules of",
     tokenizer_json(normalizer=charsmap(b"\0" * 1024, b"a" * 5_000_000 + b"\0")),
+)
+add_tokenizer(
+    "character rules that make 1 MB of a letter",
+    GROWTH,
+    tokenizer_json(normalizer=charsmap(b"\0" * 1024, b"a" * 1_000_000 + b"\0")),
 )
 add_tokenizer(
     "a frame of 100,000 tokens",

@@ -115,7 +115,12 @@ add_pickle("7 million lists", "more than 500000 steps", lambda: named(b"(" + b"]
 add_pickle(
     "a list of itself 400,000 times", "more than 500000 steps", lambda: named(b"]q\x00(" + b"h\x00" * 600_000 + b"e")
 )
-add_pickle("pairs of 250,000 each", "key of type NoneType", lambda: shared_pairs())
+add_pickle("100,000 pairs of 200,000 parts", "positional argument", lambda: shared_pairs())
+add_pickle(
+    "calls with 200,000 arguments",
+    "more than 16 arguments",
+    lambda: b"\x80\x02" + REBUILD + b"(" + b"N" * 200_000 + b"tR.",
+)
 add_pickle("text of 2**62 bytes", "ValueError: expected", lambda: named(b"\x8d" + struct.pack("<Q", 1 << 62)))
 add_pickle("bytes of 2**40", "uses pickle's BINBYTES8|ValueError", lambda: named(b"\x8e" + struct.pack("<Q", 1 << 40)))
 add_pickle("a number of 2 GB", "ValueError: not enough data", lambda: named(b"\x8b\xff\xff\xff\x7f"))

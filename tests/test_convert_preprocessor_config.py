@@ -188,6 +188,8 @@ CLIP = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 
         ({"resample": [3]}, "'resample' is"),
         ({"do_resize": False}, "'do_resize' is 'False'"),
         ({"do_center_crop": False}, "'crop_size' is 'None'"),
+        ({"image_processor_type": "SiglipImageProcessor", "do_center_crop": True, "crop_size": None}, "'crop_size' is"),
+        ({"image_mean": [10**400, 0.5, 0.5]}, "'image_mean' is"),
         ({"crop_size": {"height": 40, "width": 30}}, "'crop_size' is"),
         ({"size": {"longest_edge": 40}}, "'size' is"),
         ({"size": {"height": 40, "width": 30}}, "'size' is"),

@@ -86,7 +86,7 @@ def _from_settings(given: Mapping[str, Any], default: Preprocessing, where: str)
     if settings["do_resize"] is not True:
         raise _unsupported(where, "do_resize", settings["do_resize"], "true: towers read squares of one size")
     size = _sides(settings["size"], settings["default_to_square"], where, "size")
-    crop = _sides(settings["crop_size"], True, where, "crop_size") if settings["do_center_crop"] is True else None
+    crop = _sides(settings.get("crop_size"), True, where, "crop_size") if settings["do_center_crop"] is True else None
     factor = settings["rescale_factor"] if settings["do_rescale"] is True else 1.0
     if type(factor) not in (int, float) or not 0 < factor <= 1:
         raise _unsupported(where, "rescale_factor", factor, "a number above 0 and up to 1")
@@ -180,8 +180,8 @@ def _geometry(size: tuple[int, int | None], crop: tuple[int, int | None] | None,
 def _channels(values: object, factor: float, where: str, name: str) -> list[float]:
     """Per channel in units of 0..255: (pixels * factor - mean) / std is (pixels - mean / factor) / (std / factor)."""
     listed: list[Any] = cast("list[Any]", values) if isinstance(values, list) else [values] * 3
-    if len(listed) != 3 or any(type(value) not in (int, float) for value in listed):
-        raise _unsupported(where, name, cast(object, values), "three numbers")
+    if len(listed) != 3 or any(type(value) not in (int, float) or not 0 <= value < 256 for value in listed):
+        raise _unsupported(where, name, cast(object, values), "three numbers from 0 to 255")
     return [value / factor for value in listed]
 
 

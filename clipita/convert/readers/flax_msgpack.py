@@ -23,6 +23,7 @@ _CHUNKED = "__msgpack_chunked_array__"
 # A tree of parameters has some ten levels, and some thousand leaves.
 _MAX_DEPTH = 40
 _MAX_VALUES = 500_000
+_MAX_HEADER_VALUES = 32  # an array's shape, dtype and numbers
 _MAX_STRING_BYTES = 4096
 
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -64,7 +65,7 @@ def read_flax_msgpack(path: Path) -> dict[str, Array]:
     """
     with reading(path, "Flax's msgpack"):
         file = MappedFile(path)
-        walker = _Walker(file, 0, file.size)
+        walker = _Walker(file, 0, file.size, _MAX_VALUES)
         tree = walker.value()
         walker.check_end()
         if not isinstance(tree, dict):
@@ -91,20 +92,22 @@ class _Extension:
 class _Walker:
     """Reads values from `position` on. Text and numbers become Python's; binary data and extensions stay in place."""
 
-    def __init__(self, file: MappedFile, position: int, end: int) -> None:
+    def __init__(self, file: MappedFile, position: int, end: int, max_values: int) -> None:
         self._file = file
         self._position = position
         self._end = end
-        self._values = 0
+        self._left = self._max_values = max_values
 
     def check_end(self) -> None:
         if self._position != self._end:
             raise CheckpointError(f"{self._end - self._position} bytes follow its end at {self._position}")
 
     def value(self, depth: int = 0) -> object:
-        self._values += 1
-        if depth > _MAX_DEPTH or self._values > _MAX_VALUES:
-            raise CheckpointError(f"it nests deeper than {_MAX_DEPTH} levels, or holds more than {_MAX_VALUES} values")
+        self._left -= 1
+        if depth > _MAX_DEPTH or self._left < 0:
+            raise CheckpointError(
+                f"it nests deeper than {_MAX_DEPTH} levels, or holds more than {self._max_values} values"
+            )
         first = self._number(">B")
         if first < 0x80 or first >= 0xE0:
             return first if first < 0x80 else first - 0x100
@@ -165,7 +168,7 @@ def _leaves(file: MappedFile, tree: dict[str, Any], prefix: str) -> Iterator[tup
 
 
 def _array(file: MappedFile, name: str, extension: _Extension) -> Array:
-    walker = _Walker(file, *extension.region)
+    walker = _Walker(file, *extension.region, _MAX_HEADER_VALUES)
     header = walker.value()
     walker.check_end()
     called = f"the array {name[:200]!r}"

@@ -12,8 +12,9 @@ from typing import Any, Protocol, cast
 
 from clipita.errors import CheckpointError
 
-# A large model has a thousand tensors of some 40 opcodes.
+# A large model has a thousand tensors of some 40 opcodes, and a tensor is made of seven values.
 _MAX_OPCODES = 500_000
+_MAX_ARGUMENTS = 16
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")
@@ -116,6 +117,8 @@ def load(stream: Stream, names: Mapping[tuple[str, str], object], persistent: Ca
                 arguments, function = stack.pop(), stack.pop()
                 if not isinstance(function, Function) or not isinstance(arguments, tuple):
                     raise CheckpointError("it calls what is no function")
+                if len(cast("tuple[object, ...]", arguments)) > _MAX_ARGUMENTS:  # the same ones may be passed again
+                    raise CheckpointError(f"it calls a function with more than {_MAX_ARGUMENTS} arguments")
                 stack.append(function.call(*cast("tuple[object, ...]", arguments)))
             case "BUILD":  # the attributes of an OrderedDict, e.g. a state dict's `_metadata`: of no use here
                 stack.pop()
@@ -126,14 +129,6 @@ def load(stream: Stream, names: Mapping[tuple[str, str], object], persistent: Ca
             case other:
                 raise CheckpointError(f"it uses pickle's {other}, which no tensor needs. Nothing of it was run")
     raise AssertionError("pickletools ends with STOP or raises")
-
-
-def ordered_dict(pairs: object = ()) -> dict[str, object]:
-    """What `collections.OrderedDict` is to a pickle; Python 2 passes it its items."""
-    mapping: dict[str, object] = {}
-    for pair in cast("list[list[object]]", pairs):
-        _set_items(mapping, [*pair[:2]])
-    return mapping
 
 
 def _named(names: Mapping[tuple[str, str], object], module: object, name: object) -> object:

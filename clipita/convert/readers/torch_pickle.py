@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from clipita.convert.readers.mapped import Array, MappedFile, check_shape, reading
-from clipita.convert.readers.restricted_pickle import Function, load, ordered_dict
+from clipita.convert.readers.restricted_pickle import Function, load
 from clipita.convert.readers.stored_zip import members_of
 from clipita.errors import CheckpointError
 
@@ -111,6 +111,10 @@ def _rebuild_tensor(
     return _Tensor(storage, first, _sizes(shape), _sizes(strides))
 
 
+def _ordered_dict() -> dict[str, object]:  # its items follow; `dict` itself would take keys of any kind
+    return {}
+
+
 def _rebuild_parameter(data: object, *_: object) -> object:  # torch._utils._rebuild_parameter
     return data
 
@@ -122,7 +126,7 @@ def _sizes(value: object) -> tuple[int, ...]:
 
 
 _NAMES: Mapping[tuple[str, str], object] = {
-    ("collections", "OrderedDict"): Function(ordered_dict),
+    ("collections", "OrderedDict"): Function(_ordered_dict),
     ("torch._utils", "_rebuild_tensor"): Function(_rebuild_tensor),
     ("torch._utils", "_rebuild_tensor_v2"): Function(_rebuild_tensor),
     ("torch._utils", "_rebuild_parameter"): Function(_rebuild_parameter),
