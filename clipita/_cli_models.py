@@ -124,6 +124,11 @@ def convert(
     if output is not None and output.exists() and any(output.iterdir()):
         raise Unusable(f"{str(output)!r} is not empty. Name a new folder.")
     reference = open_bundle(name, precision="fp32", revision=revision)
+    if "fp32" not in reference.config.precisions:
+        raise Unusable(
+            f"{name!r} is a bundle already, and has no float32 weights to begin with, only "
+            f"{', '.join(reference.config.precisions)}."
+        )
     report: dict[str, Any] = {"model": reference.config.name, "license": reference.config.license}
     if output is None:
         bundle = int8_of(reference, None) if precision == "int8" else reference

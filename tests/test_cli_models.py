@@ -168,6 +168,13 @@ def test_what_convert_refuses(bundle: str, photos: Path, arguments: list[str], m
     assert message in result.stderr
 
 
+@pytest.mark.parametrize("options", [(), ("--precision", "int8")])
+def test_a_bundle_without_float32_cannot_be_converted(options: tuple[str, ...]) -> None:
+    result = run("convert", "clipita-mini", *options)
+    assert result.exit_code == 2
+    assert "is a bundle already, and has no float32 weights to begin with, only int8" in result.stderr
+
+
 def test_a_set_with_captions_is_searched(bundle: str, photos: Path) -> None:
     pictures = sorted(photos.rglob("*.png"))
     keys = [str(path.relative_to(photos)) for path in pictures]

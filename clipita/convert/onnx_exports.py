@@ -33,7 +33,7 @@ from clipita.convert.weights_file import StoredWeights, write_weights
 from clipita.errors import CheckpointError
 from clipita.images import Preprocessing
 
-_INLINE_BYTES = 1024  # smaller tensors stay in the graph
+_INLINE_BYTES = 64  # smaller tensors stay in the graph
 _TYPES: dict[int, type[np.generic]] = {
     TensorProto.FLOAT: np.float32,
     TensorProto.FLOAT16: np.float16,
