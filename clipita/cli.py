@@ -1,35 +1,23 @@
 """The command `clipita`. Exit codes: 0 done, 1 done but for some images, 2 not done."""
 
 import errno
-import importlib.metadata
 import importlib.util
-import json
-import platform
+import logging
 import shutil
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from tqdm import tqdm
 
 from clipita import __version__
-from clipita._cpus import usable_cpus
+from clipita._cli_models import convert, info, models
+from clipita._cli_options import Unusable, common_options, print_json
 from clipita._embed import embed_folder
-from clipita.bundle import read_bundle
 from clipita.errors import ClipitaError
-from clipita.hub import resolve
-from clipita.model import DEFAULT_MODEL, load
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-class Unusable(click.ClickException):
-    """What clipita refuses, shown as one line."""
-
-    exit_code = 2
+from clipita.model import load
 
 
 class Commands(click.Group):
@@ -59,20 +47,7 @@ def main(context: click.Context) -> None:
     context.with_resource(warnings.catch_warnings())
     warnings.simplefilter("always", UserWarning)
     warnings.showwarning = show_warning
-
-
-def common_options(command: Command) -> Command:
-    """The options that every command has."""
-    command = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")(command)
-    return click.option(
-        "--model",
-        "-m",
-        default=DEFAULT_MODEL,
-        envvar="CLIPITA_MODEL",
-        show_default=True,
-        show_envvar=True,
-        help="An embedded model, a folder, or a name on the hub.",
-    )(command)
+    logging.basicConfig(format="%(levelname)s: %(message)s")
 
 
 @main.command("zero-shot")
@@ -89,7 +64,7 @@ def zero_shot(
     scores = loaded.zero_shot(image, labels, templates=templates or None, top_k=top_k)
     if as_json:
         found = [{"label": label, "score": score} for label, score in scores]
-        _print_json(image=image, scores=found, model=loaded.name, fingerprint=loaded.fingerprint)
+        print_json(image=image, scores=found, model=loaded.name, fingerprint=loaded.fingerprint)
         return
     for label, score in scores:
         click.echo(f"{score:6.1%}  {label}")
@@ -136,7 +111,7 @@ def embed(folder: Path, output: Path, batch_size: int, overwrite: bool, model: s
             raise click.exceptions.Exit(130) from None
 
     if as_json:
-        _print_json(
+        print_json(
             output=str(output),
             images=summary.total,
             new=summary.new,
@@ -150,44 +125,8 @@ def embed(folder: Path, output: Path, batch_size: int, overwrite: bool, model: s
         raise click.exceptions.Exit(1)
 
 
-@main.command()
-@common_options
-def info(model: str, as_json: bool) -> None:
-    """Say what a model is, and what runs it."""
-    folder = resolve(model)
-    bundle = read_bundle(folder)
-    loaded = load(folder)
-    facts: dict[str, Any] = {
-        "model": loaded.name,
-        "license": loaded.license,
-        "source": bundle.config.source,
-        "revision": bundle.config.revision,
-        "folder": str(folder),
-        "bytes": sum(bundle.path(name).stat().st_size for name in bundle.files),
-        "fingerprint": loaded.fingerprint,
-        "embed_dim": loaded.embed_dim,
-        "image_size": loaded.image_size,
-        "max_tokens": loaded.max_tokens,
-        "logit_scale": loaded.logit_scale,
-        "templates": list(loaded.templates),
-        "precision": loaded.precision,
-        "precisions": list(bundle.config.precisions),
-        "providers": list(loaded.providers),
-        "threads": usable_cpus(),
-        "versions": {
-            "clipita": __version__,
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("numpy", "onnxruntime", "pillow", "tokenizers")},
-        },
-    }
-    if as_json:
-        _print_json(**facts)
-        return
-    facts["bytes"] = f"{facts['bytes']:,}"
-    facts["versions"] = [f"{name} {version}" for name, version in facts["versions"].items()]
-    for name, value in facts.items():
-        shown: Any = ", ".join(value) if isinstance(value, list) else value  # pyright: ignore[reportUnknownArgumentType]
-        click.echo(f"{name:12} {shown}")
+for command in (info, models, convert):
+    main.add_command(command)
 
 
 def _check_output(output: Path) -> None:
@@ -198,7 +137,3 @@ def _check_output(output: Path) -> None:
         raise Unusable("a .parquet file needs pyarrow: pip install clipita[parquet]. Or write a .npz file.")
     if not output.parent.is_dir():
         raise Unusable(f"{str(output.parent)!r} is not a folder. Make it first: mkdir -p {str(output.parent)!r}")
-
-
-def _print_json(**values: Any) -> None:
-    click.echo(json.dumps(values))

@@ -3,11 +3,21 @@
 import os
 import re
 from pathlib import Path
-from typing import Any
 
+from clipita._repository import (
+    CONFIG,
+    ONNX_TOWERS,
+    OPEN_CLIP_CONFIG,
+    OPEN_CLIP_WEIGHTS,
+    WEIGHTS,
+    IncompleteError,
+    Repository,
+    fetch,
+)
 from clipita._strict import did_you_mean
-from clipita.bundle import MANIFEST, read_manifest
-from clipita.errors import CheckpointError, ModelNotFoundError
+from clipita.bundle import MANIFEST
+from clipita.errors import CheckpointError, ClipitaError, ModelNotFoundError
+from clipita.known import KNOWN
 
 EMBEDDED = Path(__file__).parent / "models"
 
@@ -20,15 +30,18 @@ def resolve(
     revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
+    precision: str | None = None,
 ) -> Path:
-    """The folder of a model.
+    """The folder of a model: of a bundle, or of a checkpoint in another layout.
 
     A str is, in this order: the name of an embedded model, a folder, a name on the hub. A hub model that is in the
-    cache is used without asking whether there is a newer one; name a `revision` to get another.
+    cache is used without asking whether there is a newer one; name a `revision` to get another. Of a hub repository
+    only what loading takes is fetched: one set of weights, however many it has, and for a repository of ONNX exports
+    those of this `precision`. Tokens, proxies, $HF_HOME and $HF_HUB_OFFLINE work as huggingface_hub says.
 
     Raises:
         ModelNotFoundError: it is none of these, or may not or cannot be fetched.
-        CheckpointError: the hub has it, but not as a bundle.
+        CheckpointError: the hub has it, but in no layout that is read here, incomplete, or damaged.
     """
     name = os.fspath(name_or_path)
     is_embedded = isinstance(name_or_path, str) and name in embedded_models()
@@ -41,7 +54,7 @@ def resolve(
             )
         return folder
     if isinstance(name_or_path, str) and _HUB_NAME.fullmatch(name):
-        return _from_hub(name, revision, cache_dir, local_files_only)
+        return _from_hub(name, revision, cache_dir, local_files_only, precision)
     raise ModelNotFoundError(_not_found(name, folder))
 
 
@@ -56,82 +69,82 @@ def _not_found(name: str, folder: Path) -> str:
     if "://" in name:
         return f"{name!r} is an address. Give the name alone, such as 'clip-italian/clip-italian'."
     known = embedded_models()
+    near = did_you_mean(name, known) or did_you_mean(name, [model.name for model in KNOWN])
     return (
         f"there is no model {name!r}: no folder has this name, and of embedded models there are: "
-        f"{', '.join(known) or 'none'}.{did_you_mean(name, known)} A model on the hub is called 'owner/name'."
+        f"{', '.join(known) or 'none'}.{near} A model on the hub is called 'owner/name'."
     )
 
 
-def _from_hub(name: str, revision: str | None, cache_dir: str | os.PathLike[str] | None, local_only: bool) -> Path:
-    import huggingface_hub
+def _from_hub(
+    name: str,
+    revision: str | None,
+    cache_dir: str | os.PathLike[str] | None,
+    local_only: bool,
+    precision: str | None,
+) -> Path:
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RemoteEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
-    hub: Any = huggingface_hub  # its types are partly unknown
-    # Of the hub's functions the only one that surely opens no connection: others do, for their own telemetry, even
-    # under local_files_only.
-    manifest: object = hub.try_to_load_from_cache(name, MANIFEST, cache_dir=cache_dir, revision=revision)
-    if isinstance(manifest, str):
-        folder = Path(manifest).parent
-        if all((folder / file).exists() for file in read_manifest(folder / MANIFEST).files):
-            return folder
+    called = repr(name) if revision is None else f"{name!r} at revision {revision!r}"
+
+    def here() -> Path | None:
+        try:
+            return fetch(Repository(name, revision, cache_dir, local_only=True), precision)
+        except IncompleteError:
+            return None
+
     if local_only:
-        raise ModelNotFoundError(
-            f"{_called(name, revision)} is not on this machine, and local_files_only=True forbids to fetch it. "
-            "Load it once without, or copy its folder here and load that."
-        )
+        folder = here()
+        if folder is None:
+            raise ModelNotFoundError(
+                f"{called} is not on this machine, and local_files_only=True forbids to fetch it. "
+                "Load it once without, or copy its folder here and load that."
+            )
+        return folder
     try:
-        return _download(name, revision, cache_dir)
-    except RemoteEntryNotFoundError as error:
-        raise CheckpointError(
-            f"{_called(name, revision)} is incomplete on the hub: its {MANIFEST} names a file that it lacks. Tell its "
-            "author, or load another revision."
-        ) from error
+        folder = fetch(Repository(name, revision, cache_dir, local_only=False), precision)
     except GatedRepoError as error:
         raise ModelNotFoundError(
-            f"{_called(name, revision)} is open only to those who accepted its terms. Accept them on the hub, then: "
-            "hf auth login"
+            f"{called} is open only to those who accepted its terms. Accept them on the hub, then: hf auth login"
         ) from error
     except RevisionNotFoundError as error:
         raise ModelNotFoundError(f"{name!r} has no revision {revision!r} on the hub.") from error
     except RepositoryNotFoundError as error:
         raise ModelNotFoundError(
-            f"there is no model {name!r}: neither a folder here nor, for the public, a model on the hub. "
-            "Check the spelling; if it is private: hf auth login"
+            f"there is no model {name!r}: neither a folder here nor, for the public, a model on the hub."
+            f"{_suggestion(name)} If it is private: hf auth login"
         ) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise ModelNotFoundError(
-            f"{_called(name, revision)} is not on this machine, and the hub could not be reached ({reason}). "
-            "Connect and try again, or copy its folder here and load that."
-        ) from error
-
-
-def _download(name: str, revision: str | None, cache_dir: str | os.PathLike[str] | None) -> Path:
-    """Fetch the manifest and the files that it names, and nothing else, into the hub's cache."""
-    import huggingface_hub
-    from huggingface_hub.errors import RemoteEntryNotFoundError
-
-    hub: Any = huggingface_hub
-    try:
-        manifest = Path(hub.hf_hub_download(name, MANIFEST, revision=revision, cache_dir=cache_dir))
-    except RemoteEntryNotFoundError as error:
+    except IncompleteError as error:
+        raise CheckpointError(str(error)) from None
+    except ClipitaError:
+        raise
+    except Exception as error:  # of its HTTP library, which changes with its versions, or its own
+        # Whoever has the files, from transformers for one, has no need of the hub.
+        folder = here()
+        if folder is None:
+            reason = str(error.__cause__ or error).splitlines()[0]
+            raise ModelNotFoundError(
+                f"{called} is not on this machine, and the hub could not be reached ({reason}). "
+                "Connect and try again, or copy its folder here and load that."
+            ) from error
+    if folder is None:
         raise CheckpointError(
-            f"{_called(name, revision)} is on the hub, but it is no clipita bundle: it has no {MANIFEST}. Bundles are "
-            "the only layout that this clipita loads; checkpoints of other layouts are not converted yet."
-        ) from error
-    # The branch may move between two requests, so the others are for the commit that the first one got.
-    commit = manifest.parent.name
-    for file in read_manifest(manifest).files:
-        hub.hf_hub_download(name, file, revision=commit, cache_dir=cache_dir)
-    return manifest.parent
+            f"{called} is on the hub, but it holds nothing that clipita loads: neither a bundle ({MANIFEST}) nor a "
+            f"checkpoint ({CONFIG} or {OPEN_CLIP_CONFIG} with {', '.join((*WEIGHTS, *OPEN_CLIP_WEIGHTS))}) nor ONNX "
+            f"exports of this precision ({' and '.join(f'{tower}.onnx' for tower in ONNX_TOWERS)})."
+        )
+    return folder
 
 
-def _called(name: str, revision: str | None) -> str:
-    return repr(name) if revision is None else f"{name!r} at revision {revision!r}"
+def _suggestion(name: str) -> str:
+    known = [model.name for model in KNOWN]
+    by_short = {model.name.partition("/")[2]: model.name for model in KNOWN}
+    near = did_you_mean(name, known)
+    if not near:
+        short = did_you_mean(name.partition("/")[2], by_short)
+        near = next((f" Did you mean {by_short[known]!r}?" for known in by_short if repr(known) in short), "")
+    return f"{near} Known to read Italian or to be loaded here: {', '.join(known)}."

@@ -41,8 +41,12 @@ _PATH_REASONS: dict[type[Exception], str] = {
     IsADirectoryError: "is a folder, expected an image file. Pass the files in it one by one.",
     PermissionError: "may not be read by this user. Change its permissions, or copy it.",
 }
-_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-_FILTER_RADIUS = 2  # of the wider of the two, in pixels of the coarser side
+_FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "nearest": Image.Resampling.NEAREST,
+}
+_FILTER_RADIUS = 2  # of the widest of them, in pixels of the coarser side
 
 # By the value of the EXIF tag "Orientation"; 1 is upright.
 _UPRIGHT = {
@@ -68,21 +72,37 @@ class Preprocessing:
 
     Attributes:
         image_size: Side of the square that the image tower reads, in pixels.
-        resize: "shortest": the shorter side becomes `image_size`, then the centre is cropped.
+        resize: "shortest": the shorter side becomes `short_side`, then the centre is cropped; "longest": the longer
+            side becomes `image_size`, and the rest of the square has the grey level `fill`; "squash": the whole image
+            becomes the square, whatever its shape.
         interpolation: Pillow's filter of that name, antialiased.
         mean: Of red, green and blue, in units of 0..255.
         std: Likewise. The graph computes (pixels - mean) / std; `load_pixels` does not.
+        short_side: For "shortest"; None means `image_size`.
+        crop: Where the crop begins when the two margins cannot be equal: "round" half to even, as torchvision and
+            open_clip do, or "floor", as transformers' image processors do.
+        transparency: "white": the image is laid on white; "drop": the colours under its transparency are seen, as
+            Pillow's convert("RGB") leaves them, and with it transformers and open_clip.
+        fill: For "longest".
     """
 
     image_size: int
-    resize: Literal["shortest"]
-    interpolation: Literal["bicubic", "bilinear"]
+    resize: Literal["shortest", "longest", "squash"]
+    interpolation: Literal["bicubic", "bilinear", "nearest"]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    short_side: int | None = None
+    crop: Literal["round", "floor"] = "round"
+    transparency: Literal["white", "drop"] = "white"
+    fill: int = 0
 
     def __post_init__(self) -> None:
         if self.image_size < 1:
             raise ValueError(f"image_size must be 1 or more, but it is {self.image_size}")
+        if self.short_side is not None and self.short_side < self.image_size:
+            raise ValueError(f"short_side must be {self.image_size} or more, but it is {self.short_side}")
+        if not 0 <= self.fill <= 255:
+            raise ValueError(f"fill must be a grey level from 0 to 255, but it is {self.fill}")
         if len(self.mean) != 3 or not all(0 <= value <= 255 for value in self.mean):
             raise ValueError(f"mean must be 3 numbers from 0 to 255 (not 0 to 1), but it is {list(self.mean)}")
         if len(self.std) != 3 or not all(0 < value <= 255 for value in self.std):
@@ -97,8 +117,13 @@ class Preprocessing:
             raise CheckpointError(f"{where}: {error}. Export the bundle again.") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """The object that a bundle holds."""
-        return {**dataclasses.asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        """The object that a bundle holds: fields with a default only where they differ from it."""
+        changed = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        }
+        return changed | {"mean": list(self.mean), "std": list(self.std)}
 
 
 def describe(image: object, index: int | None = None) -> str:
@@ -117,8 +142,9 @@ def load_pixels(
 ) -> Pixels:
     """Read one image as an image tower wants it.
 
-    EXIF orientation is applied; transparency is laid on white; 16-bit grey is scaled to 8 bits; of an animation or of
-    a document the first frame or page counts. Nothing that is passed in is changed or closed.
+    EXIF orientation is applied; transparency is laid on white, or dropped if `preprocessing` says so; 16-bit grey is
+    scaled to 8 bits; of an animation or of a document the first frame or page counts. Nothing that is passed in is
+    changed or closed.
 
     Args:
         image: A path; an encoded image as bytes or as a binary file, which is read from its current position; a PIL
@@ -142,12 +168,12 @@ def load_pixels(
         else:
             source = stack.enter_context(_open(image, name))
         try:
-            upright = _decode(source, name, max_pixels)
+            upright = _decode(source, name, max_pixels, preprocessing.transparency == "drop")
         except ImageError:
             raise
         except Exception as error:  # Pillow's decoders raise whatever hostile bytes make them stumble over
             raise _diagnosis(error, name) from error
-        return _resize_and_crop(upright, preprocessing.image_size, _FILTERS[preprocessing.interpolation])
+        return _resize(upright, preprocessing)
 
 
 def _image_from_array(image: npt.NDArray[Any], name: str) -> Image.Image:
@@ -207,7 +233,7 @@ def _open_path(path: str, name: str) -> BinaryIO:
         return io.BytesIO(file.read())
 
 
-def _decode(source: Image.Image | BinaryIO, name: str, max_pixels: int) -> Image.Image:
+def _decode(source: Image.Image | BinaryIO, name: str, max_pixels: int, drop_alpha: bool) -> Image.Image:
     """The image upright, in mode "L" or "RGB"; it may be `source` itself."""
     with _quiet_pillow():
         image = source if isinstance(source, Image.Image) else _identify(source, name)
@@ -227,7 +253,7 @@ def _decode(source: Image.Image | BinaryIO, name: str, max_pixels: int) -> Image
             transpose = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
         except Exception:  # damaged EXIF: the pixels are good, and upright is the best guess
             transpose = None
-    image = _flatten(image, name)
+    image = _flatten(image, name, drop_alpha)
     return image if transpose is None else image.transpose(transpose)
 
 
@@ -283,7 +309,7 @@ def _text(error: Exception) -> str:
     return text.rstrip(".") or type(error).__name__
 
 
-def _flatten(image: Image.Image, name: str) -> Image.Image:
+def _flatten(image: Image.Image, name: str, drop_alpha: bool) -> Image.Image:
     """Mode "L" or "RGB", 8 bits, opaque. An image that is so already is returned as it is."""
     if image.mode == "F":
         raise ImageError(
@@ -291,7 +317,7 @@ def _flatten(image: Image.Image, name: str) -> Image.Image:
         )
     if image.mode.startswith("I"):  # "I;16", its byte orders, and "I", which Pillow uses for 16 bits too
         return _scale_16_bit(image, name)
-    if image.has_transparency_data:
+    if image.has_transparency_data and not drop_alpha:
         if image.mode == "La":
             image = image.convert("LA")  # convert("RGBA") would forget its alpha
         elif image.mode == "P":
@@ -321,28 +347,56 @@ def _scale_16_bit(image: Image.Image, name: str) -> Image.Image:
     return Image.fromarray(grey.astype(np.uint8))
 
 
-def _resize_and_crop(image: Image.Image, size: int, resample: Image.Resampling) -> Pixels:
-    """The shorter side to `size`, then the centre: (size, size, 3) uint8.
+def _resize(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
+    """(image_size, image_size, 3) uint8."""
+    size, resample = preprocessing.image_size, _FILTERS[preprocessing.interpolation]
+    match preprocessing.resize:
+        case "shortest":
+            resized = _resize_and_crop(image, preprocessing.short_side or size, size, resample, preprocessing.crop)
+        case "squash":
+            resized = image.resize((size, size), resample)
+        case "longest":
+            resized = _resize_and_pad(image, size, resample, preprocessing.fill)
+    return np.array(resized if resized.mode == "RGB" else resized.convert("RGB"))  # np.asarray would be read-only
+
+
+def _resize_and_crop(
+    image: Image.Image, short_side: int, size: int, resample: Image.Resampling, rounding: Literal["round", "floor"]
+) -> Image.Image:
+    """The shorter side to `short_side`, then the centre.
 
     `resize(box=...)` on the crop alone would save a third of the work, but Pillow keeps the box in float32 and may
     change the order of its two passes with it: up to 1 level on most photographs, more than 10 on a few shapes.
     """
     width, height = image.size
     short, long = sorted(image.size)
-    scaled = int(size * long / short)  # torchvision's rounding, here and in `start`: Python's, half to even
-    start = round((scaled - size) / 2.0)
-    if size * scaled <= max(_MAX_ENLARGED_PIXELS, width * height):
-        shape, crop = ((scaled, size), (start, 0)) if width > height else ((size, scaled), (0, start))
-        left, top = crop
-        resized = image.resize(shape, resample).crop((left, top, left + size, top + size))
+    scaled = int(short_side * long / short)  # torchvision's and transformers' rounding
+
+    def margin(length: int) -> int:  # Python's round is torchvision's: half to even
+        return round((length - size) / 2.0) if rounding == "round" else (length - size) // 2
+
+    start, side = margin(scaled), margin(short_side)
+    if short_side * scaled <= max(_MAX_ENLARGED_PIXELS, width * height):
+        shape, (left, top) = (
+            ((scaled, short_side), (start, side)) if width > height else ((short_side, scaled), (side, start))
+        )
+        return image.resize(shape, resample).crop((left, top, left + size, top + size))
+    # Of the source, keep what the crop sees, so that the box is of small numbers, which float32 holds to 1e-5
+    # pixels: within 1 level of the whole.
+    first, last = start * long / scaled, (start + size) * long / scaled
+    near, far = side * short / short_side, (side + size) * short / short_side
+    left, right = math.floor(first) - _FILTER_RADIUS - 1, math.ceil(last) + _FILTER_RADIUS + 1
+    if width > height:
+        piece, box = image.crop((left, 0, right, height)), (first - left, near, last - left, far)
     else:
-        # Of the source, keep what the crop sees, so that the box is of small numbers, which float32 holds to 1e-5
-        # pixels: within 1 level of the whole.
-        first, last = start * long / scaled, (start + size) * long / scaled
-        left, right = math.floor(first) - _FILTER_RADIUS - 1, math.ceil(last) + _FILTER_RADIUS + 1
-        if width > height:
-            piece, box = image.crop((left, 0, right, height)), (first - left, 0, last - left, height)
-        else:
-            piece, box = image.crop((0, left, width, right)), (0, first - left, width, last - left)
-        resized = piece.resize((size, size), resample, box)
-    return np.array(resized if resized.mode == "RGB" else resized.convert("RGB"))  # np.asarray would be read-only
+        piece, box = image.crop((0, left, width, right)), (near, first - left, far, last - left)
+    return piece.resize((size, size), resample, box)
+
+
+def _resize_and_pad(image: Image.Image, size: int, resample: Image.Resampling, fill: int) -> Image.Image:
+    """The longer side to `size`, in the middle of a square: open_clip's ResizeKeepRatio and CenterCropOrPad."""
+    ratio = max(image.size) / size
+    width, height = (max(1, round(length / ratio)) for length in image.size)
+    square = Image.new("RGB", (size, size), (fill, fill, fill))
+    square.paste(image.resize((width, height), resample), ((size - width) // 2, (size - height) // 2))
+    return square

@@ -6,15 +6,16 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, cast, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from clipita._cpus import usable_cpus
-from clipita.bundle import MANIFEST, TOKENIZER, Bundle, read_bundle
+from clipita._open import open_bundle
+from clipita.bundle import MANIFEST, TOKENIZER, Bundle
 from clipita.errors import BackendError, CheckpointError, ImageError, TextError
-from clipita.hub import resolve
 from clipita.images import ImageInput, Preprocessing, describe, load_pixels
 from clipita.tokenizer import OnTruncate, Tokenizer, TokenizerConfig
 from clipita.zero_shot import (
@@ -71,6 +72,7 @@ class Model:
 
     def __init__(self, bundle: Bundle, backend: Backend, *, precision: str, decode_threads: int) -> None:
         config = bundle.config
+        self._bundle = bundle
         where = repr(str(bundle.path(MANIFEST)))
         self._preprocessing = Preprocessing.from_dict(config.image["preprocessing"], f"{where}: image.preprocessing")
         tokenizer_config = TokenizerConfig.from_dict(config.text["tokenizer"], f"{where}: text.tokenizer")
@@ -110,6 +112,11 @@ class Model:
     def logit_scale(self) -> float:
         """What cosines are multiplied by before a softmax."""
         return self._config.logit_scale
+
+    @property
+    def logit_bias(self) -> float | None:
+        """What is added to the logits of a model that was trained with sigmoids; None for all others."""
+        return self._config.logit_bias
 
     @property
     def templates(self) -> tuple[str, ...]:
@@ -300,11 +307,14 @@ class Model:
     ) -> list[LabelScore] | list[list[LabelScore]]:
         """Say which labels fit an image, by a softmax over logit_scale x cosine.
 
+        A model with a `logit_bias` (SigLIP) judges each label by itself: scores are sigmoids of logit_scale x cosine +
+        logit_bias, do not sum to 1, and are all near 0 where none fits.
+
         Args:
             images: One image or many, as for `encode_image`.
             labels: Distinct labels, or a `LabelBank` that this model made.
             templates: As for `label_bank`; not with a bank, which has them in it.
-            top_k: Return only so many labels, the best; scores stay shares of all.
+            top_k: Return only so many labels, the best; scores stay what they are among all.
             batch_size: Most images in one run of the tower.
 
         Returns:
@@ -332,9 +342,30 @@ class Model:
         else:
             bank = self.label_bank(labels, templates=templates)
         embeddings = np.atleast_2d(self.encode_image(images, batch_size=batch_size))  # (N, E)
-        scores = probabilities(embeddings, bank.embeddings, self.logit_scale)  # (N, K)
+        scores = probabilities(embeddings, bank.embeddings, self.logit_scale, self.logit_bias)  # (N, K)
         ranked = [rank(bank.labels, row, top_k) for row in scores]
         return ranked[0] if _is_one_image(images) else ranked
+
+    def save_pretrained_hf(self, folder: str | os.PathLike[str]) -> None:
+        """Write the model as a VisionTextDualEncoder, which the transformers library loads.
+
+        Its `logit_scale` is the logarithm of ours, as that library wants it, so that logits are the same. Weights of
+        few bits are written as the float32 numbers that they stand for.
+
+        Args:
+            folder: Made if it does not exist; files of the same names are replaced.
+
+        Raises:
+            CheckpointError: that class has no such model. It takes BERT's or CLIP's text tower beside an image tower of
+                CLIP, SigLIP or ViT, linear projections, and no bias of the logits.
+
+        Example:
+            >>> model.save_pretrained_hf("clip-italian")
+            >>> transformers.VisionTextDualEncoderModel.from_pretrained("clip-italian")
+        """
+        from clipita.convert.to_transformers import write_vision_text_dual_encoder
+
+        write_vision_text_dual_encoder(self._bundle, Path(folder))
 
 
 def load(
@@ -350,15 +381,26 @@ def load(
 ) -> Model:
     """Load a model.
 
+    A checkpoint in another layout (CLIP, SigLIP, VisionTextDualEncoder, hybrid-clip, OpenCLIP, sentence-transformers'
+    mCLIP, ONNX exports of transformers.js) is turned into a bundle once, without PyTorch. The bundle is kept below
+    `cache_dir`/clipita, or $HF_HOME/clipita, and later loads use it as it is; nothing is written to the folder that a
+    checkpoint is in. `clipita models` lists checkpoints that read Italian.
+
+    A licence that asks for more than most (GPL, or no commercial use) is logged once, as a warning of the logger
+    "clipita"; `Model.license` has every licence.
+
     Args:
         name_or_path: An embedded model ("clipita-mini"), a folder, or a name on the Hugging Face hub ("owner/name").
             The hub is asked only for what is not on this machine yet.
         backend: "onnx" (ONNX Runtime) or "flax" (pip install clipita[flax]).
-        precision: "fp32", "int8" or what else the bundle has; None means what it recommends.
+        precision: "fp32", "int8" or what else the bundle has; None means what it recommends. "int8" is made once, from
+            the float32 weights, and kept like a converted checkpoint; with ONNX Runtime its embeddings then depend a
+            little, some 1e-3, on the batch that they are computed in. Of ONNX exports, the variant: "fp32", "fp16",
+            "int8" (_quantized), or as its file names end.
         threads: For the towers and for decoding; None means the CPUs this process may use.
         providers: ONNX Runtime execution providers, e.g. ["CUDAExecutionProvider"]; None means the CPU.
         revision: Branch, tag or commit on the hub.
-        cache_dir: Where the hub's files are kept; None means the hub's own cache.
+        cache_dir: Where the hub's files are kept, and bundles that are made here; None means the hub's own cache.
         local_files_only: Never open a connection.
 
     Raises:
@@ -370,8 +412,13 @@ def load(
         raise BackendError(f"threads must be a number from 1 on, or None for all usable CPUs, not {threads!r}.")
     if backend not in ("onnx", "flax"):
         raise BackendError(f"there is no backend {backend!r}: choose 'onnx' or 'flax'.")
-    folder = resolve(name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
-    bundle = read_bundle(folder)
+    bundle = open_bundle(
+        name_or_path,
+        precision=precision,
+        revision=revision,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+    )
     if precision is None:
         precision = bundle.config.recommended_precision
     if precision not in bundle.config.precisions:
@@ -382,6 +429,11 @@ def load(
 
         engine: Backend = OnnxBackend(bundle, precision=precision, threads=threads, providers=providers)
     else:
+        if bundle.config.image.get("kind") == "onnx":
+            raise BackendError(
+                f"{bundle.config.name!r} is an ONNX export, which only backend='onnx' runs. For Flax, load the "
+                "checkpoint that it was made from."
+            )
         if threads is not None or providers is not None:
             raise BackendError("threads and providers are for backend='onnx'; JAX has its own settings for both.")
         try:

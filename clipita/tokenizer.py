@@ -11,12 +11,14 @@ import unicodedata
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from clipita._strict import from_mapping
+from clipita._tokenizer_json import check_growth, raise_if_stopped, read_engine, tokenizer_errors
 from clipita.errors import CheckpointError, TextError
 
 if TYPE_CHECKING:
@@ -41,6 +43,9 @@ class TokenizerConfig:
         nfc: Compose accents, so that "e" + combining grave is the one character "è".
         straight_apostrophes: Write ’ ‘ ʼ ` ´ as '.
         accent_apostrophes: Read "perche'", "citta'", "e'" as "perché", "città", "è"; see `restore_accents`.
+        fixed_length: Every row has `max_tokens`, and the tower reads its padding as it reads the rest: the mask is 1
+            throughout. So SigLIP was trained.
+        pad_left: Padding comes first.
     """
 
     max_tokens: int
@@ -49,6 +54,8 @@ class TokenizerConfig:
     nfc: bool = True
     straight_apostrophes: bool = True
     accent_apostrophes: bool = True
+    fixed_length: bool = False
+    pad_left: bool = False
 
     @classmethod
     def from_dict(cls, data: object, where: str = "text.tokenizer") -> "TokenizerConfig":
@@ -66,8 +73,8 @@ class TextBatch(NamedTuple):
     Attributes:
         indices: (N,) positions, in the texts given, of all those in this batch; N > B where texts repeat.
         rows: (N,) for each of them, its row in `input_ids`.
-        input_ids: (B, L), padded at the end to the longest of the batch.
-        attention_mask: (B, L), 1 for a token, 0 for padding.
+        input_ids: (B, L), padded to the longest of the batch or to the bundle's fixed length.
+        attention_mask: (B, L), 1 for a token that the tower reads, 0 for padding.
     """
 
     indices: IntArray
@@ -80,6 +87,7 @@ class Tokenizer:
     """The tokenizer of a bundle. Holds no changing state: threads may share it."""
 
     def __init__(self, engine: "tokenizers.Tokenizer", config: TokenizerConfig) -> None:
+        check_growth(engine)
         pad_id = engine.token_to_id(config.pad_token)
         if pad_id is None:
             raise CheckpointError(
@@ -97,6 +105,7 @@ class Tokenizer:
         self.config = config
         self._engine = engine
         self._pad_id = pad_id
+        self._closing = _closing_tokens(engine) if specials else 0
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], config: TokenizerConfig) -> "Tokenizer":
@@ -105,13 +114,8 @@ class Tokenizer:
         Raises:
             CheckpointError: the file cannot be read as one, or does not fit `config`.
         """
-        import tokenizers
-
-        try:
-            engine = tokenizers.Tokenizer.from_file(os.fspath(path))
-        except Exception as error:  # the library raises bare Exception
-            raise CheckpointError(f"{os.fspath(path)!r} is not a tokenizer.json that can be read: {error}") from error
-        return cls(engine, config)
+        with tokenizer_errors(f"{os.fspath(path)!r} is not a tokenizer.json that can be read"):
+            return cls(read_engine(Path(path)), config)
 
     def encode(
         self, texts: Sequence[str], *, batch_size: int = 64, on_truncate: OnTruncate = "warn"
@@ -119,8 +123,8 @@ class Tokenizer:
         """Token ids of the texts, longest batch first, each distinct text once.
 
         Args:
-            texts: Italian (or any) text. A text longer than `max_tokens` keeps its first tokens and its last one, the
-                closing special token that the tower reads the end from.
+            texts: Italian (or any) text. A text longer than `max_tokens` keeps its first tokens and the special
+                tokens that close it, which a tower may read the end from.
             batch_size: Most rows in one batch.
             on_truncate: "warn" (one UserWarning that says how many were cut), "raise" or "ignore".
 
@@ -129,6 +133,7 @@ class Tokenizer:
 
         Raises:
             TextError: a text is not a str, is blank, holds NUL or a lone surrogate, or is too long under "raise".
+            CheckpointError: the tokenizer itself fails on a text.
         """
         if on_truncate not in ("warn", "raise", "ignore"):
             raise ValueError(f"on_truncate must be 'warn', 'raise' or 'ignore', not {on_truncate!r}")
@@ -136,12 +141,12 @@ class Tokenizer:
         for index, text in enumerate(texts):
             places[normalize(check_text(text, f"texts[{index}]"), self.config)].append(index)
 
-        limit = self.config.max_tokens
+        limit, closing = self.config.max_tokens, self._closing
         buckets: defaultdict[int, list[tuple[list[int], list[int]]]] = defaultdict(list)
         cut: list[int] = []
         for text, indices in places.items():
             # One at a time: encode_batch starts a thread pool that warns after every fork.
-            ids = self._engine.encode(self.config.prefix + text).ids
+            ids = self._ids(self.config.prefix + text)
             if len(ids) > limit:
                 if on_truncate == "raise":
                     raise TextError(
@@ -149,7 +154,7 @@ class Tokenizer:
                         "Shorten it, or pass on_truncate='warn' to have it cut."
                     )
                 cut += indices
-                ids = [*ids[: limit - 1], ids[-1]]
+                ids = [*ids[: limit - closing], *ids[len(ids) - closing :]]
             buckets[-(-len(ids) // BUCKET_TOKENS)].append((ids, indices))
         if cut and on_truncate == "warn":
             warnings.warn(
@@ -164,17 +169,35 @@ class Tokenizer:
             batches += [self._batch(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]
         return batches
 
+    def _ids(self, text: str) -> list[int]:
+        try:
+            return self._engine.encode(text).ids
+        except BaseException as error:
+            raise_if_stopped(error)
+            raise CheckpointError(f"the model's tokenizer fails on {text[:40]!r}: {error}. It is damaged.") from error
+
     def _batch(self, rows: list[tuple[list[int], list[int]]]) -> TextBatch:
         lengths = np.array([len(ids) for ids, _ in rows])
-        mask = np.arange(len(rows[0][0])) < lengths[:, None]  # (B, L): the first row is the longest
+        width = self.config.max_tokens if self.config.fixed_length else lengths[0]  # the first row is the longest
+        mask = np.arange(width) < lengths[:, None]  # (B, L)
+        if self.config.pad_left:
+            mask = mask[:, ::-1]
         input_ids = np.full(mask.shape, self._pad_id, dtype=np.int64)
         input_ids[mask] = np.concatenate([ids for ids, _ in rows])
+        if self.config.fixed_length:
+            mask = np.ones_like(mask)
         return TextBatch(
             indices=np.array([index for _, indices in rows for index in indices], dtype=np.int64),
             rows=np.repeat(np.arange(len(rows), dtype=np.int64), [len(indices) for _, indices in rows]),
             input_ids=input_ids,
             attention_mask=mask.astype(np.int64),
         )
+
+
+def _closing_tokens(engine: "tokenizers.Tokenizer") -> int:
+    """How many special tokens are put behind a text, e.g. 1 for [CLS] ... [SEP], 0 where only a start is marked."""
+    added = engine.encode("a").special_tokens_mask
+    return added[::-1].index(0) if 0 in added else min(1, len(added))
 
 
 def check_text(text: object, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Labels with a probability each: templates, label banks, and the softmax over them."""
+"""Labels with a probability each: templates, label banks, and the softmax over them, or a sigmoid of each."""
 
 import dataclasses
 from collections import Counter
@@ -15,7 +15,8 @@ FloatArray = npt.NDArray[np.float32]
 
 
 class LabelScore(NamedTuple):
-    """A label and its share of the probability, 0 to 1; the shares of all labels of the bank sum to 1."""
+    """A label and its probability, 0 to 1: its share, so that all labels of a bank sum to 1, or, from a model that was
+    trained with sigmoids (SigLIP), that of this label by itself, whatever the others."""
 
     label: str
     score: float
@@ -89,12 +90,19 @@ def embed_labels(
     return embeddings / np.linalg.norm(embeddings, axis=-1, keepdims=True)
 
 
-def probabilities(images: FloatArray, labels: FloatArray, logit_scale: float) -> npt.NDArray[np.float64]:
+def probabilities(
+    images: FloatArray, labels: FloatArray, logit_scale: float, logit_bias: float | None = None
+) -> npt.NDArray[np.float64]:
     """Softmax over the labels of logit_scale x cosine: (N, E), (K, E) -> (N, K).
 
-    A bias that a model adds to every logit would not change it.
+    With a bias, which only models with a sigmoid loss have: the sigmoid of logit_scale x cosine + logit_bias, each
+    label by itself. Rows then have any sum, near 0 for a picture of none of the labels.
+
+    Source: arXiv:2303.15343, section 3.
     """
     logits = logit_scale * (images @ labels.T).astype(np.float64)  # (N, K)
+    if logit_bias is not None:
+        return np.exp(-np.logaddexp(0, -(logits + logit_bias)))  # overflows nothing, and keeps small ones apart
     # The largest becomes exp(0): scales of 100 and more overflow nothing.
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)

@@ -14,8 +14,8 @@ from PIL import Image
 
 from clipita.convert.efficientnet_lite import PIXEL_MEAN, PIXEL_STD, fold_batch_norm, read_efficientnet_lite
 from clipita.errors import CheckpointError
-from clipita.towers.config import LITE0, LITE1, LITE2
 from clipita.towers.efficientnet import EfficientNetLite
+from clipita.towers.efficientnet_config import LITE0, LITE1, LITE2
 from clipita.towers.parameters import parameter_table, set_parameters
 
 

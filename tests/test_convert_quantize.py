@@ -71,3 +71,24 @@ def test_what_cannot_be_stored_or_read_is_refused() -> None:
         dequantize({"x": np.ones((2, 2), np.int8)})
     with pytest.raises(CheckpointError, match="stored as int64"):
         dequantize({"x": np.ones(2, np.int64)})
+
+
+def test_int7_is_for_matrices_and_within_half_a_step() -> None:
+    random = np.random.default_rng(0)
+    table = {
+        "a.kernel": random.standard_normal((48, 24), dtype=np.float32),
+        "a.bias": random.standard_normal(24, dtype=np.float32),
+        "patch.kernel": random.standard_normal((24, 3, 8, 8), dtype=np.float32),
+        "word.embedding": random.standard_normal((9, 24), dtype=np.float32),
+        "norm.scale": random.standard_normal(24, dtype=np.float32),
+    }
+    table["a.kernel"][:, 3] = 0
+    stored = quantize(table, {"*": "int7"})
+    assert stored["a.kernel.int7"].dtype == np.int8
+    assert np.abs(stored["a.kernel.int7"]).max() == 63
+    found = dequantize(stored)
+    assert found.keys() == table.keys()
+    step = np.abs(table["a.kernel"]).max(axis=0) / 63
+    assert (np.abs(found["a.kernel"] - table["a.kernel"]) <= step / 2 + 1e-7).all()
+    for name in table.keys() - {"a.kernel"}:
+        np.testing.assert_array_equal(found[name], table[name])

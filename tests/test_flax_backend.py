@@ -18,6 +18,7 @@ from clipita.convert.efficientnet_lite import fold_batch_norm
 from clipita.convert.export import parity
 from clipita.convert.graph import image_graph, text_graph
 from clipita.convert.quantize import quantize
+from clipita.convert.weights_file import StoredWeights
 from clipita.errors import BackendError, CheckpointError
 from clipita.towers.config import DualConfig, ProjectionConfig
 from clipita.towers.dual import DualEncoder
@@ -74,7 +75,8 @@ def test_graphs_of_pooled_features(tmp_path: Path) -> None:
         (image_graph, {"pixels": PIXELS}, nnx.jit(lambda model: model.image_features(PIXELS))(model)),
         (text_graph, {"input_ids": IDS, "attention_mask": MASK}, model.text_features(IDS, MASK)),
     ):
-        onnx.save(build(CONFIG, weights, "weights.safetensors", pooled=True), tmp_path / "graph.onnx")
+        stored = StoredWeights.from_file(tmp_path / "weights.safetensors")
+        onnx.save(build(CONFIG, stored, pooled=True), tmp_path / "graph.onnx")
         (pooled,) = onnxruntime.InferenceSession(tmp_path / "graph.onnx").run(None, inputs)
         np.testing.assert_allclose(pooled, features, atol=1e-4)
 
@@ -89,8 +91,8 @@ def test_weights_exist_once(tmp_path: Path) -> None:
 
 def test_unknown_weights_and_fields_are_refused(tmp_path: Path) -> None:
     bundle = make_tiny_bundle(tmp_path, "float32")
-    with pytest.raises(CheckpointError, match="kind 'vit'"):
-        DualConfig.from_bundle(replace(bundle.config, image={**bundle.config.image, "kind": "vit"}))
+    with pytest.raises(CheckpointError, match="kind 'gan'"):
+        DualConfig.from_bundle(replace(bundle.config, image={**bundle.config.image, "kind": "gan"}))
     with pytest.raises(CheckpointError, match="unknown key 'experts'"):
         DualConfig.from_bundle(replace(bundle.config, text={**bundle.config.text, "experts": 8}))
     with pytest.raises(BackendError, match="no precision 'int8'"):

@@ -1,24 +1,22 @@
 """Names to folders, against a stand-in for the hub on this machine: the loading code is the real one."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_stand_in import COMMIT, Hub
 
 from clipita import hub
 from clipita.bundle import read_bundle
-from clipita.errors import ModelNotFoundError
+from clipita.errors import CheckpointError, ModelNotFoundError
 from clipita.hub import resolve
+from clipita.known import KNOWN
 
-COMMIT = "0123456789" * 4
 NEWER = "abcdef0123" * 4
 
 # Resolves each of the calls given as JSON, in order, and prints a folder or the error of each.
@@ -37,57 +35,6 @@ print(json.dumps(results))
 """
 
 
-class Hub:
-    """Serves folders as repositories, the way huggingface.co answers a download."""
-
-    def __init__(self) -> None:
-        self.repositories: dict[str, dict[str, Path]] = {}  # name -> branch or commit -> folder
-        self.heads = {"main": COMMIT}
-        self.requests: list[str] = []
-        stand_in = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_HEAD(self) -> None:
-                self.do_GET()
-
-            def do_GET(self) -> None:
-                stand_in.requests.append(f"{self.command} {self.path}")
-                status, headers, body = stand_in.answer(self.path)
-                self.send_response(status)
-                for key, value in {**headers, "Content-Length": str(len(body))}.items():
-                    self.send_header(key, value)
-                self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(body)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        if path.startswith("/api/"):  # telemetry
-            return 404, {}, b""
-        owner, name, _, revision, file = path.strip("/").split("/", 4)
-        if owner == "gated":
-            return 403, {"X-Error-Code": "GatedRepo"}, b""
-        if owner == "broken":
-            return 500, {}, b""
-        folders = self.repositories.get(f"{owner}/{name}")
-        if folders is None:
-            return 404, {"X-Error-Code": "RepoNotFound"}, b""
-        commit = self.heads.get(revision, revision)
-        if commit not in folders:
-            return 404, {"X-Error-Code": "RevisionNotFound"}, b""
-        target = folders[commit] / file
-        if not target.is_file():
-            return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}, b""
-        body = target.read_bytes()
-        return 200, {"X-Repo-Commit": commit, "ETag": f'"{hash(body):x}"'}, body
-
-
 @pytest.fixture
 def stand_in(shared_bundle: Path) -> Iterator[Hub]:
     made = Hub()
@@ -98,10 +45,9 @@ def stand_in(shared_bundle: Path) -> Iterator[Hub]:
 
 
 def resolve_there(stand_in: Hub, home: Path, *calls: tuple[str, dict[str, Any]], **environment: str) -> list[str]:
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     done = subprocess.run(
         [sys.executable, "-c", CLIENT, json.dumps(calls)],
-        env={**clean, "HF_ENDPOINT": stand_in.address, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1", **environment},
+        env=stand_in.environment(home, **environment),
         capture_output=True,
         text=True,
         check=True,
@@ -197,8 +143,8 @@ def test_what_the_hub_does_not_have_is_said_plainly(stand_in: Hub, shared_bundle
         results,
         [
             "ModelNotFoundError: there is no model 'prova/nessuno': neither a folder here nor",
-            "CheckpointError: 'prova/transformers' is on the hub, but it is no clipita bundle: it has no clipita.json. "
-            "Bundles are the only layout that this clipita loads",
+            "CheckpointError: 'prova/transformers' is on the hub, but it holds nothing that clipita loads: neither a "
+            "bundle (clipita.json) nor a checkpoint (config.json or open_clip_config.json with model.safetensors, ",
             "CheckpointError: 'prova/partial' is incomplete on the hub",
             "ModelNotFoundError: 'gated/model' is open only to those who accepted its terms",
             "ModelNotFoundError: 'prova/altro' is not on this machine, and local_files_only=True forbids to fetch it",
@@ -217,6 +163,169 @@ def test_a_hub_that_cannot_be_reached_is_said_plainly(stand_in: Hub, tmp_path: P
     assert not [request for request in stand_in.requests if "/resolve/" in request]
     (broken,) = resolve_there(stand_in, tmp_path, ("broken/tiny", {}))
     assert broken.startswith(unreachable.replace("prova", "broken"))
+
+
+def repository(folder: Path, *files: str, **contents: object) -> Path:
+    """A folder with these files, whose contents are their names, or JSON."""
+    folder.mkdir()
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text('{"model_type": "clip"}' if name == "config.json" else f"contents of {name}")
+    for name, content in contents.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+def files_below(folder: str | Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
+
+
+SMALL_FILES = ["README.md", "config.json", "preprocessor_config.json", "tokenizer.json"]
+
+
+def test_of_a_checkpoint_one_set_of_weights_is_fetched_and_no_other_file(stand_in: Hub, tmp_path: Path) -> None:
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    unwanted = ["tf_model.h5", "vocab.txt", "merges.txt", "optimizer.pt", "samples/foto.jpg", "onnx/vision_model.onnx"]
+    weights = ["pytorch_model.bin", "flax_model.msgpack", "onnx/text_model.onnx", "model.safetensors"]
+    index = "model.safetensors.index"
+    tokens = ["config.json", "tokenizer_config.json", "vocab.txt"]
+    modules = [{"path": ""}, {"path": "1_Pooling"}, {"path": "2_Dense"}]
+    dense = ["1_Pooling/config.json", "2_Dense/config.json", "2_Dense/pytorch_model.bin"]
+    open_clip = ["open_clip_config.json", "open_clip_pytorch_model.bin"]
+    exports = ["onnx/vision_model_quantized.onnx", "onnx/text_model_quantized.onnx"]
+    variants = [f"onnx/{tower}_model{suffix}.onnx" for tower in ("vision", "text") for suffix in ("", "_fp16", "_q4")]
+    repositories: dict[str, tuple[Path, list[str]]] = {
+        "all": (repository(tmp_path / "a", *SMALL_FILES, *unwanted, *weights), [*SMALL_FILES, "model.safetensors"]),
+        "flax": (repository(tmp_path / "b", *SMALL_FILES, *weights[1:3]), [*SMALL_FILES, "flax_model.msgpack"]),
+        "sharded": (
+            repository(
+                tmp_path / "c",
+                *tokens,
+                *shards,
+                weights[0],
+                **{index: {"weight_map": {"x": shards[0], "y": shards[1], "z": shards[0]}}},
+            ),
+            [*tokens, *shards, f"{index}.json"],
+        ),
+        "open_clip": (
+            repository(tmp_path / "d", *open_clip, *SMALL_FILES, *weights, config={"model_type": "nllb-siglip"}),
+            [*open_clip, *SMALL_FILES],
+        ),
+        "both": (
+            repository(tmp_path / "g", *open_clip, *SMALL_FILES, *weights[:2]),
+            [open_clip[0], *SMALL_FILES, "pytorch_model.bin"],
+        ),
+        "called-clip": (
+            repository(tmp_path / "h", *open_clip, *SMALL_FILES),
+            [*open_clip, *SMALL_FILES],
+        ),
+        "sentences": (
+            repository(tmp_path / "e", *tokens, *weights, *dense, "1_Pooling/model.safetensors", modules=modules),
+            [*tokens, "modules.json", "model.safetensors", *dense],
+        ),
+        "exports": (
+            repository(tmp_path / "f", *SMALL_FILES, *exports, *variants, f"{exports[0]}_data"),
+            [*SMALL_FILES, *exports, f"{exports[0]}_data"],
+        ),
+    }
+    for name, (folder, _) in repositories.items():
+        stand_in.repositories[f"prova/{name}"] = {COMMIT: folder}
+    calls: list[tuple[str, dict[str, Any]]] = [(f"prova/{name}", {"precision": "int8"}) for name in repositories]
+    found = resolve_there(stand_in, tmp_path, *calls)
+    for folder, (_, expected) in zip(found, repositories.values(), strict=True):
+        assert files_below(folder) == sorted(expected)
+
+    stand_in.requests.clear()
+    assert resolve_there(stand_in, tmp_path, *calls) == found
+    assert stand_in.requests == []
+    assert resolve_there(stand_in, tmp_path, *calls, HF_HUB_OFFLINE="1") == found
+
+
+def test_names_in_a_checkpoint_do_not_lead_out_of_it(stand_in: Hub, tmp_path: Path) -> None:
+    index = "model.safetensors.index"
+    stand_in.repositories["prova/a"] = {
+        COMMIT: repository(tmp_path / "a", *SMALL_FILES, **{index: {"weight_map": {"x": "../../x.safetensors"}}})
+    }
+    stand_in.repositories["prova/b"] = {COMMIT: repository(tmp_path / "b", modules=[{"path": "/etc"}])}
+    stand_in.repositories["prova/c"] = {COMMIT: repository(tmp_path / "c", modules={"path": "x"})}
+    stand_in.repositories["prova/d"] = {
+        COMMIT: repository(tmp_path / "d", *SMALL_FILES, **{index: {"weight_map": {"x": "x.safetensors"}}})
+    }
+    shards, *modules, absent = resolve_there(stand_in, tmp_path, *((f"prova/{name}", {}) for name in "abcd"))
+    assert "is no index of shards: its 'weight_map' must give a file for each name" in shards
+    assert all("must list folders below its own, but it has" in found for found in modules)
+    assert absent.startswith("CheckpointError: 'prova/d' is incomplete on the hub: it names a file 'x.safetensors'")
+
+
+def test_what_another_library_left_in_the_cache_is_used_without_the_hub(stand_in: Hub, tmp_path: Path) -> None:
+    stand_in.repositories["prova/a"] = {COMMIT: repository(tmp_path / "a", *SMALL_FILES, "model.safetensors")}
+    (folder,) = resolve_there(stand_in, tmp_path, ("prova/a", {}))
+    shutil.rmtree(Path(folder).parent.parent / ".no_exist")  # it has not asked for what is not there
+    for environment in ({"HF_ENDPOINT": "http://127.0.0.1:9"}, {"HF_HUB_OFFLINE": "1"}):
+        assert resolve_there(stand_in, tmp_path, ("prova/a", {}), **environment) == [folder]
+    assert resolve_there(stand_in, tmp_path, ("prova/a", {"local_files_only": True})) == [folder]
+
+
+def test_blobs_that_repositories_share_are_read(stand_in: Hub, tmp_path: Path) -> None:
+    (folder,) = resolve_there(stand_in, tmp_path, ("prova/tiny", {}))
+    shared = tmp_path / "hub" / "blobs" / "ab"  # as huggingface_hub 2 keeps large files
+    shared.mkdir(parents=True)
+    blob = (Path(folder) / "weights.safetensors").resolve()
+    blob.rename(shared / "abcdef")
+    blob.symlink_to(shared / "abcdef")
+    assert read_bundle(folder).config.name == "tiny"
+    blob.unlink()
+    blob.symlink_to((shared / "abcdef").rename(tmp_path / "elsewhere"))
+    with pytest.raises(CheckpointError, match="outside its folder"):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    ("troubles", "error"),
+    [
+        (["is cut", "is cut"], None),
+        (["stalls"], None),
+        (["lies about its size"], None),
+        (["is damaged"], None),
+        (["is damaged", "is damaged"], "CheckpointError: 'model.safetensors' of 'prova/a' came damaged twice"),
+        (["fails"], "ModelNotFoundError: 'prova/a' is not on this machine, and the hub could not be reached"),
+    ],
+)
+def test_downloads_that_go_wrong_are_noticed_and_fetched_again(
+    stand_in: Hub, tmp_path: Path, troubles: list[str], error: str | None
+) -> None:
+    source = repository(tmp_path / "a", *SMALL_FILES)
+    (source / "model.safetensors").write_bytes(bytes(range(256)) * 40)
+    stand_in.repositories["prova/a"] = {COMMIT: source}
+    stand_in.troubles["model.safetensors"] = troubles
+    call: tuple[str, dict[str, Any]] = ("prova/a", {})
+    found = resolve_there(stand_in, tmp_path, call, *([call] if error else []), HF_HUB_DOWNLOAD_TIMEOUT="1")
+    if error:
+        assert found[0].startswith(error)
+    assert stand_in.troubles["model.safetensors"] == []
+    weights = Path(found[-1]) / "model.safetensors"
+    assert weights.read_bytes() == (source / "model.safetensors").read_bytes()
+
+
+def test_tokens_and_proxies_are_those_of_the_hubs_library(stand_in: Hub, tmp_path: Path) -> None:
+    stand_in.repositories["private/a"] = {COMMIT: repository(tmp_path / "a", *SMALL_FILES, "model.safetensors")}
+    stand_in.token = "hf_segreto"
+    (refused,) = resolve_there(stand_in, tmp_path / "1", ("private/a", {}))
+    assert refused.startswith("ModelNotFoundError: there is no model 'private/a'")
+    assert refused.endswith("If it is private: hf auth login")
+    proxy = {"HF_ENDPOINT": "http://hub.invalid", "HTTP_PROXY": stand_in.address, "NO_PROXY": ""}
+    (found,) = resolve_there(stand_in, tmp_path / "2", ("private/a", {}), HF_TOKEN="hf_segreto", **proxy)
+    assert files_below(found) == sorted([*SMALL_FILES, "model.safetensors"])
+
+
+def test_a_name_that_the_hub_does_not_know_comes_with_those_that_it_does(stand_in: Hub, tmp_path: Path) -> None:
+    found = resolve_there(
+        stand_in, tmp_path, ("clip-italian/clip-itallian", {}), ("google/clip-vit-base-patch32", {}), ("a/b", {})
+    )
+    assert "Did you mean 'clip-italian/clip-italian'?" in found[0]
+    assert "Did you mean 'openai/clip-vit-base-patch32'?" in found[1]
+    assert "Did you mean" not in found[2]
+    assert all(model.name in found[2] for model in KNOWN)
 
 
 @pytest.fixture

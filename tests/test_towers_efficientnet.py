@@ -7,8 +7,8 @@ from flax import nnx
 from tiny import random_table
 
 from clipita.errors import CheckpointError
-from clipita.towers.config import LITE0, LITE1, LITE2, EfficientNetLiteConfig, block_shapes, same_padding
 from clipita.towers.efficientnet import EfficientNetLite, depthwise_conv
+from clipita.towers.efficientnet_config import LITE0, LITE1, LITE2, EfficientNetLiteConfig, block_shapes, same_padding
 from clipita.towers.parameters import parameter_table, set_parameters
 
 TINY = EfficientNetLiteConfig(width=0.25, depth=0.1, stem_width=8, head_width=32)

@@ -56,6 +56,17 @@ def test_several_templates_are_averaged_and_normalised_again() -> None:
     assert embeddings.dtype == np.float32
 
 
+def test_with_a_bias_each_label_is_judged_by_itself() -> None:
+    images = np.array([[1, 0], [0, 1]], np.float32)
+    labels = np.array([[1, 0], [0.6, 0.8], [-1, 0]], np.float32)
+    found = probabilities(images, labels, 100.0, -12.0)
+    expected = 1 / (1 + np.exp(-np.array([[88, 48, -112], [-12, 68, -12]], np.float64)))
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-15)
+    alone = probabilities(images, labels[:1], 100.0, -12.0)
+    np.testing.assert_array_equal(alone, found[:, :1])
+    assert np.isfinite(probabilities(images, labels, 1e4, -1e4)).all()
+
+
 def test_probabilities_are_the_softmax_of_the_scaled_cosines() -> None:
     images, labels = np.eye(2, 3, dtype=np.float32), np.eye(3, dtype=np.float32)
     expected = np.exp([[2, 0, 0], [0, 2, 0]]) / (np.exp(2) + 2)

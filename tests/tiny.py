@@ -13,8 +13,9 @@ from clipita.convert.export import Provenance, write_dual_bundle
 from clipita.convert.quantize import SMALL, WeightFormat
 from clipita.images import Preprocessing
 from clipita.tokenizer import TokenizerConfig
-from clipita.towers.config import BertConfig, DualConfig, EfficientNetLiteConfig, ProjectionConfig
+from clipita.towers.config import BertConfig, DualConfig, ProjectionConfig
 from clipita.towers.dual import DualEncoder
+from clipita.towers.efficientnet_config import EfficientNetLiteConfig
 from clipita.towers.parameters import Array
 
 CONFIG = DualConfig(

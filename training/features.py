@@ -20,6 +20,7 @@ from clipita.backends.onnx import session_options
 from clipita.bundle import WEIGHTS
 from clipita.convert.graph import image_graph, text_graph
 from clipita.convert.quantize import Array
+from clipita.convert.weights_file import StoredWeights
 from clipita.errors import ImageError
 from clipita.images import load_pixels
 from clipita.tokenizer import Tokenizer
@@ -46,14 +47,14 @@ class LockedTower:
 def locked_image_tower(config: DualConfig, stored: dict[str, Array]) -> LockedTower:
     """From weights as `clipita.convert.quantize` stores them, normalisations folded."""
     weights = _saved(stored)
-    graph = image_graph(config, weights, WEIGHTS, pooled=True)
+    graph = image_graph(config, StoredWeights.from_bytes(WEIGHTS, weights), pooled=True)
     return LockedTower(graph, weights, _digest(weights, repr(config.image), repr(config.preprocessing)))
 
 
 def locked_text_tower(config: DualConfig, stored: dict[str, Array], tokenizer: Tokenizer) -> LockedTower:
     """The same for the text tower; the fingerprint covers what the tokenizer does to a text before the tower."""
     weights = _saved(stored)
-    graph = text_graph(config, weights, WEIGHTS, pooled=True)
+    graph = text_graph(config, StoredWeights.from_bytes(WEIGHTS, weights), pooled=True)
     return LockedTower(graph, weights, _digest(weights, repr(config.text), repr(tokenizer.config)))
 
 

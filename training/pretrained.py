@@ -8,7 +8,8 @@ import numpy as np
 from clipita.convert.e5 import read_e5
 from clipita.convert.efficientnet_lite import ImageNetWeights, read_efficientnet_lite
 from clipita.convert.quantize import Array
-from clipita.towers.config import LITE0, LITE1, LITE2, BertConfig, EfficientNetLiteConfig
+from clipita.towers.config import BertConfig
+from clipita.towers.efficientnet_config import LITE0, LITE1, LITE2, EfficientNetLiteConfig
 
 LITE = (LITE0, LITE1, LITE2)
 

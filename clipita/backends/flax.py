@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from clipita.bundle import WEIGHTS, Bundle
 from clipita.convert.quantize import dequantize
 from clipita.errors import BackendError, CheckpointError
-from clipita.towers.config import DualConfig
+from clipita.towers.config import ClipTextConfig, DualConfig
 from clipita.towers.dual import DualEncoder
 from clipita.towers.parameters import set_parameters
 
@@ -47,6 +47,9 @@ class FlaxBackend:
             )
         config = DualConfig.from_bundle(bundle.config)
         self._positions = config.text.positions
+        # A tower that sees padding would see what is added here.
+        sees_padding = isinstance(config.text, ClipTextConfig) and config.text.attention == "full"
+        self._length_step = 1 if sees_padding else _LENGTH_STEP
         try:
             table = dequantize(load_file(bundle.path(WEIGHTS)))
         except (SafetensorError, OSError) as error:
@@ -78,7 +81,7 @@ class FlaxBackend:
         length = input_ids.shape[1]
         if length > self._positions:
             raise BackendError(f"the text tower reads up to {self._positions} tokens, but a batch has {length}.")
-        padded = min(-(-length // _LENGTH_STEP) * _LENGTH_STEP, self._positions)
+        padded = min(-(-length // self._length_step) * self._length_step, self._positions)
         ids, mask = (
             _pad_batch(np.pad(array.astype(np.int32), ((0, 0), (0, padded - length))))
             for array in (input_ids, attention_mask)

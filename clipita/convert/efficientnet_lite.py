@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from clipita.convert.torch_pickle import Array, read_torch_checkpoint
+from clipita.convert.readers.mapped import Array
+from clipita.convert.readers.torch_pickle import read_torch_checkpoint
 from clipita.errors import CheckpointError
-from clipita.towers.config import EfficientNetLiteConfig, block_shapes
+from clipita.towers.efficientnet_config import EfficientNetLiteConfig, block_shapes
 
 PIXEL_MEAN = (127.0, 127.0, 127.0)
 PIXEL_STD = (128.0, 128.0, 128.0)

@@ -1,5 +1,6 @@
 """Writes a dual encoder as a bundle: weights stored once, graphs that point into them, `clipita.json` beside."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -7,12 +8,12 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import save as save_safetensors
 
 from clipita.bundle import TOKENIZER, WEIGHTS, Bundle, BundleConfig, Graphs, write_bundle
 from clipita.convert.efficientnet_lite import fold_batch_norm
 from clipita.convert.graph import image_graph, text_graph
-from clipita.convert.quantize import Array, WeightFormat, quantize
+from clipita.convert.quantize import Array, WeightFormat, plan
+from clipita.convert.weights_file import StoredWeights, write_weights
 from clipita.errors import CheckpointError
 from clipita.tokenizer import TokenizerConfig
 from clipita.towers.config import DualConfig
@@ -41,6 +42,7 @@ def write_dual_bundle(
     logit_scale: float,
     logit_bias: float | None = None,
     templates: Sequence[str] = ("{}",),
+    portable: bool = False,
 ) -> Bundle:
     """Writes a bundle that both backends run.
 
@@ -54,16 +56,11 @@ def write_dual_bundle(
         tokenizer, tokenizer_file: its limits, and the `tokenizer.json` itself.
         logit_scale, logit_bias: logits = logit_scale x cosine (+ logit_bias).
         templates: sentences with one "{}" each, for the label.
+        portable: write graphs of standard ONNX operators only, for other runtimes.
 
     Raises:
         CheckpointError: the table is not that of this architecture.
     """
-    stored = quantize(fold_batch_norm(dict(table)), weight_formats)
-    weights = save_safetensors(stored)
-    image, text = image_graph(config, weights, WEIGHTS), text_graph(config, weights, WEIGHTS)
-    used = {tensor.name for graph in (image, text) for tensor in graph.graph.initializer}
-    if unused := sorted(stored.keys() - used):
-        raise CheckpointError(f"the weights hold what the model does not use: {unused[:5]}")
     graphs = Graphs("image.onnx", "text.onnx")
     bundle_config = BundleConfig(
         **asdict(provenance),
@@ -78,13 +75,23 @@ def write_dual_bundle(
         precisions={precision: graphs},
         recommended_precision=precision,
     )
-    files: dict[str, Path | bytes] = {
-        graphs.image: image.SerializeToString(deterministic=True),
-        graphs.text: text.SerializeToString(deterministic=True),
-        TOKENIZER: tokenizer_file,
-        WEIGHTS: weights,
-    }
-    return write_bundle(folder, config=bundle_config, files=files)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Written to disk tensor by tensor: in memory the weights of a large model would be there twice.
+    with tempfile.TemporaryDirectory(prefix=".weights.", dir=folder) as scratch:
+        weights_file = Path(scratch) / WEIGHTS
+        write_weights(weights_file, plan(fold_batch_norm(dict(table)), weight_formats))
+        weights = StoredWeights.from_file(weights_file)
+        image, text = image_graph(config, weights, portable=portable), text_graph(config, weights, portable=portable)
+        used = {tensor.name for graph in (image, text) for tensor in graph.graph.initializer}
+        if unused := sorted(weights.places.keys() - used):
+            raise CheckpointError(f"the weights hold what the model does not use: {unused[:5]}")
+        files: dict[str, Path | bytes] = {
+            graphs.image: image.SerializeToString(deterministic=True),
+            graphs.text: text.SerializeToString(deterministic=True),
+            TOKENIZER: tokenizer_file,
+            WEIGHTS: weights_file,
+        }
+        return write_bundle(folder, config=bundle_config, files=files)
 
 
 class Encoder(Protocol):

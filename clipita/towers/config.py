@@ -1,97 +1,64 @@
 """Sizes of the towers, as `clipita.json` states them. Plain data: imports neither JAX nor ONNX."""
 
-import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self, TypeVar
 
 from clipita._strict import from_mapping
 from clipita.bundle import BundleConfig
 from clipita.errors import CheckpointError
 from clipita.images import Preprocessing
+from clipita.towers.efficientnet_config import EfficientNetLiteConfig
 
-IMAGE_KIND = "efficientnet-lite"
-TEXT_KIND = "bert"
+T = TypeVar("T")
+
+
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu"]
 
 
 @dataclass(frozen=True)
-class EfficientNetLiteConfig:
-    """Size of an EfficientNet-lite. Stem and head keep their width, all else is scaled by `width` and `depth`."""
+class VitConfig:
+    """Size of a vision transformer: square patches, learned positions, layer norms before attention and MLP.
 
-    width: float = 1.0
-    depth: float = 1.0
-    stem_width: int = 32
-    head_width: int = 1280
+    Attributes:
+        patch_bias: whether the map of a patch to a token has a bias.
+        class_token: whether a learned token stands before the patches.
+        embedding_norm: a layer norm before the first layer, as CLIP has it.
+        pooling: "cls": the class token; "pooler": tanh(linear(class token)); "mean": of the patches; "map": one learned
+            query attends to all tokens, and an MLP follows. The last layer norm comes before any of them.
+    """
+
+    patch: int
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+    activation: Activation
+    epsilon: float
+    patch_bias: bool
+    class_token: bool
+    embedding_norm: bool
+    pooling: Literal["cls", "pooler", "mean", "map"]
 
     @property
     def features(self) -> int:
         """Width of the pooled features."""
-        return self.head_width
+        return self.width
 
-
-LITE0 = EfficientNetLiteConfig(width=1.0, depth=1.0)  # published for 224 x 224 pixels
-LITE1 = EfficientNetLiteConfig(width=1.0, depth=1.1)  # 240
-LITE2 = EfficientNetLiteConfig(width=1.1, depth=1.2)  # 260
-
-
-class BlockShape(NamedTuple):
-    """One inverted bottleneck: channels in, expanded, and out; kernel size and stride of its depthwise convolution."""
-
-    inputs: int
-    expanded: int
-    outputs: int
-    kernel: int
-    stride: int
-
-    @property
-    def has_expansion(self) -> bool:
-        return self.expanded != self.inputs
-
-    @property
-    def has_skip(self) -> bool:
-        return self.stride == 1 and self.inputs == self.outputs
-
-
-# Repeats, kernel size, stride, expansion, output channels of the seven stages at width 1 and depth 1.
-_STAGES = (
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192),
-    (1, 3, 1, 6, 320),
-)
-
-
-def block_shapes(config: EfficientNetLiteConfig) -> list[BlockShape]:
-    """The inverted bottlenecks of this size, in order: one table for the Flax tower, the ONNX graph and the readers."""
-    shapes: list[BlockShape] = []
-    inputs = config.stem_width
-    for index, (repeats, kernel, stride, expansion, channels) in enumerate(_STAGES):
-        outputs = _round_channels(channels * config.width)
-        if 0 < index < len(_STAGES) - 1:  # The first and the last stage keep their depth, as stem and head their width.
-            repeats = math.ceil(repeats * config.depth)
-        for repeat in range(repeats):
-            shapes.append(BlockShape(inputs, inputs * expansion, outputs, kernel, stride if repeat == 0 else 1))
-            inputs = outputs
-    return shapes
-
-
-def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's SAME padding (before, after): an even input at stride 2 gets one less before than after."""
-    total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2
-
-
-def _round_channels(channels: float, divisor: int = 8) -> int:
-    """To the nearest multiple of 8, but never more than 10 % down."""
-    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return rounded if rounded >= 0.9 * channels else rounded + divisor
+    def positions(self, image_size: int) -> int:
+        """Tokens of an image of that side."""
+        return (image_size // self.patch) ** 2 + self.class_token
 
 
 @dataclass(frozen=True)
 class BertConfig:
-    """Size of a BERT: post-layer-norm encoder with learned positions, exact GELU, and mean or first-token pooling."""
+    """Size of a BERT: an encoder with learned positions and layer norms after attention and MLP.
+
+    RoBERTa is one whose first positions are cut off, and DistilBERT one without token types.
+
+    Attributes:
+        pooling: "mean": of all tokens; "cls": the first; "pooler": tanh(linear(first)).
+    """
 
     vocabulary: int
     width: int = 384
@@ -101,7 +68,8 @@ class BertConfig:
     positions: int = 512
     token_types: int = 2
     epsilon: float = 1e-12
-    pooling: Literal["mean", "cls"] = "mean"
+    pooling: Literal["mean", "cls", "pooler"] = "mean"
+    activation: Activation = "gelu"
 
     @property
     def features(self) -> int:
@@ -110,22 +78,69 @@ class BertConfig:
 
 
 @dataclass(frozen=True)
+class ClipTextConfig:
+    """Size of a text transformer with layer norms before attention and MLP: of CLIP, SigLIP, and M2M100's encoder.
+
+    Attributes:
+        attention: what a token sees: "causal": itself and those before it; "masked": all but padding; "full": all,
+            padding too, so that texts have to be padded as in training, to `positions`.
+        pooling: "eos": the first `eos_token`; "highest": the first token of the highest id, which is how CLIP's own
+            code finds the end; "last": the last, padding or not; "cls": the first.
+    """
+
+    vocabulary: int
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+    positions: int
+    activation: Activation
+    epsilon: float
+    attention: Literal["causal", "masked", "full"]
+    pooling: Literal["eos", "highest", "last", "cls"]
+    eos_token: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.eos_token is None) == (self.pooling == "eos"):
+            raise ValueError(f"eos_token is for pooling 'eos' and no other, but it is {self.eos_token!r}")
+
+    @property
+    def features(self) -> int:
+        """Width of the pooled features."""
+        return self.width
+
+
+ImageConfig = EfficientNetLiteConfig | VitConfig
+TextConfig = BertConfig | ClipTextConfig
+TransformerConfig = VitConfig | BertConfig | ClipTextConfig
+
+
+@dataclass(frozen=True)
 class ProjectionConfig:
-    """From pooled features to the embedding: a linear map, plus an MLP of width `hidden` if any.
+    """From pooled features to the embedding: a linear map, an MLP of width `hidden`, the sum of both, or nothing.
 
     CLIP's maps have no bias. Towers that were not trained for it, whose features lie far from zero, want one.
+
+    Attributes:
+        hidden: width of the MLP's hidden layer (exact GELU); None for no MLP.
+        bias: of the linear map; of both maps of an MLP that stands alone. An MLP beside a linear map always has them.
+        linear: whether there is a linear map. Neither it nor an MLP: the features are the embedding.
     """
 
     hidden: int | None = None
     bias: bool = False
+    linear: bool = True
+
+
+NO_PROJECTION = ProjectionConfig(linear=False)
 
 
 @dataclass(frozen=True)
 class DualConfig:
     """Two towers, and the projections that join them in a space of width `embed_dim`."""
 
-    image: EfficientNetLiteConfig
-    text: BertConfig
+    image: ImageConfig
+    text: TextConfig
     preprocessing: Preprocessing
     embed_dim: int
     image_projection: ProjectionConfig = ProjectionConfig()
@@ -141,11 +156,9 @@ class DualConfig:
         image, text = dict(config.image), dict(config.text)
         preprocessing = Preprocessing.from_dict(image.pop("preprocessing"))
         text.pop("tokenizer")
-        _pop_kind(image, IMAGE_KIND, "image")
-        _pop_kind(text, TEXT_KIND, "text")
         return cls(
-            image=from_mapping(EfficientNetLiteConfig, image, "image"),
-            text=from_mapping(BertConfig, text, "text"),
+            image=_of_kind(_IMAGE_KINDS, image, "image"),
+            text=_of_kind(_TEXT_KINDS, text, "text"),
             preprocessing=preprocessing,
             embed_dim=config.embed_dim,
             image_projection=from_mapping(ProjectionConfig, dict(config.image_projection), "image_projection"),
@@ -154,16 +167,29 @@ class DualConfig:
 
     def image_fields(self) -> dict[str, Any]:
         """The image tower's fields for `clipita.json`, without its preprocessing."""
-        return {"kind": IMAGE_KIND, **asdict(self.image)}
+        return _with_kind(_IMAGE_KINDS, self.image)
 
     def text_fields(self) -> dict[str, Any]:
         """The text tower's fields for `clipita.json`, without its tokenizer."""
-        return {"kind": TEXT_KIND, **asdict(self.text)}
+        return _with_kind(_TEXT_KINDS, self.text)
 
 
-def _pop_kind(fields: dict[str, Any], expected: str, tower: str) -> None:
+_IMAGE_KINDS: dict[str, type[ImageConfig]] = {"efficientnet-lite": EfficientNetLiteConfig, "vit": VitConfig}
+_TEXT_KINDS: dict[str, type[TextConfig]] = {"bert": BertConfig, "clip-text": ClipTextConfig}
+
+
+def _of_kind(kinds: Mapping[str, type[T]], fields: dict[str, Any], tower: str) -> T:
     kind = fields.pop("kind", None)
-    if kind != expected:
+    if kind not in kinds:
         raise CheckpointError(
-            f"the {tower} tower is of kind {kind!r}; this clipita knows {expected!r}. Upgrade clipita."
+            f"the {tower} tower is of kind {kind!r}; this clipita knows {', '.join(map(repr, kinds))}. Upgrade clipita."
         )
+    try:
+        return from_mapping(kinds[kind], fields, tower)
+    except ValueError as error:
+        raise CheckpointError(f"{tower}: {error}. Export the bundle again.") from error
+
+
+def _with_kind(kinds: Mapping[str, type[Any]], config: ImageConfig | TextConfig) -> dict[str, Any]:
+    (kind,) = (kind for kind, cls in kinds.items() if cls is type(config))
+    return {"kind": kind, **asdict(config)}

@@ -9,8 +9,10 @@ import numpy as np
 from flax import nnx
 
 from clipita.towers.bert import Bert
-from clipita.towers.config import DualConfig, ProjectionConfig
+from clipita.towers.clip_text import ClipText
+from clipita.towers.config import BertConfig, DualConfig, ProjectionConfig, VitConfig
 from clipita.towers.efficientnet import EfficientNetLite
+from clipita.towers.vit import Vit
 
 _NORM_FLOOR = 1e-12  # of a vector of zeros, so that it gives zeros and not NaN
 
@@ -18,21 +20,22 @@ _NORM_FLOOR = 1e-12  # of a vector of zeros, so that it gives zeros and not NaN
 class Projection(nnx.Module):
     """Pooled features (B, D) -> (B, E): W x (+ b), plus W2 gelu(W1 x + b1) + b2 where there is a hidden layer.
 
-    The second matrix begins at zero, so that a head begins as its linear part.
+    Either part may be missing; without both of them it is the identity. The second matrix of an MLP beside a linear map
+    begins at zero, so that a head begins as its linear part.
     """
 
     def __init__(self, features: int, embed_dim: int, config: ProjectionConfig, *, rngs: nnx.Rngs) -> None:
-        hidden = config.hidden
-        zeros = nnx.initializers.zeros_init()
-        self.linear = nnx.Linear(features, embed_dim, use_bias=config.bias, rngs=rngs)
-        self.mlp_in = None if hidden is None else nnx.Linear(features, hidden, rngs=rngs)
-        self.mlp_out = None if hidden is None else nnx.Linear(hidden, embed_dim, kernel_init=zeros, rngs=rngs)
+        hidden, bias = config.hidden, config.bias or config.linear
+        second = nnx.initializers.zeros_init() if config.linear else nnx.initializers.lecun_normal()
+        self.linear = nnx.Linear(features, embed_dim, use_bias=config.bias, rngs=rngs) if config.linear else None
+        self.mlp_in = nnx.Linear(features, hidden, use_bias=bias, rngs=rngs) if hidden else None
+        self.mlp_out = nnx.Linear(hidden, embed_dim, use_bias=bias, kernel_init=second, rngs=rngs) if hidden else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = self.linear(x)
         if self.mlp_in is None or self.mlp_out is None:
-            return y
-        return y + self.mlp_out(jax.nn.gelu(self.mlp_in(x), approximate=False))
+            return x if self.linear is None else self.linear(x)
+        y = self.mlp_out(jax.nn.gelu(self.mlp_in(x), approximate=False))
+        return y if self.linear is None else self.linear(x) + y
 
 
 class DualEncoder(nnx.Module):
@@ -46,8 +49,14 @@ class DualEncoder(nnx.Module):
 
     def __init__(self, config: DualConfig, *, folded: bool = False, rngs: nnx.Rngs) -> None:
         self.mean, self.std = config.preprocessing.mean, config.preprocessing.std
-        self.image = EfficientNetLite(config.image, folded=folded, rngs=rngs)
-        self.text = Bert(config.text, rngs=rngs)
+        if isinstance(config.image, VitConfig):
+            self.image = Vit(config.image, config.preprocessing.image_size, rngs=rngs)
+        else:
+            self.image = EfficientNetLite(config.image, folded=folded, rngs=rngs)
+        if isinstance(config.text, BertConfig):
+            self.text = Bert(config.text, rngs=rngs)
+        else:
+            self.text = ClipText(config.text, rngs=rngs)
         project = config.image_projection, config.text_projection
         self.image_projection = Projection(config.image.features, config.embed_dim, project[0], rngs=rngs)
         self.text_projection = Projection(config.text.features, config.embed_dim, project[1], rngs=rngs)

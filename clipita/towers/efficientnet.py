@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from clipita.towers.config import BlockShape, EfficientNetLiteConfig, block_shapes, same_padding
+from clipita.towers.efficientnet_config import BlockShape, EfficientNetLiteConfig, block_shapes, same_padding
 
 BATCH_NORM_EPSILON = 1e-3
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipita.convert.torch_pickle import read_torch_checkpoint
+from clipita.convert.readers.torch_pickle import read_torch_checkpoint
 from clipita.errors import CheckpointError
 
 

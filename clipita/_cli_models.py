@@ -1,0 +1,209 @@
+"""The commands about models: which there are, what one is, and turning one into another form."""
+
+import dataclasses
+import importlib.metadata
+import os
+import platform
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from clipita import __version__
+from clipita._check import compare, loss
+from clipita._cli_options import Unusable, common_options, json_option, print_facts, print_json
+from clipita._cpus import usable_cpus
+from clipita._open import int8_of, open_bundle, rewritten
+from clipita.bundle import MANIFEST, WEIGHTS, Bundle
+from clipita.hub import embedded_models, resolve
+from clipita.known import KNOWN
+from clipita.model import load
+
+
+@click.command()
+@json_option
+def models(as_json: bool) -> None:
+    """List models that are known to read Italian or to load here, with the licence of their weights.
+
+    Any other model in one of their layouts loads as well.
+    """
+    listed = [{"name": name, "license": "Apache-2.0", "about": "inside the package"} for name in embedded_models()]
+    listed += [{"name": known.name, "license": known.license, "about": known.about} for known in KNOWN]
+    if as_json:
+        print_json(models=listed)
+        return
+    width = max(len(model["name"]) for model in listed) + 2
+    for model in listed:
+        click.echo(f"{model['name']:{width}}{model['license']:14}{model['about']}")
+
+
+@click.command()
+@click.argument("name", required=False)
+@common_options
+def info(name: str | None, model: str, as_json: bool) -> None:
+    """Say what a model is, and what runs it. NAME is the same as --model NAME."""
+    name = name or model
+    folder = resolve(name)
+    bundle = open_bundle(name)
+    loaded = load(bundle.folder)
+    tokenizer: dict[str, Any] = bundle.config.text["tokenizer"]
+    facts: dict[str, Any] = {
+        "model": loaded.name,
+        "layout": _layout(folder),
+        "license": loaded.license,
+        "source": bundle.config.source,
+        "revision": bundle.config.revision,
+        "folder": str(folder),
+        "bundle": str(bundle.folder),
+        "bytes": sum(bundle.path(file).stat().st_size for file in bundle.files),
+        "fingerprint": loaded.fingerprint,
+        "image_tower": _tower(bundle, "image"),
+        "text_tower": _tower(bundle, "text"),
+        "embed_dim": loaded.embed_dim,
+        "image_size": loaded.image_size,
+        "max_tokens": loaded.max_tokens,
+        "tokenizer": ", ".join(f"{key} {value!r}" for key, value in tokenizer.items() if value not in (False, "")),
+        "logit_scale": loaded.logit_scale,
+        "logit_bias": loaded.logit_bias,
+        "templates": list(loaded.templates),
+        "precision": loaded.precision,
+        "precisions": list(bundle.config.precisions),
+        "providers": list(loaded.providers),
+        "threads": usable_cpus(),
+        "versions": {
+            "clipita": __version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in ("numpy", "onnxruntime", "pillow", "tokenizers")},
+        },
+    }
+    if as_json:
+        print_json(**facts)
+        return
+    facts["bytes"] = f"{facts['bytes']:,}"
+    facts["versions"] = [f"{name} {version}" for name, version in facts["versions"].items()]
+    print_facts({key: value for key, value in facts.items() if value not in (None, "")})
+
+
+@click.command()
+@click.argument("name")
+@click.option("--output", "-o", type=click.Path(file_okay=False, path_type=Path), help="A new folder for the bundle.")
+@click.option("--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True)
+@click.option("--portable", is_flag=True, help="Standard ONNX operators only, for other runtimes. Needs --output.")
+@click.option(
+    "--check",
+    "checks",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Pictures to judge int8 on: a folder for each label, or a captions.jsonl. May be repeated.",
+)
+@click.option("--max-loss", default=0.02, show_default=True, help="Most that int8 may lose of a cosine or a score.")
+@click.option("--accept-loss", is_flag=True, help="Keep it whatever it loses.")
+@click.option("--revision", help="Branch, tag or commit on the hub.")
+@json_option
+def convert(
+    name: str,
+    output: Path | None,
+    precision: str,
+    portable: bool,
+    checks: tuple[Path, ...],
+    max_loss: float,
+    accept_loss: bool,
+    revision: str | None,
+    as_json: bool,
+) -> None:
+    """Turn the checkpoint NAME into a bundle, and say what int8 costs.
+
+    NAME is a folder or a name on the hub. Without --output the bundle is kept where `load` finds it.
+    """
+    if portable and output is None:
+        raise click.BadParameter("needs --output: `load` has no use for such graphs.", param_hint="'--portable'")
+    if checks and precision != "int8":
+        raise click.BadParameter("is for --precision int8: float32 loses nothing.", param_hint="'--check'")
+    if output is not None and output.exists() and any(output.iterdir()):
+        raise Unusable(f"{str(output)!r} is not empty. Name a new folder.")
+    reference = open_bundle(name, precision="fp32", revision=revision)
+    if "fp32" not in reference.config.precisions:
+        raise Unusable(
+            f"{name!r} is a bundle already, and has no float32 weights to begin with, only "
+            f"{', '.join(reference.config.precisions)}."
+        )
+    report: dict[str, Any] = {"model": reference.config.name, "license": reference.config.license}
+    if output is None:
+        bundle = int8_of(reference, None) if precision == "int8" else reference
+        _judge(reference, bundle, checks, None if accept_loss else max_loss, report, is_cached=True)
+    else:
+        # Beside its place, so that nothing is there if it is refused or the command is stopped.
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
+            bundle = rewritten(reference, Path(scratch) / "bundle", precision=precision, portable=portable)
+            _judge(reference, bundle, checks, None if accept_loss else max_loss, report, is_cached=False)
+            if output.exists():
+                output.rmdir()
+            os.replace(bundle.folder, output)
+        bundle = dataclasses.replace(bundle, folder=output)
+    report |= {
+        "bundle": str(bundle.folder),
+        "precision": precision,
+        "fingerprint": bundle.fingerprint(precision),
+        "bytes": sum(bundle.path(file).stat().st_size for file in bundle.files),
+    }
+    if as_json:
+        print_json(**report)
+        return
+    report["bytes"] = f"{report['bytes']:,}"
+    measured: dict[str, dict[str, float]] = {key: value for key, value in report.items() if isinstance(value, dict)}
+    for key, found in measured.items():
+        report[key] = [f"{what} {value:.6g}" for what, value in found.items()]
+    print_facts(report)
+
+
+def _judge(
+    reference: Bundle,
+    bundle: Bundle,
+    checks: tuple[Path, ...],
+    max_loss: float | None,
+    report: dict[str, Any],
+    *,
+    is_cached: bool,
+) -> None:
+    """Add what an int8 bundle costs to the report, and refuse it if that is too much."""
+    if bundle is reference or not bundle.config.fidelity:
+        return
+    report["samples"] = dict(bundle.config.fidelity)
+    if checks:
+        models = load(reference.folder, precision="fp32"), load(bundle.folder, precision="int8")
+        report |= {str(folder): compare(*models, folder) for folder in checks}
+    measured: dict[str, dict[str, float]] = {key: value for key, value in report.items() if isinstance(value, dict)}
+    for where, found in measured.items():
+        what, lost = loss(found)
+        if max_loss is not None and lost > max_loss:
+            if is_cached:  # where `load` would find it
+                shutil.rmtree(bundle.folder)
+            raise Unusable(
+                f"int8 loses {lost:.4f} of {what} on {where}, more than --max-loss {max_loss}. Nothing was kept; use "
+                "fp32, or give --accept-loss."
+            )
+
+
+def _layout(folder: Path) -> str:
+    if (folder / MANIFEST).exists():
+        return "clipita bundle"
+    from clipita.convert.foreign import layout_of
+
+    return layout_of(folder) or "unknown"
+
+
+def _tower(bundle: Bundle, tower: str) -> str:
+    """Kind, parameters and sizes."""
+    from clipita.convert.weights_file import parameter_counts
+
+    fields = {
+        key: value
+        for key, value in getattr(bundle.config, tower).items()
+        if key not in ("kind", "preprocessing", "tokenizer") and value is not None
+    }
+    kind = getattr(bundle.config, tower).get("kind")
+    count = parameter_counts(bundle.path(WEIGHTS))[tower]
+    return ", ".join([f"{kind}, {count:,} parameters", *(f"{key} {value}" for key, value in fields.items())])

@@ -1,0 +1,137 @@
+"""The name of a model to a bundle: fetched if need be, converted if it is in another layout, made int8 if asked for."""
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clipita.bundle import MANIFEST, WEIGHTS, Bundle, read_bundle
+from clipita.hub import resolve
+from clipita.known import known_model, restriction
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from clipita.convert.foreign import Origin
+
+_log = logging.getLogger("clipita")
+_said: set[str] = set()
+_LOW = 0.98  # a mean cosine that answers change with
+
+# Part of the place of every bundle made here: a new one is made when conversion changes what comes out.
+CONVERTER = 1
+
+
+def open_bundle(
+    name_or_path: str | os.PathLike[str],
+    *,
+    precision: str | None = None,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+) -> Bundle:
+    """The bundle that a model is, or is turned into and kept as; see `load` for the arguments and errors."""
+    options: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
+    folder = resolve(name_or_path, precision=precision, revision=revision, **options)
+    if (folder / MANIFEST).exists():
+        bundle = read_bundle(folder)
+    else:
+        name = os.fspath(name_or_path)
+        known = known_model(name) if is_snapshot(folder) else None
+        images = resolve(known.images, **options) if known and known.images else None
+        bundle = _converted(folder, name, known.license if known else None, images, precision, cache_dir)
+    say_restriction(bundle)
+    if precision == "int8" and "int8" not in bundle.config.precisions and "fp32" in bundle.config.precisions:
+        return int8_of(bundle, cache_dir)
+    return bundle
+
+
+def say_restriction(bundle: Bundle) -> None:
+    """Log, once for each model, a licence that surprises: GPL, or not for commercial use."""
+    name, license = bundle.config.name, bundle.config.license
+    asks = restriction(license)
+    if asks is not None and f"{name} {license}" not in _said:
+        _said.add(f"{name} {license}")
+        _log.warning("The weights of %r are under %s: %s.", name, license, asks)
+
+
+def origin_of(folder: Path, name: str, license: str | None = None, images: Path | None = None) -> "Origin":
+    """What is known of a folder in another layout that `resolve` gave for `name`."""
+    from clipita.convert.foreign import Origin
+
+    if is_snapshot(folder):
+        return Origin(name, "Hugging Face hub", folder.name, license, images)
+    return Origin(folder.resolve().name, "a folder", "", license, images)
+
+
+def is_snapshot(folder: Path) -> bool:
+    """Whether a folder is a commit in the hub's cache."""
+    return folder.parent.name == "snapshots"
+
+
+def _converted(
+    folder: Path,
+    name: str,
+    license: str | None,
+    images: Path | None,
+    precision: str | None,
+    cache_dir: str | os.PathLike[str] | None,
+) -> Bundle:
+    from clipita.convert.cache import cache_folder, cached_bundle
+    from clipita.convert.foreign import convert, identity
+
+    origin = origin_of(folder, name, license, images)
+    key, needed_bytes = identity(folder, origin, precision)
+    place = cache_folder(cache_dir) / _file_name(origin.name) / f"{key}-v{CONVERTER}"
+
+    def make(part: Path) -> None:
+        with progress(f"Converting {origin.name}") as bar:
+            convert(folder, part, origin, precision=precision, on_step=bar.set_postfix_str)
+
+    return cached_bundle(place, make, called=repr(name), needed_bytes=needed_bytes)
+
+
+def int8_of(bundle: Bundle, cache_dir: str | os.PathLike[str] | None) -> Bundle:
+    """The int8 form of a float32 bundle, made once, with what was measured of it."""
+    from clipita.convert.cache import cache_folder, cached_bundle
+
+    name = bundle.config.name
+    place = cache_folder(cache_dir) / _file_name(name) / f"{bundle.fingerprint('fp32')}-int8-v{CONVERTER}"
+    made = cached_bundle(
+        place,
+        lambda part: rewritten(bundle, part, precision="int8"),
+        called=f"int8 of {name!r}",
+        needed_bytes=bundle.path(WEIGHTS).stat().st_size // 2,
+    )
+    low = {key: cosine for key, cosine in made.config.fidelity.items() if cosine < _LOW and not key.endswith("_min")}
+    if low and made.fingerprint("int8") not in _said:
+        _said.add(made.fingerprint("int8"))
+        _log.warning("int8 costs %r more than usual (%s to float32); its fp32 is the better choice.", name, low)
+    return made
+
+
+def rewritten(bundle: Bundle, folder: Path, *, precision: str, portable: bool = False) -> Bundle:
+    """A float32 bundle written in another form; an int8 one with its measured fidelity."""
+    from clipita.backends.onnx import OnnxBackend
+    from clipita.convert.rewrite import fidelity, rewrite, with_fidelity
+
+    with progress(f"Writing {bundle.config.name} as {precision}") as bar:
+        made = rewrite(bundle, folder, precision=precision, portable=portable)
+        if precision == "fp32":
+            return made
+        bar.set_postfix_str("comparing")
+        both = OnnxBackend(bundle, precision="fp32"), OnnxBackend(made, precision=precision)
+        return with_fidelity(made, fidelity(bundle, *both))
+
+
+def progress(what: str) -> "tqdm[Any]":
+    """A line that says what is being done and for how long; on terminals only, and gone when it is done."""
+    import sys
+
+    from tqdm import tqdm
+
+    return tqdm(desc=what, disable=None, file=sys.stderr, leave=False, bar_format="{desc}: {elapsed}{postfix}")
+
+
+def _file_name(name: str) -> str:
+    return name.replace("/", "--")

@@ -1,0 +1,111 @@
+"""Where bundles are kept that were made here, so that each is made once.
+
+They are at $HF_HOME/clipita/<model>/<key>, or below the `cache_dir` that was given: whole bundles, that may be copied
+elsewhere and loaded as folders. A new converter has new keys; folders of old ones may be deleted, and so may the rest,
+which is made again.
+"""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from clipita.bundle import Bundle, read_bundle
+from clipita.errors import CheckpointError
+
+# Beside a bundle, the sizes and times of its files when it was made. While they are the same, nobody has touched them,
+# and 0.7 GB need not be hashed at every start (which takes 0.4 s, more than all the rest).
+_STAMP = "unchanged.json"
+
+_log = logging.getLogger("clipita")
+
+
+def cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
+    """Where the bundles are that were made here."""
+    if cache_dir is not None:
+        return Path(cache_dir).expanduser() / "clipita"
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HOME) / "clipita"
+
+
+def cached_bundle(place: Path, make: Callable[[Path], object], *, called: str, needed_bytes: int) -> Bundle:
+    """The bundle at `place`, made if it is not there or is damaged.
+
+    It appears whole or not at all, whatever ends the process, and of two processes that want it at once one makes it
+    while the other waits: the lock is the system's, and goes with the process that holds it.
+
+    Args:
+        place: A folder of `cache_folder` that belongs to this bundle alone.
+        make: Writes the bundle into the folder that it is given.
+        called: How errors call the model.
+        needed_bytes: What the bundle will take on the disk, about.
+
+    Raises:
+        CheckpointError: it cannot be written (the disk is full, the folder may not be written to), or whatever `make`
+            raises.
+    """
+    bundle = _read(place)
+    if bundle is not None:
+        return bundle
+    import filelock
+
+    part = place.with_name(f".{place.name}.part")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(place.with_name(f".{place.name}.lock"))
+        try:
+            lock.acquire(timeout=1)
+        except filelock.Timeout:
+            _log.info("Another process is converting %s; waiting for it.", called)
+            lock.acquire()
+        try:
+            bundle = _read(place)
+            if bundle is None:
+                _clear(place)
+                _clear(part)  # of a process that was killed
+                free = shutil.disk_usage(place.parent).free
+                if free < needed_bytes:
+                    raise CheckpointError(
+                        f"{called} takes {needed_bytes / 1e9:.1f} GB once it is converted, and the disk of "
+                        f"{str(place.parent)!r} has {free / 1e9:.1f} GB left. {_ELSEWHERE}"
+                    )
+                make(part)
+                (part / _STAMP).write_text(json.dumps(_stamp(part)))
+                os.rename(part, place)
+                bundle = _read(place)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+            lock.release()
+    except OSError as error:
+        raise CheckpointError(
+            f"{called} has to be converted once, and {str(place.parent)!r} cannot be written to: "
+            f"{error.strerror or error}. {_ELSEWHERE}"
+        ) from error
+    if bundle is None:
+        raise CheckpointError(f"{str(place)!r} was made and then changed by another program. Load it again.")
+    return bundle
+
+
+_ELSEWHERE = "Make room, or name another place: cache_dir=..., or HF_HOME."
+
+
+def _read(place: Path) -> Bundle | None:
+    try:
+        stamp: object = json.loads((place / _STAMP).read_bytes())
+        return read_bundle(place, verify=stamp != _stamp(place))
+    except (OSError, ValueError, CheckpointError):
+        return None
+
+
+def _stamp(folder: Path) -> dict[str, list[int]]:
+    """Size and time of every file of a bundle."""
+    found = ((path.name, path.stat()) for path in sorted(folder.iterdir()) if path.name != _STAMP)
+    return {name: [status.st_size, status.st_mtime_ns] for name, status in found}
+
+
+def _clear(place: Path) -> None:
+    if place.exists():
+        shutil.rmtree(place)

@@ -1,0 +1,59 @@
+"""Files of a checkpoint's folder: found inside it, of a size that can be read, and JSON that is JSON.
+
+A folder from the hub is not trusted more than a single file of it: a link may lead anywhere, a file may be a pipe.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+from clipita.bundle import check_inside
+from clipita.errors import CheckpointError
+
+# config.json and its kind take kilobytes.
+_MAX_JSON_BYTES = 4 << 20
+
+
+def file_in(folder: Path, name: str, max_bytes: int | None = None) -> Path | None:
+    """The path of a file of `folder`, or None if it has none of this name.
+
+    Raises:
+        CheckpointError: the name or a link leads out of the folder, it is no plain file, or has more than `max_bytes`.
+    """
+    path = folder / name
+    if not path.exists() and not path.is_symlink():
+        return None
+    check_inside(path, folder)
+    if not path.is_file():
+        raise CheckpointError(f"'{path}' is no file that can be read. Copy or download it again.")
+    if max_bytes is not None and path.stat().st_size > max_bytes:
+        raise CheckpointError(
+            f"'{path}' has {path.stat().st_size:,} bytes, and files of its kind have at most {max_bytes:,}. "
+            "Nothing of it was read; check where it comes from."
+        )
+    return path
+
+
+def text_in(folder: Path, name: str, max_bytes: int) -> str | None:
+    """The UTF-8 text of a file, or None if there is none. Errors as for `file_in`."""
+    path = file_in(folder, name, max_bytes)
+    if path is None:
+        return None
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"'{path}' cannot be read as UTF-8 text: {error}. Copy or download it again.") from error
+
+
+def json_in(folder: Path, name: str, max_bytes: int = _MAX_JSON_BYTES) -> dict[str, Any] | None:
+    """The JSON object of a file, or None if there is none. Errors as for `file_in`, and for what is no JSON object."""
+    text = text_in(folder, name, max_bytes)
+    if text is None:
+        return None
+    try:
+        data: object = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"'{folder / name}' is not valid JSON: {str(error)[:200]}. Download it again.") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"'{folder / name}' must hold a JSON object, but it holds a {type(data).__name__}.")
+    return cast("dict[str, Any]", data)

@@ -1,0 +1,30 @@
+"""EfficientNet-lite as ONNX nodes; the tower is `clipita.towers.efficientnet`."""
+
+import numpy as np
+
+from clipita.convert.graph.builder import Graph
+from clipita.towers.efficientnet_config import EfficientNetLiteConfig, block_shapes, same_padding
+
+
+def efficientnet(graph: Graph, x: str, config: EfficientNetLiteConfig, prefix: str, size: int) -> str:
+    """Normalised pixels (B, 3, size, size) -> pooled features (B, D)."""
+
+    def conv(x: str, name: str, kernel: int = 1, stride: int = 1, groups: int = 1) -> str:
+        before, after = same_padding(size, kernel, stride)
+        weight, bias = graph.dense(f"{prefix}{name}.kernel"), graph.dense(f"{prefix}{name}.bias")
+        pads, strides = [before, before, after, after], [stride, stride]
+        return graph.node("Conv", x, weight, bias, pads=pads, strides=strides, group=groups)
+
+    def relu6(x: str) -> str:
+        return graph.node("Clip", x, graph.constant(np.float32(0)), graph.constant(np.float32(6)))
+
+    x = relu6(conv(x, "stem", 3, 2))
+    size = -(-size // 2)
+    for index, shape in enumerate(block_shapes(config)):
+        name = f"blocks.{index}."
+        y = relu6(conv(x, name + "expand")) if shape.has_expansion else x
+        y = relu6(conv(y, name + "depthwise", shape.kernel, shape.stride, groups=shape.expanded))
+        size = -(-size // shape.stride)
+        y = conv(y, name + "project")
+        x = graph.node("Add", x, y) if shape.has_skip else y
+    return graph.node("Flatten", graph.node("GlobalAveragePool", relu6(conv(x, "head"))))  # (B, features)

@@ -1,0 +1,103 @@
+"""Transformer layers as ONNX nodes; the layer is `clipita.towers.transformer`."""
+
+from typing import NamedTuple
+
+import numpy as np
+from onnx import TensorProto
+
+from clipita.convert.graph.builder import MICROSOFT, Graph
+from clipita.towers.config import Activation, BertConfig, TransformerConfig
+
+FIRST, LAST = 0, -1  # the token that a last layer is computed for
+
+
+class Mask(NamedTuple):
+    """What tokens may see: int32 (B, L) with 1 for tokens or "", and whether only what comes before them.
+
+    `bias` says the same in numbers to add to logits, for the graph that is portable.
+    """
+
+    padding: str = ""
+    causal: bool = False
+    bias: str = ""
+
+
+def text_mask(graph: Graph, *, padding: bool, causal: bool) -> Mask:
+    """Made once, for all layers."""
+    mask = graph.node("Cast", "attention_mask", to=TensorProto.INT32) if padding else ""
+    if not graph.portable or not (padding or causal):
+        return Mask(mask, causal)
+    if padding:  # (B, 1, 1, L)
+        allowed = graph.node(
+            "Unsqueeze", graph.node("Cast", mask, to=TensorProto.BOOL), graph.constant(np.array([1, 2]))
+        )
+    else:  # (L, L)
+        length = graph.node("Squeeze", graph.node("Shape", "input_ids", start=1, end=2))
+        step = graph.node("Range", graph.constant(np.array(0)), length, graph.constant(np.array(1)))
+        allowed = graph.node("LessOrEqual", step, graph.node("Unsqueeze", step, graph.constant(np.array([1]))))
+    lowest = graph.constant(np.float32(np.finfo(np.float32).min))
+    return Mask(mask, causal, graph.node("Where", allowed, graph.constant(np.float32(0)), lowest))
+
+
+def attend(graph: Graph, asking: str, x: str, config: TransformerConfig, prefix: str, mask: Mask) -> str:
+    """What (B, Q, D) finds in (B, L, D) -> (B, Q, D)."""
+    q, k, v = (graph.linear(y, prefix + name) for y, name in ((asking, "query"), (x, "key"), (x, "value")))
+    if graph.portable:
+        attended = _plain_attention(graph, q, k, v, config, mask)
+    else:
+        options = {"num_heads": config.heads, "unidirectional": int(mask.causal)}
+        attended = graph.node("MultiHeadAttention", q, k, v, "", mask.padding, domain=MICROSOFT, **options)
+    return graph.linear(attended, prefix + "output")
+
+
+def layer(graph: Graph, x: str, config: TransformerConfig, prefix: str, mask: Mask, *, kept: int | None = None) -> str:
+    """One layer: (B, L, D) -> (B, L, D), or (B, 1, D) where one token is kept."""
+
+    def norm(x: str, name: str) -> str:
+        return graph.layer_norm(x, prefix + name, config.epsilon)
+
+    def mlp(x: str) -> str:
+        hidden = activation(graph, graph.linear(x, prefix + "mlp_in"), config.activation)
+        return graph.linear(hidden, prefix + "mlp_out")
+
+    def keep(x: str) -> str:
+        return x if kept is None else token(graph, x, kept)
+
+    if isinstance(config, BertConfig):
+        asking = keep(x)
+        x = norm(graph.node("Add", asking, attend(graph, asking, x, config, prefix, mask)), "attention_norm")
+        return norm(graph.node("Add", x, mlp(x)), "mlp_norm")
+    normed = norm(x, "attention_norm")
+    x = graph.node("Add", keep(x), attend(graph, keep(normed), normed, config, prefix, mask))
+    return graph.node("Add", x, mlp(norm(x, "mlp_norm")))
+
+
+def token(graph: Graph, x: str, index: int) -> str:
+    """The first or the last token: (B, L, D) -> (B, 1, D)."""
+    return graph.node("Gather", x, graph.constant(np.array([index])), axis=1)
+
+
+def activation(graph: Graph, x: str, name: Activation) -> str:
+    """The function between the two maps of an MLP."""
+    if name == "relu":
+        return graph.node("Relu", x)
+    if name != "quick_gelu":
+        return graph.node("Gelu", x, approximate="tanh" if name == "gelu_tanh" else "none")
+    if not graph.portable:
+        return graph.node("QuickGelu", x, domain=MICROSOFT, alpha=1.702)
+    return graph.node("Mul", x, graph.node("Sigmoid", graph.node("Mul", x, graph.constant(np.float32(1.702)))))
+
+
+def _plain_attention(graph: Graph, q: str, k: str, v: str, config: TransformerConfig, mask: Mask) -> str:
+    split = graph.constant(np.array([0, 0, config.heads, config.width // config.heads]))
+    q, k, v = (
+        graph.node("Transpose", graph.node("Reshape", y, split), perm=perm)
+        for y, perm in ((q, [0, 2, 1, 3]), (k, [0, 2, 3, 1]), (v, [0, 2, 1, 3]))
+    )
+    scale = graph.constant(np.float32((config.width // config.heads) ** -0.5))
+    logits = graph.node("MatMul", graph.node("Mul", q, scale), k)  # (B, heads, Q, L)
+    if mask.bias:
+        logits = graph.node("Add", logits, mask.bias)
+    attended = graph.node("MatMul", graph.node("Softmax", logits, axis=-1), v)
+    joined = graph.node("Transpose", attended, perm=[0, 2, 1, 3])
+    return graph.node("Reshape", joined, graph.constant(np.array([0, 0, config.width])))

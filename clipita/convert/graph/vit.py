@@ -1,0 +1,52 @@
+"""Vision transformer as ONNX nodes; the tower is `clipita.towers.vit`."""
+
+import numpy as np
+
+from clipita.convert.graph.builder import Graph
+from clipita.convert.graph.transformer import FIRST, Mask, activation, attend, layer, token
+from clipita.towers.config import VitConfig
+
+
+def vit(graph: Graph, x: str, config: VitConfig, prefix: str) -> str:
+    """Normalised pixels (B, 3, S, S) -> pooled features (B, D)."""
+    bias = [graph.dense(f"{prefix}patch.bias")] if config.patch_bias else []
+    x = graph.node("Conv", x, graph.dense(f"{prefix}patch.kernel"), *bias, strides=[config.patch, config.patch])
+    x = graph.node("Reshape", x, graph.constant(np.array([0, 0, -1])))
+    x = graph.node("Transpose", x, perm=[0, 2, 1])  # (B, N, D)
+    if config.class_token:
+        first = _for_each_image(graph, f"{prefix}class_token.embedding", x, config.width)
+        x = graph.node("Concat", first, x, axis=1)
+    x = graph.node("Add", x, graph.dense(f"{prefix}position.embedding"))
+    if config.embedding_norm:
+        x = graph.layer_norm(x, f"{prefix}embedding_norm", config.epsilon)
+    kept = FIRST if config.pooling in ("cls", "pooler") else None
+    for index in range(config.layers):
+        is_last = index == config.layers - 1
+        x = layer(graph, x, config, f"{prefix}layers.{index}.", Mask(), kept=kept if is_last else None)
+    x = graph.layer_norm(x, f"{prefix}norm", config.epsilon)
+    one = graph.constant(np.array([1]))
+    if config.pooling == "map":
+        x = _attention_pool(graph, x, config, f"{prefix}head.")
+    elif config.pooling == "mean":
+        if config.class_token:
+            x = graph.node("Slice", x, one, graph.constant(np.array([np.iinfo(np.int64).max])), one)
+        x = graph.node("ReduceMean", x, one, keepdims=1)
+    else:
+        x = token(graph, x, FIRST)
+    x = graph.node("Squeeze", x, one)
+    return graph.node("Tanh", graph.linear(x, f"{prefix}pooler")) if config.pooling == "pooler" else x
+
+
+def _attention_pool(graph: Graph, x: str, config: VitConfig, prefix: str) -> str:  # (B, N, D) -> (B, 1, D)
+    probe = _for_each_image(graph, f"{prefix}probe.embedding", x, config.width)
+    y = attend(graph, probe, x, config, prefix, Mask())
+    hidden = graph.layer_norm(y, f"{prefix}mlp_norm", config.epsilon)
+    hidden = activation(graph, graph.linear(hidden, f"{prefix}mlp_in"), config.activation)
+    return graph.node("Add", y, graph.linear(hidden, f"{prefix}mlp_out"))
+
+
+def _for_each_image(graph: Graph, name: str, x: str, width: int) -> str:
+    """The one row of an embedding, beside (B, N, D) as (B, 1, D)."""
+    batch = graph.node("Shape", x, start=0, end=1)
+    shape = graph.node("Concat", batch, graph.constant(np.array([1, width])), axis=0)
+    return graph.node("Expand", graph.dense(name), shape)

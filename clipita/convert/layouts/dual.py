@@ -1,0 +1,118 @@
+"""What every layout is read into: both towers and their projections under our names."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from clipita.convert.layouts.bert_towers import TextTower
+from clipita.convert.layouts.image_towers import ImageTower
+from clipita.convert.layouts.leaves import Names, prefixed, table_of
+from clipita.convert.quantize import Array
+from clipita.convert.tokenizer_files import Clean
+from clipita.errors import CheckpointError
+from clipita.images import Preprocessing
+from clipita.towers.config import DualConfig, ProjectionConfig
+from clipita.towers.shapes import parameter_shapes
+
+
+class TextRules(NamedTuple):
+    """What a layout says of its texts: where the tokenizer is, and arguments of `tokenizer_of`."""
+
+    folder: Path
+    max_tokens: int
+    fixed_length: bool = False
+    lowercase: bool = False
+    clean: Clean | None = None
+
+
+class DualWeights(NamedTuple):
+    """A dual encoder out of a checkpoint; the weights are views of its leaves, of their stored dtype."""
+
+    config: DualConfig
+    weights: dict[str, Array]
+    texts: TextRules
+    logit_scale: float
+    logit_bias: float | None = None
+
+
+class Half(NamedTuple):
+    """A projection, and where its leaves go; `names` are those of the checkpoint -> ours below the projection."""
+
+    projection: ProjectionConfig
+    names: Names
+
+
+LINEAR = ProjectionConfig()
+
+
+def assemble(
+    leaves: dict[str, Array],
+    text: TextTower,
+    image: ImageTower,
+    *,
+    text_prefix: str,
+    image_prefix: str,
+    text_half: Half,
+    image_half: Half,
+    embed_dim: int,
+    preprocessing: Preprocessing,
+    harmless: Iterable[str] = (),
+) -> tuple[DualConfig, dict[str, Array]]:
+    """The architecture and the weights, every leaf used.
+
+    Args:
+        leaves: of the checkpoint, without the scales of the logits. Changed.
+        text_prefix, image_prefix: what the leaves of the towers begin with.
+        preprocessing: as the folder says.
+        harmless: leaves without effect, besides those of the towers.
+
+    Raises:
+        CheckpointError: see `table_of`; the pixels have not the size that the image tower reads; or heads do not
+            divide a width.
+    """
+    if preprocessing.image_size != image.image_size:
+        raise CheckpointError(
+            f"the image tower reads images of {image.image_size} x {image.image_size} pixels, and the preprocessing "
+            f"gives {preprocessing.image_size}. One of config.json and preprocessor_config.json is of another model."
+        )
+    for tower, size in (("text", text.config), ("image", image.config)):
+        if size.heads < 1 or size.width % size.heads:
+            raise CheckpointError(
+                f"the {tower} tower has a width of {size.width} and {size.heads} heads, which must divide it. Its "
+                "configuration is damaged."
+            )
+    config = DualConfig(
+        image=image.config,
+        text=text.config,
+        preprocessing=preprocessing,
+        embed_dim=embed_dim,
+        image_projection=image_half.projection,
+        text_projection=text_half.projection,
+    )
+    names = {
+        **prefixed(text_prefix, "text.", text.names),
+        **prefixed(image_prefix, "image.", image.names),
+        **prefixed("", "text_projection.", text_half.names),
+        **prefixed("", "image_projection.", image_half.names),
+    }
+    unused = {text_prefix + name for name in text.harmless} | {image_prefix + name for name in image.harmless}
+    if text.prepare is not None:
+        text.prepare(leaves, text_prefix)
+    return config, table_of(leaves, names, parameter_shapes(config), harmless=unused | set(harmless))
+
+
+def clip_preprocessing(image_size: int) -> Preprocessing:
+    """OpenAI's, for checkpoints that do not say."""
+    return Preprocessing.from_dict({
+        "image_size": image_size, "resize": "shortest", "interpolation": "bicubic",
+        "mean": [255 * value for value in (0.48145466, 0.4578275, 0.40821073)],
+        "std": [255 * value for value in (0.26862954, 0.26130258, 0.27577711)],
+        "crop": "floor", "transparency": "drop",
+    })  # fmt: skip
+
+
+def half_preprocessing(image_size: int, interpolation: str) -> Preprocessing:
+    """SigLIP's and ViT's, for checkpoints that do not say."""
+    half = [127.5, 127.5, 127.5]
+    fields: Mapping[str, object] = {"image_size": image_size, "resize": "squash", "interpolation": interpolation}
+    return Preprocessing.from_dict({**fields, "mean": half, "std": half, "transparency": "drop"})

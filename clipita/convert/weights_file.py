@@ -1,0 +1,99 @@
+"""`weights.safetensors`: written one tensor at a time, and where in it each tensor is, for graphs that point into it.
+
+Source: the safetensors format: the header's length as uint64, the header in JSON, then the numbers without gaps.
+"""
+
+import json
+import math
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from clipita.convert.quantize import Stored
+
+_DTYPES = {"float32": "F32", "float16": "F16", "int8": "I8", "uint8": "U8"}
+
+
+class Place(NamedTuple):
+    """Where the file has a tensor: bytes `offset` to `offset + length`."""
+
+    dtype: str  # F32, F16, I8, U8
+    shape: tuple[int, ...]
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """The places in a weights file, what it is called beside the graph, and how to read bytes of it."""
+
+    name: str
+    places: Mapping[str, Place]
+    read: Callable[[Place], bytes]
+
+    @classmethod
+    def from_file(cls, path: Path) -> Self:
+        """Of a file whose numbers stay on disk."""
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = file.read(length)
+
+        def read(place: Place) -> bytes:
+            with path.open("rb") as file:
+                file.seek(place.offset)
+                return file.read(place.length)
+
+        return cls(path.name, _places(header), read)
+
+    @classmethod
+    def from_bytes(cls, name: str, content: bytes) -> Self:
+        """Of the contents of a file."""
+        (length,) = struct.unpack_from("<Q", content)
+        header = content[8 : 8 + length]
+        return cls(name, _places(header), lambda place: content[place.offset : place.offset + place.length])
+
+
+def write_weights(path: Path, weights: Mapping[str, Stored]) -> None:
+    """Writes a safetensors file. Each tensor is brought into its form when its turn comes, so that one is in memory."""
+    # Wider numbers first: every tensor is then aligned to its own numbers.
+    names = sorted(weights, key=lambda name: (-weights[name].dtype.itemsize, name))
+    header: dict[str, object] = {}
+    end = 0
+    for name in names:
+        values, dtype = weights[name]
+        start, end = end, end + math.prod(values.shape) * dtype.itemsize
+        header[name] = {"dtype": _DTYPES[dtype.name], "shape": values.shape, "data_offsets": (start, end)}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in names:
+            file.write(np.ascontiguousarray(weights[name].array()).data)
+
+
+def parameter_counts(path: Path) -> dict[str, int]:
+    """Numbers of weights of the image and of the text tower, projections included, scales of few bits not."""
+    counts = {"image": 0, "text": 0}
+    places = StoredWeights.from_file(path).places
+    for name, place in places.items():
+        tower = name.partition(".")[0].removesuffix("_projection")
+        base = name.removesuffix(".scale")
+        is_scale = base != name and any(f"{base}{end}" in places for end in ("", ".int4", ".int7"))
+        if tower in counts and not is_scale:
+            counts[tower] += math.prod(place.shape) * (2 if name.endswith(".int4") else 1)
+    return counts
+
+
+def _places(header: bytes) -> dict[str, Place]:
+    entries = json.loads(header)
+    entries.pop("__metadata__", None)
+    start = 8 + len(header)
+    return {
+        name: Place(entry["dtype"], tuple(entry["shape"]), start + begin, end - begin)
+        for name, entry in entries.items()
+        for begin, end in [entry["data_offsets"]]
+    }

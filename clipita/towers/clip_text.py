@@ -1,0 +1,54 @@
+"""Text tower with layer norms before attention and MLP: token ids (B, L) -> (B, D) pooled features.
+
+Sources: Radford et al. (arXiv:2103.00020) for CLIP, causal and read at the end token; Zhai et al. (arXiv:2303.15343)
+for SigLIP, which sees padding and is read at the last position; Fan et al. (arXiv:2010.11125) for M2M100's encoder.
+"""
+
+# JAX and Flax leave parts of their interfaces without types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from clipita.towers.config import ClipTextConfig
+from clipita.towers.transformer import ALL, FIRST, LAST, TransformerLayer, embed
+
+
+class ClipText(nnx.Module):
+    """The text tower."""
+
+    def __init__(self, config: ClipTextConfig, *, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.word = embed(config.vocabulary, config.width, rngs)
+        self.position = embed(config.positions, config.width, rngs)
+        self.layers = nnx.List([TransformerLayer(config, rngs=rngs) for _ in range(config.layers)])
+        self.norm = nnx.LayerNorm(config.width, epsilon=config.epsilon, rngs=rngs)
+
+    def __call__(self, input_ids: jax.Array, attention_mask: jax.Array) -> jax.Array:
+        """Pools the last layer.
+
+        Args:
+            input_ids: (B, L) integers, L no more than the positions.
+            attention_mask: (B, L) integers, 1 for tokens, then 0 for padding. Causal towers do not need it, since
+                padding comes last; those with full attention see padding.
+
+        Returns:
+            (B, D) float: the normalised token that the config says.
+        """
+        attention, pooling = self.config.attention, self.config.pooling
+        x = self.word(input_ids) + self.position.embedding[: input_ids.shape[1]][None]
+        mask = attention_mask.astype(bool)[:, None, None] if attention == "masked" else None
+        # Where the pooled token stands in another place in each row, or sees only some, the last layer is left whole.
+        pooled = {"cls": FIRST, "last": LAST}.get(pooling, ALL) if attention != "causal" else ALL
+        for index, layer in enumerate(self.layers):
+            is_last = index == len(self.layers) - 1
+            x = layer(x, mask, causal=attention == "causal", kept=pooled if is_last else ALL)
+        if pooling == "cls":
+            x = x[:, 0]
+        elif pooling == "last":
+            x = x[:, -1]
+        else:
+            marks = input_ids if self.config.eos_token is None else input_ids == self.config.eos_token
+            x = jnp.take_along_axis(x, jnp.argmax(marks, axis=1)[:, None, None], axis=1)[:, 0]
+        return self.norm(x)

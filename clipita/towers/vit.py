@@ -1,0 +1,68 @@
+"""Vision transformer image tower: (B, S, S, 3) normalised pixels -> (B, D) pooled features.
+
+Sources: Dosovitskiy et al. (arXiv:2010.11929); Radford et al. (arXiv:2103.00020) for CLIP's norm before the first
+layer; Zhai et al. (arXiv:2106.04560) for the pooling by attention that SigLIP has.
+"""
+
+# JAX and Flax leave parts of their interfaces without types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from clipita.towers.config import VitConfig
+from clipita.towers.transformer import ALL, FIRST, AttentionMlp, TransformerLayer, embed, linear
+
+
+class AttentionPool(AttentionMlp):
+    """One learned query attends to all tokens, and an MLP follows: (B, N, D) -> (B, D)."""
+
+    def __init__(self, config: VitConfig, *, rngs: nnx.Rngs) -> None:
+        super().__init__(config, rngs=rngs)
+        self.probe = embed(1, config.width, rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        probe = jnp.broadcast_to(self.probe.embedding[...][None], (x.shape[0], 1, x.shape[2]))
+        y = self.attend(probe, x, None, causal=False)
+        return (y + self.mlp(self.mlp_norm(y)))[:, 0]
+
+
+class Vit(nnx.Module):
+    """The image tower for images of one size."""
+
+    def __init__(self, config: VitConfig, image_size: int, *, rngs: nnx.Rngs) -> None:
+        width, patch = config.width, (config.patch, config.patch)
+        norm = nnx.LayerNorm
+        self.pooling = config.pooling
+        self.patch = nnx.Conv(
+            3, width, patch, strides=patch, padding="VALID", use_bias=config.patch_bias,
+            kernel_init=nnx.initializers.normal(0.02), rngs=rngs,
+        )  # fmt: skip
+        self.class_token = embed(1, width, rngs) if config.class_token else None
+        self.position = embed(config.positions(image_size), width, rngs)
+        self.embedding_norm = norm(width, epsilon=config.epsilon, rngs=rngs) if config.embedding_norm else None
+        self.layers = nnx.List([TransformerLayer(config, rngs=rngs) for _ in range(config.layers)])
+        self.norm = norm(width, epsilon=config.epsilon, rngs=rngs)
+        self.pooler = linear(width, width, rngs) if config.pooling == "pooler" else None
+        self.head = AttentionPool(config, rngs=rngs) if config.pooling == "map" else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalised pixels (B, S, S, 3), float -> pooled features (B, D) of the same dtype."""
+        x = self.patch(x)
+        x = x.reshape(x.shape[0], -1, x.shape[-1])  # (B, N, D), row by row
+        if self.class_token is not None:
+            first = jnp.broadcast_to(self.class_token.embedding[...][None], (x.shape[0], 1, x.shape[2]))
+            x = jnp.concatenate([first, x], axis=1)
+        x = x + self.position.embedding[...][None]
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
+        kept = FIRST if self.pooling in ("cls", "pooler") else ALL
+        for index, layer in enumerate(self.layers):
+            x = layer(x, kept=kept if index == len(self.layers) - 1 else ALL)
+        x = self.norm(x)
+        if self.head is not None:
+            return self.head(x)
+        if self.pooling == "mean":
+            return x[:, 0 if self.class_token is None else 1 :].mean(axis=1)
+        return x[:, 0] if self.pooler is None else jnp.tanh(self.pooler(x[:, 0]))
