@@ -134,6 +134,8 @@ def test_layouts_are_told_apart(tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
         assert detect_layout(tmp_path) == layout
     (tmp_path / "open_clip_config.json").write_text("{}")
+    assert detect_layout(tmp_path) == "open-clip"  # the weights say in which form a model is here
+    (tmp_path / "model.safetensors").touch()
     assert detect_layout(tmp_path) == "clip"
     (tmp_path / "config.json").unlink()
     assert detect_layout(tmp_path) == "open-clip"
