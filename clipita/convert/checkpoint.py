@@ -44,12 +44,11 @@ def detect_layout(folder: Path) -> str | None:
     if (folder / MODULES).exists():
         return "sentence-transformers"
     kind = (json_in(folder, "config.json") or {}).get("model_type")
-    is_open_clip = (folder / OPEN_CLIP_CONFIG).exists()
-    is_that_alone = is_open_clip and has_weights(folder, open_clip=True) and not has_weights(folder)
+    has_open_clip = (folder / OPEN_CLIP_CONFIG).exists()
     # A folder may hold a model twice. transformers' copy has its tokenizer and its preprocessing beside it.
-    if isinstance(kind, str) and kind in _BY_MODEL_TYPE and not is_that_alone:
+    if isinstance(kind, str) and kind in _BY_MODEL_TYPE and (has_weights(folder) or not has_open_clip):
         return _BY_MODEL_TYPE[kind][0]
-    return "open-clip" if is_open_clip else None
+    return "open-clip" if has_open_clip else None
 
 
 @dataclass(frozen=True)
