@@ -30,7 +30,7 @@ BLOCK = 32
 _ZERO_POINT = 8
 # CPUs without VNNI add two products of an unsigned and a signed byte in 16 bits and cut what is larger. As 2 x 255 x 63
 # is 32,130 and fits, the numbers are the same on every CPU, for 1.4 times the error of 8 bits (of a product, 1.9 %
-# against 1.4 %). Unsigned weights would not need it, and take 1.7 to 4 times as long on CPUs with VNNI.
+# against 1.4 %). Unsigned weights would not need it, and take 1.5 to 7 times as long on CPUs with VNNI.
 _INT7 = 63
 
 # For a bundle of EfficientNet-lite0 and multilingual-e5-small: 3.6 MB and, with 31,700 pieces, 19 MB. Depthwise kernels

@@ -81,7 +81,7 @@ def read_open_clip(folder: Path) -> DualWeights:
     default = "whitespace" if "hf_model_name" in text_settings or "hf_tokenizer_name" in text_settings else "lower"
     rules = TextRules(
         folder,
-        text_settings.count("context_length"),
+        min(text_settings.count("context_length"), text.config.positions),
         fixed_length=isinstance(text.config, ClipTextConfig) and text.config.attention == "full",
         clean=_CLEANS[text_settings.part("tokenizer_kwargs").one_of("clean", default, *_CLEANS)],
     )
