@@ -100,6 +100,6 @@ def _captioned(path: Path) -> tuple[list[str], list[str], list[int]]:
 
 
 def _cosines(tower: str, first: FloatArray, second: FloatArray) -> dict[str, float]:
-    from clipita.convert.rewrite import cosines
+    from clipita.convert.fidelity import cosines
 
     return cosines(tower, [first], [second])

@@ -113,7 +113,8 @@ def int8_of(bundle: Bundle, cache_dir: str | os.PathLike[str] | None) -> Bundle:
 def rewritten(bundle: Bundle, folder: Path, *, precision: str, portable: bool = False) -> Bundle:
     """A float32 bundle written in another form; an int8 one with its measured fidelity."""
     from clipita.backends.onnx import OnnxBackend
-    from clipita.convert.rewrite import fidelity, rewrite, with_fidelity
+    from clipita.convert.fidelity import fidelity
+    from clipita.convert.rewrite import rewrite, with_fidelity
 
     with progress(f"Writing {bundle.config.name} as {precision}") as bar:
         made = rewrite(bundle, folder, precision=precision, portable=portable)

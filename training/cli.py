@@ -153,7 +153,7 @@ def export_command(
         made = export(corpus, trained, out, provenance)
     except (FileNotFoundError, ValueError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
-    click.echo(f"wrote {out}: {made.size / 1e6:.2f} MB, {made.pieces:,} pieces")
+    click.echo(f"wrote {out}: {made.size / 1e6:.2f} MB, {made.pieces:,} pieces, backends agree to {made.agreement:.6f}")
 
 
 @main.command("evaluate")

@@ -1,18 +1,24 @@
-"""Towers and trained projections -> the bundle that users load."""
+"""Towers and trained projections -> the bundle that users load, with a check that both backends run it alike."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from clipita.backends.flax import FlaxBackend
+from clipita.backends.onnx import OnnxBackend
 from clipita.bundle import Bundle
 from clipita.convert.export import Provenance, write_dual_bundle
+from clipita.convert.fidelity import fidelity
 from clipita.convert.quantize import Array, dequantize
+from clipita.errors import CheckpointError
 from clipita.towers.config import DualConfig
 from training.data.concepts import load_ontology, training_texts
 from training.recipe import Corpus, Towers
 from training.run import Trained
 from training.vocabulary import italian_vocabulary
+
+MIN_AGREEMENT = 0.9999  # of the two backends; the same numbers in another order differ by 1e-6
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,7 @@ class Exported:
     bundle: Bundle
     size: int  # bytes of all its files
     pieces: int  # of its vocabulary
+    agreement: float  # smallest cosine of what ONNX Runtime and Flax make of the same picture or text
 
 
 def export(corpus: Corpus, trained: Trained, folder: Path, provenance: Provenance) -> Exported:
@@ -29,9 +36,12 @@ def export(corpus: Corpus, trained: Trained, folder: Path, provenance: Provenanc
 
     Args:
         corpus: for its towers, and for the texts whose segmentation must not change.
-        trained: as `training.recipe.train` returns it.
+        trained: as `training.run.train` returns it.
         folder: made if missing; a bundle in it is replaced.
         provenance: what the bundle says of itself.
+
+    Raises:
+        CheckpointError: the two backends disagree on it.
     """
     recipe, towers = corpus.recipe, corpus.towers
     texts = [text for concept in load_ontology().concepts for text in (*training_texts(concept), *concept.held_out)]
@@ -52,8 +62,11 @@ def export(corpus: Corpus, trained: Trained, folder: Path, provenance: Provenanc
         logit_scale=trained.logit_scale,
         templates=recipe.templates,
     )
+    agreement = min(fidelity(bundle, *(run(bundle, precision="int8") for run in (FlaxBackend, OnnxBackend))).values())
+    if agreement < MIN_AGREEMENT:
+        raise CheckpointError(f"ONNX Runtime and Flax disagree on {str(folder)!r}: a cosine of {agreement:.6f}.")
     size = sum(path.stat().st_size for path in folder.iterdir())
-    return Exported(bundle, size, len(rows))
+    return Exported(bundle, size, len(rows), agreement)
 
 
 def _cut(towers: Towers, rows: Array, positions: int) -> tuple[DualConfig, dict[str, Array]]:

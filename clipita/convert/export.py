@@ -4,10 +4,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
-import numpy.typing as npt
 
 from clipita.bundle import TOKENIZER, WEIGHTS, Bundle, BundleConfig, Graphs, write_bundle
 from clipita.convert.efficientnet_lite import fold_batch_norm
@@ -92,39 +88,3 @@ def write_dual_bundle(
             WEIGHTS: weights_file,
         }
         return write_bundle(folder, config=bundle_config, files=files)
-
-
-class Encoder(Protocol):
-    """What the backends have in common."""
-
-    def encode_pixels(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]: ...
-
-    def encode_tokens(
-        self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.float32]: ...
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How far two encoders are apart: the largest difference of any number, and the smallest cosine of any two rows."""
-
-    max_difference: float
-    min_cosine: float
-
-
-def parity(
-    first: Encoder,
-    second: Encoder,
-    pixels: npt.NDArray[np.uint8],
-    input_ids: npt.NDArray[np.int64],
-    attention_mask: npt.NDArray[np.int64],
-) -> tuple[Parity, Parity]:
-    """Of the image embeddings, and of the text embeddings, of two backends on pixels (B, S, S, 3) and tokens (B, L)."""
-
-    def compare(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> Parity:
-        return Parity(float(np.abs(a - b).max()), float((a * b).sum(-1).min()))
-
-    return (
-        compare(first.encode_pixels(pixels), second.encode_pixels(pixels)),
-        compare(first.encode_tokens(input_ids, attention_mask), second.encode_tokens(input_ids, attention_mask)),
-    )

@@ -1,9 +1,7 @@
 """A bundle of float32 weights in another form: in 8 bits, or for other runtimes. It is whole, and needs no other."""
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,21 +10,11 @@ from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariable
 from clipita.bundle import TOKENIZER, WEIGHTS, Bundle, write_bundle
 from clipita.convert.export import Provenance, write_dual_bundle
 from clipita.convert.quantize import INTEGER, dequantize
-from clipita.convert.samples import TEXTS, pictures
 from clipita.errors import CheckpointError
-from clipita.images import Preprocessing
-from clipita.tokenizer import Tokenizer, TokenizerConfig
+from clipita.tokenizer import TokenizerConfig
 from clipita.towers.config import DualConfig
 
 FloatArray = npt.NDArray[np.float32]
-
-
-class Encoder(Protocol):
-    """What a bundle runs on; `pixels` (B, S, S, 3) and tokens (B, L) to (B, E) of unit norm."""
-
-    def encode_pixels(self, pixels: npt.NDArray[np.uint8]) -> FloatArray: ...
-
-    def encode_tokens(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> FloatArray: ...
 
 
 def rewrite(bundle: Bundle, folder: Path, *, precision: str, portable: bool = False) -> Bundle:
@@ -71,26 +59,3 @@ def with_fidelity(bundle: Bundle, measured: dict[str, float]) -> Bundle:
     """The bundle with these numbers in its `clipita.json`."""
     config = dataclasses.replace(bundle.config, fidelity=measured)
     return write_bundle(bundle.folder, config=config, files={name: bundle.path(name) for name in bundle.files})
-
-
-def fidelity(bundle: Bundle, reference: Encoder, other: Encoder) -> dict[str, float]:
-    """Mean and smallest cosine between two encoders, on `clipita.convert.samples`, one input at a time."""
-    preprocessing = Preprocessing.from_dict(bundle.config.image["preprocessing"])
-    tokenizer_config = TokenizerConfig.from_dict(bundle.config.text["tokenizer"])
-    batches = Tokenizer.from_file(bundle.path(TOKENIZER), tokenizer_config).encode(
-        TEXTS, batch_size=1, on_truncate="ignore"
-    )
-
-    def images(encoder: Encoder) -> list[FloatArray]:
-        return [encoder.encode_pixels(picture[None]) for picture in pictures(preprocessing.image_size)]
-
-    def texts(encoder: Encoder) -> list[FloatArray]:
-        return [encoder.encode_tokens(batch.input_ids, batch.attention_mask) for batch in batches]
-
-    return cosines("image", images(reference), images(other)) | cosines("text", texts(reference), texts(other))
-
-
-def cosines(tower: str, first: Sequence[FloatArray], second: Sequence[FloatArray]) -> dict[str, float]:
-    """Mean and smallest cosine of rows of unit norm, called after the tower."""
-    found = (np.concatenate(first) * np.concatenate(second)).sum(axis=-1)
-    return {f"{tower}_cosine": round(float(found.mean()), 6), f"{tower}_cosine_min": round(float(found.min()), 6)}

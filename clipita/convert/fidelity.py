@@ -1,0 +1,45 @@
+"""How near two forms of one model are: the cosines of their embeddings."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from clipita.bundle import TOKENIZER, Bundle
+from clipita.convert.samples import TEXTS, pictures
+from clipita.images import Preprocessing
+from clipita.tokenizer import Tokenizer, TokenizerConfig
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class Encoder(Protocol):
+    """What a bundle runs on; `pixels` (B, S, S, 3) and tokens (B, L) to (B, E) of unit norm."""
+
+    def encode_pixels(self, pixels: npt.NDArray[np.uint8]) -> FloatArray: ...
+
+    def encode_tokens(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> FloatArray: ...
+
+
+def fidelity(bundle: Bundle, reference: Encoder, other: Encoder) -> dict[str, float]:
+    """Mean and smallest cosine between two encoders, on `clipita.convert.samples`, one input at a time."""
+    preprocessing = Preprocessing.from_dict(bundle.config.image["preprocessing"])
+    tokenizer_config = TokenizerConfig.from_dict(bundle.config.text["tokenizer"])
+    batches = Tokenizer.from_file(bundle.path(TOKENIZER), tokenizer_config).encode(
+        TEXTS, batch_size=1, on_truncate="ignore"
+    )
+
+    def images(encoder: Encoder) -> list[FloatArray]:
+        return [encoder.encode_pixels(picture[None]) for picture in pictures(preprocessing.image_size)]
+
+    def texts(encoder: Encoder) -> list[FloatArray]:
+        return [encoder.encode_tokens(batch.input_ids, batch.attention_mask) for batch in batches]
+
+    return cosines("image", images(reference), images(other)) | cosines("text", texts(reference), texts(other))
+
+
+def cosines(tower: str, first: Sequence[FloatArray], second: Sequence[FloatArray]) -> dict[str, float]:
+    """Mean and smallest cosine of rows of unit norm, called after the tower."""
+    found = (np.concatenate(first) * np.concatenate(second)).sum(axis=-1)
+    return {f"{tower}_cosine": round(float(found.mean()), 6), f"{tower}_cosine_min": round(float(found.min()), 6)}
