@@ -60,7 +60,7 @@ RECIPE = Recipe(
                 learning_rate=2e-3,
                 batch_size=512,
                 steps=6000,
-                eval_every=1000,
+                eval_every=1200,
             ),
         ),
         logit_scale=20.0,
