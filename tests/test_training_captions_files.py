@@ -77,6 +77,8 @@ def test_xtd_pairs_the_lines_of_two_files(tmp_path: Path) -> None:
         Captioned("COCO_train2014_000000061849.jpg", ("gatto con le zampe su un mouse",)),
         Captioned("COCO_val2014_000000000042.jpg", ("stormo di uccelli",)),
     ]
+    written(names, names.read_text("utf-8").replace("\n", "\r\n"))  # as a checkout on Windows may have them
+    assert read_captions(path)[1].image == "COCO_val2014_000000000042.jpg"
     written(names, "COCO_train2014_000000061849.jpg\n")
     with pytest.raises(ValueError, match=r"test_image_names.txt has 1 lines and test_1kcaptions_it.txt has 2"):
         read_captions(path)

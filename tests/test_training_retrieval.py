@@ -326,8 +326,20 @@ def test_a_second_table_embeds_nothing_but_what_changed(
     assert "0 unreadable" in result.output
     assert "4.png" in encoded
     encoded.clear()
+    picture = place / "images" / "4.png"
+    picture.write_bytes(b"0" * picture.stat().st_size)
+    os.utime(picture, ns=(2, 2))
+    assert "1 unreadable (4.png)." in call(place, *more).output
+    encoded.clear()
     call(place, "--model", f"{bundles[1]}", "--cache", f"{place}/cache")
     assert "texts" in encoded
+
+
+def test_two_links_to_one_photograph_are_two_answers(place: Path, bundles: list[Path]) -> None:
+    (place / "images" / "6.png").symlink_to(place / "images" / "0.png")
+    result = call(place, "--model", f"{bundles[0]}")
+    assert "- 6 photographs with 11 captions" in result.output
+    assert "0 not there, 1 unreadable (4.png)." in result.output
 
 
 def test_a_list_of_images_narrows_the_question_and_the_notebook_says_so(place: Path, bundles: list[Path]) -> None:

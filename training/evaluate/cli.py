@@ -72,7 +72,7 @@ def retrieval_command(
     """Text to image and image to text retrieval: MRR and Recall at 1, 5 and 10, with intervals."""
     path, format = captions
     try:
-        wanted = None if only is None else only.read().split()
+        wanted = None if only is None else [line.strip() for line in only if line.strip()]
         captioned = read_captions(path, format, locale=locale, only=wanted)
         with nullcontext(cache) if cache is not None else tempfile.TemporaryDirectory() as kept:
             result = comparison.compare(

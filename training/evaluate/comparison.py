@@ -1,7 +1,7 @@
 """Retrieval of several models over one set of photographs with captions: embeddings, scores, differences."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -128,23 +128,22 @@ def _scores(model: clipita.Model, ranked: dict[str, Ranked], first: dict[str, Ra
 
 
 def _embed(model: clipita.Model, texts: list[str], paths: list[Path], cache: Path) -> _Embedded:
-    found = {_identity(path): path for path in paths}
+    keys = [_identity(path) for path in paths]  # two links to one file share theirs
+    found = dict(zip(keys, paths, strict=True))
 
-    def encode_images(keys: Sequence[str]) -> Array:
-        rows = np.zeros((len(keys), model.embed_dim + 1), np.float32)  # the last column: readable
-        for i, result in enumerate(model.iter_encode_image(found[key] for key in keys)):
+    def encode_images(some: Sequence[str]) -> Array:
+        rows = np.zeros((len(some), model.embed_dim + 1), np.float32)  # the last column: readable
+        for i, result in enumerate(model.iter_encode_image(found[key] for key in some)):
             if result.embedding is not None:
                 rows[i, :-1], rows[i, -1] = result.embedding, 1
         return rows
 
-    width, print_ = model.embed_dim, model.fingerprint
-    images = cached_rows(
-        list(found), print_, cache / "images", encode_images, width + 1, "photographs", dtype=np.float32
-    )
-    rows = cached_rows(
-        texts, print_, cache / "texts", lambda some: model.encode_text(some), width, "captions", dtype=np.float32
-    )
-    return _Embedded(model, rows, images[:, :-1], images[:, -1] > 0)
+    def cached(keys: list[str], unit: str, encode: Callable[[Sequence[str]], Array], width: int) -> Array:
+        return cached_rows(keys, model.fingerprint, cache / unit, encode, width, unit, dtype=np.float32)
+
+    images = cached(keys, "photographs", encode_images, model.embed_dim + 1)
+    captions = cached(texts, "captions", model.encode_text, model.embed_dim)
+    return _Embedded(model, captions, images[:, :-1], images[:, -1] > 0)
 
 
 def _identity(path: Path) -> str:
