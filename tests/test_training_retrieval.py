@@ -269,6 +269,8 @@ def test_the_command_compares_two_models_and_says_what_was_left_out(place: Path,
     assert "1 not there (6.png), 1 unreadable (4.png)." in text
     assert "- text -> image: 9 captions, each among all 5 photographs." in text
     assert "in no template" in text
+    # Both are called "tiny", so that they are told apart by their fingerprints.
+    assert f"## image -> text, compared with tiny {clipita.load(bundles[0]).fingerprint}\n" in text
 
     data = json.loads((place / "scores.json").read_text("utf-8"))
     assert data["protocol"]["missing"] == ["6.png"]

@@ -52,8 +52,16 @@ def _captions(_: click.Context, __: click.Parameter, text: str) -> tuple[Path, s
 
 @evaluate.command("retrieval")
 @click.option("--captions", metavar="FILE[:FORMAT]", callback=_captions, required=True, help="Captions as published.")
-@click.option("--images", type=click.Path(path_type=Path, file_okay=False, exists=True), required=True)
-@click.option("--model", "models", multiple=True, default=["clipita-mini"], help="May be repeated: compared in pairs.")
+@click.option(
+    "--images", type=click.Path(path_type=Path, file_okay=False, exists=True), required=True, help="Holds them."
+)
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    default=["clipita-mini"],
+    help="May be repeated: each is compared with the first.",
+)
 @click.option("--only", type=click.File(encoding="utf-8"), help="A list of images, one a line: only those.")
 @click.option("--locale", default="it", show_default=True, help="Which of XM3600's captions.")
 @click.option("--notebook", is_flag=True, help="Rank as the notebook of CLIP-Italian did.")

@@ -59,7 +59,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Embedded:
-    model: clipita.Model
+    facts: tuple[str, str, str, str]  # the first fields of ModelScores; the model itself is not kept
     texts: Array
     images: Array
     readable: Array
@@ -77,7 +77,7 @@ def compare(
     """Scores of every model on the photographs that are there and that all of them can read.
 
     Args:
-        models: At least one; taken one after another.
+        models: At least one; taken one after another, and not kept.
         captioned: What `read_captions` gives.
         folder: Holds the photographs.
         cache: Embeddings are kept here, by the model's fingerprint and each file's path, size and time of change.
@@ -117,14 +117,16 @@ def compare(
     ]
     results = zip(embedded, ranked, strict=True)
     return Comparison(
-        protocol, tuple(_scores(one.model, mine, ranked[0] if i else None) for i, (one, mine) in enumerate(results))
+        protocol, tuple(_scores(one.facts, mine, ranked[0] if i else None) for i, (one, mine) in enumerate(results))
     )
 
 
-def _scores(model: clipita.Model, ranked: dict[str, Ranked], first: dict[str, Ranked] | None) -> ModelScores:
+def _scores(
+    facts: tuple[str, str, str, str], ranked: dict[str, Ranked], first: dict[str, Ranked] | None
+) -> ModelScores:
     scores = {direction: ranked[direction].scores() for direction in DIRECTIONS}
     compared = first and {direction: ranked[direction].against(first[direction]) for direction in DIRECTIONS}
-    return ModelScores(model.name, model.fingerprint, model.precision, model.license, scores, compared)
+    return ModelScores(*facts, scores, compared)
 
 
 def _embed(model: clipita.Model, texts: list[str], paths: list[Path], cache: Path) -> _Embedded:
@@ -143,7 +145,8 @@ def _embed(model: clipita.Model, texts: list[str], paths: list[Path], cache: Pat
 
     images = cached(keys, "photographs", encode_images, model.embed_dim + 1)
     captions = cached(texts, "captions", model.encode_text, model.embed_dim)
-    return _Embedded(model, captions, images[:, :-1], images[:, -1] > 0)
+    facts = (model.name, model.fingerprint, model.precision, model.license)
+    return _Embedded(facts, captions, images[:, :-1], images[:, -1] > 0)
 
 
 def _identity(path: Path) -> str:
@@ -166,22 +169,20 @@ def markdown(result: Comparison) -> str:
         "the best-placed of its own counts.",
         "- Captions are embedded as they stand, in no template.",
         f"- {_ranking(p.notebook)}",
-        f"- Intervals: {p.intervals}.",
+        f"- Intervals, of differences too: {p.intervals}.",
+        *([f"- p: {p.test}, not adjusted for the number of comparisons."] if len(names) > 1 else ()),
         *(
             f"- {name}: fingerprint {model.fingerprint}, {model.precision}, licence {model.license}."
             for name, model in zip(names, result.models, strict=True)
         ),
     ]
     for direction in DIRECTIONS:
-        lines += ["", f"## {direction}", "", *_header("model")]
+        lines += ["", f"## {direction}", "", *_header()]
         for name, model in zip(names, result.models, strict=True):
             cells = [f"{s.value:.4f} [{s.low:.3f}, {s.high:.3f}]" for s in model.scores[direction].values()]
             lines.append(f"| {name} | {' | '.join(cells)} |")
-    if len(result.models) > 1:
-        lines += ["", f"# Compared with {names[0]}", ""]
-        lines.append(f"Differences with intervals as above; p: {p.test}, not adjusted for the number of comparisons.")
     for direction in DIRECTIONS if len(result.models) > 1 else ():
-        lines += ["", f"## {direction}", "", *_header("model")]
+        lines += ["", f"## {direction}, compared with {names[0]}", "", *_header()]
         for name, model in zip(names[1:], result.models[1:], strict=True):
             assert model.differences is not None
             differences = model.differences[direction].values()
@@ -190,8 +191,8 @@ def markdown(result: Comparison) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _header(first: str) -> list[str]:
-    return [f"| {first} | {' | '.join(METRICS)} |", "|---" * (1 + len(METRICS)) + "|"]
+def _header() -> list[str]:
+    return [f"| model | {' | '.join(METRICS)} |", "|---" * (1 + len(METRICS)) + "|"]
 
 
 def _labels(models: Sequence[ModelScores]) -> list[str]:
