@@ -1,5 +1,6 @@
 """Accuracies against brute force, and the protocol on a tiny bundle."""
 
+import math
 from pathlib import Path
 
 import hypothesis.extra.numpy as hnp
@@ -13,7 +14,7 @@ from tiny import make_tiny_bundle
 import clipita
 from training.data.concepts import Concept, Ontology, load_ontology
 from training.data.sources import SOURCES, Example
-from training.evaluate.metrics import accuracy_at_k
+from training.evaluate.metrics import Relevant, accuracy_at_k, mrr_at_k, recall_at_k
 from training.evaluate.zero_shot import BROADER, KINDS, Score, evaluate, markdown
 
 
@@ -163,3 +164,76 @@ def test_questions_across_sources_name_sources_and_kinds_that_exclude_one_anothe
         assert set(question.sources) <= {source.name for source in SOURCES}
         kinds = [ontology.index[kind] for kind in question.kinds]
         assert ontology.ancestors[np.ix_(kinds, kinds)].sum() == len(kinds), question.task
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[np.ndarray, list[set[int]], int]:
+    """Scores with many ties, relevant columns, and a k."""
+    shape = st.tuples(st.integers(1, 6), st.integers(1, 7))
+    scores = draw(hnp.arrays(np.int8, shape, elements=st.integers(-2, 2))).astype(np.float32)
+    columns = st.sets(st.integers(0, scores.shape[1] - 1), min_size=1)
+    return scores, [draw(columns) for _ in scores], draw(st.integers(1, 8))
+
+
+@given(tables())
+def test_retrieval_metrics_are_those_of_counting_by_hand(table: tuple[np.ndarray, list[set[int]], int]) -> None:
+    scores, relevant, k = table
+    places = []
+    for row, wanted in zip(scores.tolist(), relevant, strict=True):
+        best = max(row[i] for i in wanted)
+        places.append(1 + sum(score >= best for i, score in enumerate(row) if i not in wanted))
+    assert recall_at_k(scores, relevant, k) == pytest.approx(np.mean([place <= k for place in places]))
+    assert mrr_at_k(scores, relevant, k) == pytest.approx(np.mean([(place <= k) / place for place in places]))
+
+
+@given(tables())
+def test_retrieval_metrics_have_their_order_and_need_no_scale(table: tuple[np.ndarray, list[set[int]], int]) -> None:
+    scores, relevant, k = table
+    assert 0 <= mrr_at_k(scores, relevant, k) <= recall_at_k(scores, relevant, k) <= 1
+    assert mrr_at_k(scores, relevant, 1) == recall_at_k(scores, relevant, 1)
+    assert mrr_at_k(scores, relevant, k) <= mrr_at_k(scores, relevant, k + 1)
+    assert mrr_at_k(scores * 4 + 1, relevant, k) == mrr_at_k(scores, relevant, k)
+    order = np.random.default_rng(0).permutation(scores.shape[1])
+    moved = [{int(np.flatnonzero(order == column)[0]) for column in wanted} for wanted in relevant]
+    assert mrr_at_k(scores[:, order], moved, k) == mrr_at_k(scores, relevant, k)
+
+
+@given(tables())
+def test_constant_scores_are_never_above_chance(table: tuple[np.ndarray, list[set[int]], int]) -> None:
+    scores, relevant, k = table
+    constant, gallery = np.zeros_like(scores), scores.shape[1]
+    # Chance of at least one of r right columns among k drawn of G, and its mean reciprocal place.
+    found, reciprocal = [], []
+    for wanted in relevant:
+        misses = [math.comb(gallery - len(wanted), j) / math.comb(gallery, j) for j in range(min(k, gallery) + 1)]
+        found.append(1 - misses[-1])
+        reciprocal.append(sum((misses[j] - misses[j + 1]) / (j + 1) for j in range(len(misses) - 1)))
+    assert recall_at_k(constant, relevant, k) <= np.mean(found) + 1e-9
+    assert mrr_at_k(constant, relevant, k) <= np.mean(reciprocal) + 1e-9
+
+
+def test_one_relevant_column_may_be_given_as_an_array() -> None:
+    scores = np.array([[0.1, 0.9, 0.5], [0.2, 0.3, 0.1]])
+    assert mrr_at_k(scores, np.array([2, 1]), 5) == mrr_at_k(scores, [{2}, {1}], 5) == 0.75
+    assert accuracy_at_k(scores, np.array([2, 1]), 1) == recall_at_k(scores, [[2], [1]], 1) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("scores", "relevant", "k", "message"),
+    [
+        (np.zeros(3), [{0}] * 3, 1, r"expected scores \(Q, G\).*not \(3,\) and 3 sets"),
+        (np.zeros((2, 3)), np.zeros(3, int), 1, r"not \(2, 3\) and \(3,\)"),
+        (np.zeros((0, 3)), [], 1, r"Q >= 1, not \(0, 3\) and 0 sets"),
+        (np.zeros((2, 3)), np.zeros((2, 1), int), 1, r"\(Q,\) integers or Q sets of them, not \(2, 1\) of int64"),
+        (np.zeros((2, 3)), np.zeros(2), 1, r"not \(2,\) of float64"),
+        (np.zeros((2, 3)), [{0}, set()], 1, "query 1 has no relevant item"),
+        (np.zeros((2, 3)), [{0}, {1, 3}], 1, r"relevant\[1\] is 3, and there are 3 columns, from 0"),
+        (np.zeros((2, 3)), np.array([0, -1]), 1, r"relevant\[1\] is -1"),
+        (np.full((1, 2), np.nan), [{0}], 1, "scores hold NaN"),
+        (np.zeros((2, 3)), [{0}, {1}], 0, "k must be at least 1, not 0"),
+    ],
+)
+def test_what_cannot_be_retrieved(scores: np.ndarray, relevant: Relevant, k: int, message: str) -> None:
+    for metric in (mrr_at_k, recall_at_k):
+        with pytest.raises(ValueError, match=message):
+            metric(scores, relevant, k)

@@ -1,11 +1,9 @@
 """`clipita-train`: from photographs on disk to a bundle, one command a step."""
 
 import importlib
-import json
 import pkgutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -15,9 +13,8 @@ import training.recipes
 from clipita.convert.export import Provenance
 from clipita.errors import ClipitaError
 from training.config import replace_from_strings
-from training.data.concepts import load_ontology
 from training.data.manifest import counts, read_manifest
-from training.evaluate.zero_shot import evaluate, markdown
+from training.evaluate.cli import evaluate
 from training.export import export
 from training.material import LeftOut
 from training.recipe import Corpus, Recipe, load_towers, prepare
@@ -156,22 +153,4 @@ def export_command(
     click.echo(f"wrote {out}: {made.size / 1e6:.2f} MB, {made.pieces:,} pieces, backends agree to {made.agreement:.6f}")
 
 
-@main.command("evaluate")
-@click.option("--model", default="clipita-mini", help="An embedded model, a folder, or a name on the hub.")
-@click.option("--root", type=Folder, required=True, help="Holds the clones, as OWNER/NAME.")
-@click.option("--work", type=Folder, required=True, help="Holds manifest.jsonl.")
-@click.option("--out", type=click.Path(path_type=Path), help="Also write OUT.md and OUT.json.")
-def evaluate_command(model: str, root: Path, work: Path, out: Path | None) -> None:
-    """Zero-shot accuracy on every development set of the manifest."""
-    try:
-        loaded = clipita.load(model)
-        scores = evaluate(loaded, read_manifest(work / "manifest.jsonl"), root, load_ontology())
-    except (FileNotFoundError, ValueError, ClipitaError) as error:
-        raise click.ClickException(str(error)) from None
-    table = markdown(scores)
-    click.echo(table)
-    if out is not None:
-        facts: dict[str, Any] = {"model": loaded.name, "fingerprint": loaded.fingerprint, "templates": loaded.templates}
-        out.with_suffix(".md").write_text(table, encoding="utf-8")
-        text = json.dumps({**facts, "scores": [score.to_json() for score in scores]}, indent=1, ensure_ascii=False)
-        out.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+main.add_command(evaluate)

@@ -6,7 +6,7 @@ and tokens: hours of towers become minutes of matrix products.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -82,7 +82,8 @@ def image_features(
                 rows[places, -1] = 1
         return rows
 
-    rows = _cached([str(path) for path in paths], tower, folder, encode, config.image.features + 1, "photographs")
+    keys = [str(path) for path in paths]
+    rows = cached_rows(keys, tower.fingerprint, folder, encode, config.image.features + 1, "photographs")
     return rows[:, :-1], rows[:, -1] > 0
 
 
@@ -95,16 +96,33 @@ def text_features(tower: LockedTower, texts: Sequence[str], tokenizer: Tokenizer
             rows[batch.indices] = tower(input_ids=batch.input_ids, attention_mask=batch.attention_mask)[batch.rows]
         return rows
 
-    return _cached(list(texts), tower, folder, encode, width, "texts")
+    return cached_rows(list(texts), tower.fingerprint, folder, encode, width, "texts")
 
 
-def _cached(keys: list[str], tower: LockedTower, folder: Path, encode, width: int, unit: str) -> Array:
+def cached_rows(
+    keys: list[str],
+    fingerprint: str,
+    folder: Path,
+    encode: Callable[[Sequence[str]], Array],
+    width: int,
+    unit: str,
+    *,
+    dtype: type[np.floating] = np.float16,
+) -> Array:
+    """Rows (N, width) for the keys, `CHUNK` of them a file of `folder`; what is not there yet is encoded and kept.
+
+    Args:
+        keys: What a row depends on, beside whatever the fingerprint stands for.
+        fingerprint: Of that which encodes.
+        encode: From some of the keys to their rows.
+        unit: What the progress bar counts.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = np.zeros((len(keys), width), np.float16)
+    rows = np.zeros((len(keys), width), dtype)
     with tqdm(total=len(keys), unit=f" {unit}", disable=None) as bar:
         for start in range(0, len(keys), CHUNK):
             chunk = keys[start : start + CHUNK]
-            path = folder / f"{_digest(tower.fingerprint.encode(), json.dumps(chunk))}.npy"
+            path = folder / f"{_digest(fingerprint.encode(), json.dumps(chunk))}.npy"
             found = None
             if path.exists():
                 with suppress(ValueError, OSError, EOFError):  # cut short by a full disk: made again

@@ -1,10 +1,12 @@
-"""Metrics of classification, as fractions. Ties do not help."""
+"""Metrics of classification and retrieval, as fractions. Ties do not help."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Relevant = Array | Sequence[Iterable[int]]
 
 
 def accuracy_at_k(scores: Array, labels: Array, k: int) -> float:
@@ -21,10 +23,88 @@ def accuracy_at_k(scores: Array, labels: Array, k: int) -> float:
     """
     if scores.ndim != 2 or labels.shape != scores.shape[:1] or not len(labels):
         raise ValueError(f"expected scores (Q, K) and labels (Q,) with Q >= 1, not {scores.shape} and {labels.shape}")
+    return recall_at_k(scores, labels, k)
+
+
+def recall_at_k(scores: Array, relevant: Relevant, k: int) -> float:
+    """Share of queries with something relevant among their k best ("hit rate": one is enough).
+
+    Args: as for `ranks`, and k >= 1.
+
+    Raises:
+        ValueError: as `ranks`, or k < 1.
+    """
+    return float(found_at(ranks(scores, relevant), k).mean())
+
+
+def mrr_at_k(scores: Array, relevant: Relevant, k: int) -> float:
+    """Mean reciprocal rank of the best relevant item, counted as 0 where it is not among the k best.
+
+    Args: as for `ranks`, and k >= 1.
+
+    Raises:
+        ValueError: as `ranks`, or k < 1.
+    """
+    return float(reciprocal_at(ranks(scores, relevant), k).mean())
+
+
+def ranks(scores: Array, relevant: Relevant) -> Array:
+    """The place of each query's best relevant item, from 1.
+
+    Args:
+        scores: (Q, G) float, higher is better. An irrelevant item with the same score stands before the relevant one,
+            so constant scores never beat chance; relevant items do not stand in each other's way.
+        relevant: (Q,) integers, the one relevant column of each row; or for each row a set of columns, not empty.
+
+    Returns:
+        (Q,) integers.
+
+    Raises:
+        ValueError: shapes that do not fit, scores that are not numbers, no queries, a query without relevant items, or
+            a column that does not exist.
+    """
+    if scores.ndim != 2 or not len(scores) or len(relevant) != len(scores):
+        got = relevant.shape if isinstance(relevant, np.ndarray) else f"{len(relevant)} sets"
+        raise ValueError(
+            f"expected scores (Q, G) and relevant (Q,) or Q sets of columns with Q >= 1, not {scores.shape} and {got}"
+        )
     if np.isnan(scores).any():
         raise ValueError("scores hold NaN")
+    rows, columns = relevant_pairs(relevant, scores.shape[1])
+    is_relevant = np.zeros(scores.shape, bool)
+    is_relevant[rows, columns] = True
+    best = np.where(is_relevant, scores, -np.inf).max(1, keepdims=True)
+    return ((scores >= best) & ~is_relevant).sum(1) + 1
+
+
+def relevant_pairs(relevant: Relevant, gallery: int) -> tuple[Array, Array]:
+    """Relevance as two arrays (P,) of rows, ascending, and columns. Raises ValueError as `ranks`."""
+    if isinstance(relevant, np.ndarray):
+        if relevant.ndim != 1 or relevant.dtype.kind not in "iu":
+            raise ValueError(
+                f"relevant must be (Q,) integers or Q sets of them, not {relevant.shape} of {relevant.dtype}"
+            )
+        rows, columns = np.arange(len(relevant)), relevant
+    else:
+        sets = [sorted(set(items)) for items in relevant]
+        if not all(sets):
+            raise ValueError(f"query {[bool(items) for items in sets].index(False)} has no relevant item")
+        rows = np.repeat(np.arange(len(sets)), [len(items) for items in sets])
+        columns = np.array([column for items in sets for column in items], dtype=np.int64)
+    outside = (columns < 0) | (columns >= gallery)
+    if outside.any():
+        at = int(outside.argmax())
+        raise ValueError(f"relevant[{rows[at]}] is {columns[at]}, and there are {gallery} columns, from 0")
+    return rows, columns
+
+
+def found_at(ranks: Array, k: int) -> Array:
+    """(Q,) float: 1 where the rank is k or better, else 0. Raises ValueError: k < 1."""
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
-    right = np.take_along_axis(scores, labels[:, None], 1)
-    better = (scores >= right).sum(1) - 1  # not counting itself
-    return float((better < k).mean())
+    return (ranks <= k).astype(np.float64)
+
+
+def reciprocal_at(ranks: Array, k: int) -> Array:
+    """(Q,) float: 1 / rank where it is k or better, else 0. Raises ValueError: k < 1."""
+    return found_at(ranks, k) / ranks

@@ -1,0 +1,169 @@
+"""Photographs with their captions, read from files in their publishers' formats.
+
+| format | file | from |
+|---|---|---|
+| mscoco | `captions_ita_{devset,testset}_{un,}validated.json`, also as `.json.gz` | crux82/mscoco-it, and COCO's own |
+| xm3600 | `captions.jsonl` | google.github.io/crossmodal-3600 |
+| xtd | `test_1kcaptions_it.txt`, `test_image_names.txt` beside it | adobe-research/Cross-lingual-Test-Dataset-XTD10 |
+| jsonl | one `{"image_path": ..., "captions": [...]}` a line | clip-italian/clip-italian |
+| flickr8k | `Flickr8k.token.txt` | Flickr8k |
+"""
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+Pairs = Iterator[tuple[str, str]]  # the image's file name as its publisher gives it, and one caption
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """An image's file name, or its path, as the publisher gives it, and its captions."""
+
+    image: str
+    captions: tuple[str, ...]
+
+
+def mscoco(path: Path, _: str) -> Pairs:
+    """COCO's annotations: {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}.
+
+    In the validated files of MSCOCO-IT some `image_id` are numbers and some are strings of digits; they are one image.
+    """
+    data = json.loads(_text(path))
+    names = {int(image["id"]): image["file_name"] for image in data.get("images", ())}
+    for annotation in data["annotations"]:
+        number = int(annotation["image_id"])
+        # Development and test images of MSCOCO-IT are from COCO's validation images of 2014.
+        yield names.get(number, f"COCO_val2014_{number:012d}.jpg"), annotation["caption"]
+
+
+def xm3600(path: Path, locale: str) -> Pairs:
+    """A line an image: {"image/key": "0001...", "it": {"caption": [...], ...}, "en": ...}; images are KEY.jpg."""
+    for line in _lines(path):
+        fields = json.loads(line)
+        for caption in fields[locale]["caption"]:
+            yield f"{fields['image/key']}.jpg", caption
+
+
+def xtd(path: Path, _: str) -> Pairs:
+    """A caption a line, and in the file beside it the images' names, line by line the same."""
+    names, captions = _lines(path.with_name("test_image_names.txt")), _lines(path)
+    if len(names) != len(captions):
+        raise ValueError(f"test_image_names.txt has {len(names)} lines and {path.name} has {len(captions)}")
+    yield from zip(names, captions, strict=True)
+
+
+def jsonl(path: Path, _: str) -> Pairs:
+    """A line an image: {"image_path": ..., "captions": [...]}."""
+    for line in _lines(path):
+        fields = json.loads(line)
+        for caption in fields["captions"]:
+            yield fields["image_path"], caption
+
+
+def flickr8k(path: Path, _: str) -> Pairs:
+    """A caption a line: `NAME.jpg#0<tab>A caption .`"""
+    for line in _lines(path):
+        key, caption = line.split("\t", 1)
+        yield key.rsplit("#", 1)[0], caption
+
+
+FORMATS: dict[str, Callable[[Path, str], Pairs]] = {
+    "mscoco": mscoco,
+    "xm3600": xm3600,
+    "xtd": xtd,
+    "jsonl": jsonl,
+    "flickr8k": flickr8k,
+}
+
+
+def read_captions(
+    path: Path, format: str | None = None, *, locale: str = "it", only: Iterable[str] | None = None
+) -> list[Captioned]:
+    """Images in the order of their names, each with its captions in the file's order.
+
+    Args:
+        path: The file.
+        format: One of `FORMATS`; None means what the file's name and first line look like.
+        locale: For xm3600, which has 36.
+        only: The names of the images that are wanted, e.g. a published test list; None means all.
+
+    Raises:
+        FileNotFoundError: the file, or the one that belongs beside it, is missing.
+        ValueError: it is not in that format, has no captions or a blank one, or lacks an image of `only`.
+    """
+    format = format or guess_format(path)
+    if format not in FORMATS:
+        raise ValueError(f"{format!r} is no format of captions; there are: {', '.join(FORMATS)}")
+    found: dict[str, list[str]] = {}
+    try:
+        for image, caption in FORMATS[format](path, locale):
+            if not caption.strip():
+                raise ValueError(f"a caption of {image} is blank")
+            found.setdefault(image, []).append(caption.strip())
+    except KeyError as error:
+        raise ValueError(f"{path} is not in the format {format}: {error} is missing") from None
+    except (ValueError, TypeError, AttributeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path} is not in the format {format}: {error}") from None
+    if not found:
+        raise ValueError(f"{path} has no captions")
+    if only is not None:
+        found = _only(found, list(only), path)
+    return [Captioned(image, tuple(captions)) for image, captions in sorted(found.items())]
+
+
+def guess_format(path: Path) -> str:
+    """The format by the file's name, and for JSON lines by the first. Raises ValueError: it could be any."""
+    if path.name.endswith((".json", ".json.gz")):
+        return "mscoco"
+    if path.name.endswith(".jsonl"):
+        first = next(iter(_lines(path)), "")
+        return "xm3600" if '"image/key"' in first else "jsonl"
+    if path.name.startswith("test_1kcaptions_"):
+        return "xtd"
+    if path.name.endswith(".token.txt"):
+        return "flickr8k"
+    raise ValueError(f"which format is {path}? Say it after a colon: {path}:FORMAT, one of {', '.join(FORMATS)}")
+
+
+def locate(folder: Path, images: Sequence[str]) -> list[Path | None]:
+    """Where each image is under `folder`; None for those that are not there.
+
+    Looked for are the path as given, then its file name alone, then COCO's own folders: `train2014/COCO_train2014_...`.
+
+    Raises:
+        ValueError: two images would be one file.
+    """
+    paths: list[Path | None] = []
+    taken: dict[Path, str] = {}
+    for image in images:
+        name = image.rsplit("/", 1)[-1]
+        candidates = [folder / image, folder / name]
+        if name.startswith("COCO_"):
+            candidates.append(folder / name.split("_")[1] / name)
+        path = next((candidate for candidate in candidates if candidate.is_file()), None)
+        paths.append(path)
+        if path is not None and taken.setdefault(path, image) != image:
+            raise ValueError(f"{taken[path]!r} and {image!r} would both be {path}")
+    return paths
+
+
+def _only(found: dict[str, list[str]], only: list[str], path: Path) -> dict[str, list[str]]:
+    missing = [name for name in only if name not in found]
+    if missing:
+        raise ValueError(f"{path} has no captions of {len(missing)} of the wanted images: {', '.join(missing[:5])}")
+    return {name: found[name] for name in only}
+
+
+def _text(path: Path) -> str:
+    data = path.read_bytes()
+    return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+
+
+def _lines(path: Path) -> list[str]:
+    """Without line ends, which XTD has as CR LF, and without an empty last one."""
+    lines = [line.removesuffix("\r") for line in _text(path).split("\n")]  # splitlines would cut at U+2028 too
+    return lines[:-1] if lines and not lines[-1] else lines
