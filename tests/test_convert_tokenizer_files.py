@@ -139,6 +139,7 @@ def test_siglip_sentencepiece(corpus: Path, tmp_path: Path, rule: str) -> None:
     # "2", "22" and "22", "2" have the same sum, and rounding decides.
     assert_same(tmp_path / "saved", reference, ties=1)
 
+    assert ids(ours(tmp_path / "saved")[0], ("&", "... !")) == reference(["&", "... !"])["input_ids"]
     tokenizer, config = ours(tmp_path / "saved", fixed_length=True)
     assert (config.pad_token, config.max_tokens) == ("</s>", MAX_TOKENS)
     texts = [text for text in strings(200) if not any(sign.isdigit() for sign in text)]

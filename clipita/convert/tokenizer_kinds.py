@@ -80,6 +80,7 @@ def siglip(model: SentencePieceModel, settings: Mapping[str, Any]) -> Tokenizer:
     first = [normalizers.Replace("▁", " "), normalizers.Prepend("▁")]
     last = [tokenizer.normalizer] if tokenizer.normalizer else []
     last += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip(left=False), normalizers.Replace(" ", "▁")]
+    last += [normalizers.Replace(Regex("^▁$"), "")]  # of "&" nothing is left, and nothing is put before it
     canonical = canonicalize(lowercase=flag(settings, "do_lower_case", True) is True)
     tokenizer.normalizer = normalizers.Sequence([*first, *canonical, *last])
     frame(tokenizer, None, closing)
