@@ -122,6 +122,13 @@ def folders(collection: str, *, train: int, dev: int = 0) -> Callable[[Path], It
     return read
 
 
+def in_folders(
+    name: str, repository: str, licence: str, *, train: int, dev: int = 0, commit: str | None = None
+) -> Source:
+    """A collection whose photographs of a concept are where `labels/folders.tsv` says under its name."""
+    return Source(name, repository, licence, folders(name, train=train, dev=dev), commit)
+
+
 def tiny_imagenet(root: Path, train: int) -> Iterator[Found]:
     """Tiny ImageNet: `train` of the 500 training pictures a class; its validation set is the development set."""
     root = root / "tiny-imagenet-200"
@@ -204,124 +211,121 @@ SOURCES = (
         commit="56a15d913c3f290e2ee896386ece6076c1eea02e",
         further=(FLICKR8K_CAPTIONS,),
     ),
-    Source(
+    in_folders(
         "miniplaces",
         "rathull/CTFs",
         "Places terms: research",
-        folders("miniplaces", train=100, dev=20),
+        train=100,
+        dev=20,
         commit="f35c219885f163ca00a045236dd44be489598837",
     ),
-    Source(
+    in_folders(
         "rooms_places365",
         "SilviuBR24/room-classification",
         "Places365 terms: research",
-        folders("rooms_places365", train=300),
+        train=300,
     ),
-    Source(
+    in_folders(
         "animal_pose",
         "mateusrafael4/Atividade_programacao_pose_estimation",
         "none stated",
-        folders("animal_pose", train=400),
+        train=400,
     ),
-    Source("pacs_photo", "MachineLearning2020/Homework3-PACS", "none stated", folders("pacs_photo", train=250)),
-    Source(
+    in_folders("pacs_photo", "MachineLearning2020/Homework3-PACS", "none stated", train=250),
+    in_folders(
         "cats_pandas_vehicles",
         "yahyasarhan22/comparative-study-of-image-classification",
         "none stated",
-        folders("cats_pandas_vehicles", train=250),
+        train=250,
     ),
-    Source("houses", "emanhamed/Houses-dataset", "none stated", folders("houses", train=250)),
-    Source("man_woman", "stepanovnv95/NeuralMirror", "none stated", folders("man_woman", train=250)),
-    Source("bird_cat_dog", "linlawre/CMPE258_hw1", "none stated", folders("bird_cat_dog", train=250)),
-    Source("dogs_vs_cats", "ardamavi/Dog-Cat-Classifier", "none stated", folders("dogs_vs_cats", train=250)),
-    Source(
+    in_folders("houses", "emanhamed/Houses-dataset", "none stated", train=250),
+    in_folders("man_woman", "stepanovnv95/NeuralMirror", "none stated", train=250),
+    in_folders("bird_cat_dog", "linlawre/CMPE258_hw1", "none stated", train=250),
+    in_folders("dogs_vs_cats", "ardamavi/Dog-Cat-Classifier", "none stated", train=250),
+    in_folders(
         "chair_computer_cup_transport",
         "krish212/vgg",
         "none stated",
-        folders("chair_computer_cup_transport", train=250),
+        train=250,
     ),
-    Source("furniture3", "Kshitiz07/furniture_classification", "none stated", folders("furniture3", train=250)),
-    Source("flower_photos", "atiaisaac/flowers_classification", "CC BY", folders("flower_photos", train=150)),
-    Source("imagenette", "thunderInfy/imagenette", "ImageNet terms: research", folders("imagenette", train=60)),
-    Source("instruments", "aizadaaskar/dl-homework", "none stated", folders("instruments", train=80)),
-    Source(
-        "food101_64px", "Gandolier/genai_food101_repo", "Food-101 terms: research", folders("food101_64px", train=60)
-    ),
-    Source(
+    in_folders("furniture3", "Kshitiz07/furniture_classification", "none stated", train=250),
+    in_folders("flower_photos", "atiaisaac/flowers_classification", "CC BY", train=150),
+    in_folders("imagenette", "thunderInfy/imagenette", "ImageNet terms: research", train=60),
+    in_folders("instruments", "aizadaaskar/dl-homework", "none stated", train=80),
+    in_folders("food101_64px", "Gandolier/genai_food101_repo", "Food-101 terms: research", train=60),
+    in_folders(
         "freiburg_groceries",
         "aleksandar-aleksandrov/groceries-object-detection-dataset",
         "none stated; Freiburg Groceries: research",
-        folders("freiburg_groceries", train=150),
+        train=150,
     ),
-    Source("fruits262_10", "mohabmahdy/dataset_fruit", "none stated", folders("fruits262_10", train=200)),
-    Source("fruits40", "strgalt-t/Fruits-40-EU", "none stated", folders("fruits40", train=150)),
-    Source("fruits70", "aiglegivree/FoodClassifier", "none stated", folders("fruits70", train=50)),
-    Source(
-        "plums_apples", "XCr0s5X/Healthy-Diseased-Fruits-Vegetables", "none stated", folders("plums_apples", train=100)
-    ),
-    Source("crops", "naveengct/crop_dataset", "none stated", folders("crops", train=100)),
-    Source(
+    in_folders("fruits262_10", "mohabmahdy/dataset_fruit", "none stated", train=200),
+    in_folders("fruits40", "strgalt-t/Fruits-40-EU", "none stated", train=150),
+    in_folders("fruits70", "aiglegivree/FoodClassifier", "none stated", train=50),
+    in_folders("plums_apples", "XCr0s5X/Healthy-Diseased-Fruits-Vegetables", "none stated", train=100),
+    in_folders("crops", "naveengct/crop_dataset", "none stated", train=100),
+    in_folders(
         "livestock_100px",
         "iantagorda/image-classifier-for-farm-animals",
         "none stated",
-        folders("livestock_100px", train=200),
+        train=200,
     ),
-    Source(
-        "popular_animals", "InputBlackBoxOutput/popular-animals-dataset", "MIT", folders("popular_animals", train=120)
-    ),
-    Source("sun_a", "nhantd/CMU16720-Scene-Classification", "SUN terms: research", folders("sun_a", train=150)),
-    Source(
+    in_folders("popular_animals", "InputBlackBoxOutput/popular-animals-dataset", "MIT", train=120),
+    in_folders("sun_a", "nhantd/CMU16720-Scene-Classification", "SUN terms: research", train=150),
+    in_folders(
         "sun_b",
         "colegulino/Spatial-Pyramid-Matching-for-Scene-Classification",
         "SUN terms: research",
-        folders("sun_b", train=150),
+        train=150,
     ),
-    Source(
+    in_folders(
         "sun_c",
         "Yorkbenno/Spatial-Pyramid-Matching-for-Scene-Classification",
         "SUN terms: research",
-        folders("sun_c", train=150),
+        train=150,
     ),
-    Source(
+    in_folders(
         "sun_d",
         "akshay993/Spatial-Pyramid-Matching-for-Scene-Classification",
         "SUN terms: research",
-        folders("sun_d", train=150),
+        train=150,
     ),
-    Source(
+    in_folders(
         "sun_e",
         "michael5511b/CV-Spatial-Pyramid-Matching-For-Scene-Classification",
         "SUN terms: research",
-        folders("sun_e", train=150),
+        train=150,
     ),
-    Source(
+    in_folders(
         "intel_scenes",
         "yadavaditya13/Image_Classification_Using_Deep_Learning",
         "none stated",
-        folders("intel_scenes", train=300),
+        train=300,
     ),
-    Source("meals", "khamar21/Meal-Detector-Backend", "none stated", folders("meals", train=150)),
-    Source("meals20", "Bhavyasree2013/AI-Calorie-Estimator", "none stated", folders("meals20", train=80)),
-    Source("pizza_icecream", "ATG-5222/ImageClassification", "MIT", folders("pizza_icecream", train=100)),
-    Source("vehicle_cnn", "pavlelukic/vehicle-cnn", "none stated", folders("vehicle_cnn", train=150)),
-    Source("buses", "PedroRodriguezHernandez/ImageViewer", "none stated", folders("buses", train=150)),
+    in_folders("meals", "khamar21/Meal-Detector-Backend", "none stated", train=150),
+    in_folders("meals20", "Bhavyasree2013/AI-Calorie-Estimator", "none stated", train=80),
+    in_folders("pizza_icecream", "ATG-5222/ImageClassification", "MIT", train=100),
+    in_folders("vehicle_cnn", "pavlelukic/vehicle-cnn", "none stated", train=150),
+    in_folders("buses", "PedroRodriguezHernandez/ImageViewer", "none stated", train=150),
     # Never trained on: photographs from elsewhere, with everyday labels.
-    Source("animals8", "herene/animals_pictures_classification", "none stated", folders("animals8", train=0, dev=100)),
-    Source(
+    in_folders("animals8", "herene/animals_pictures_classification", "none stated", train=0, dev=100),
+    in_folders(
         "vehicles_unsplash",
         "set-kaung/Image-Classification-Project",
         "none stated",
-        folders("vehicles_unsplash", train=0, dev=100),
+        train=0,
+        dev=100,
     ),
-    Source("painting_finder", "lqhl/Painting-Finder", "MIT", folders("painting_finder", train=0, dev=60)),
-    Source("fruits3", "Reenatrilok/Reena_T_MLT_CM23044", "none stated", folders("fruits3", train=0, dev=100)),
-    Source("food4", "fatemeoz/FoodClassifier", "none stated", folders("food4", train=0, dev=100)),
-    Source("corel1000", "lamraouii/CBIR-Prjct", "none stated; Corel: research", folders("corel1000", train=0, dev=100)),
-    Source(
+    in_folders("painting_finder", "lqhl/Painting-Finder", "MIT", train=0, dev=60),
+    in_folders("fruits3", "Reenatrilok/Reena_T_MLT_CM23044", "none stated", train=0, dev=100),
+    in_folders("food4", "fatemeoz/FoodClassifier", "none stated", train=0, dev=100),
+    in_folders("corel1000", "lamraouii/CBIR-Prjct", "none stated; Corel: research", train=0, dev=100),
+    in_folders(
         "animals10_sample",
         "SamvelKarapetyaan/animal_classification",
         "none stated",
-        folders("animals10_sample", train=0, dev=100),
+        train=0,
+        dev=100,
     ),
-    Source("fruits_phone", "MicrosoftLearning/AI-102-AIEngineer", "MIT", folders("fruits_phone", train=0, dev=100)),
+    in_folders("fruits_phone", "MicrosoftLearning/AI-102-AIEngineer", "MIT", train=0, dev=100),
 )

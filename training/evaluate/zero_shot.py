@@ -123,7 +123,7 @@ def evaluate(model: clipita.Model, examples: Sequence[Example], root: Path, onto
         parts = [embedded[source] for source in question.sources if source in embedded]
         if parts:
             images, shown = (np.concatenate(sides) for sides in zip(*parts, strict=True))
-            kinds = np.array([ontology.index[kind] for kind in question.kinds if kind in ontology.index])
+            kinds = np.array([ontology.index[kind] for kind in question.kinds])
             under = ontology.ancestors[np.ix_(shown, kinds)]
             only = under.sum(1) == 1
             if only.any():
