@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageFile
 
-import clipita.images as images
+from clipita import _geometry, images
 from clipita.errors import CheckpointError, ImageError, ImageTooLargeError
 from clipita.images import DEFAULT_MAX_PIXELS, Preprocessing, describe, load_pixels
 
@@ -57,7 +57,7 @@ def preprocessing(size: int = 32, interpolation: str = "bicubic") -> Preprocessi
 
 
 def load(image: object, size: int = 32, name: str = "images[3]", **options: int) -> np.ndarray:
-    return load_pixels(image, preprocessing(size), name=name, **options)  # type: ignore[arg-type]
+    return load_pixels(image, preprocessing(size), name=name, exact=True, **options)  # type: ignore[arg-type]
 
 
 def noise(width: int, height: int, channels: int = 3) -> np.ndarray:
@@ -398,7 +398,7 @@ SHAPES += [(3, 500), (500, 3), (224, 224), (225, 224), (224, 225), (640, 427), (
 def test_geometry_is_torchvisions_to_the_bit(width: int, height: int, size: int, interpolation: str) -> None:
     for channels in (3, 1):
         array = noise(width, height, channels)
-        pixels = load_pixels(array, preprocessing(size, interpolation), name="images[0]")
+        pixels = load_pixels(array, preprocessing(size, interpolation), name="images[0]", exact=True)
         resample = getattr(Image.Resampling, interpolation.upper())
         np.testing.assert_array_equal(pixels, reference(array, size, resample))
 
@@ -418,7 +418,7 @@ def test_crop_offset_rounds_half_to_even() -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(2, 97), (97, 2), (3, 500), (500, 3), (31, 1000), (1000, 31), (1, 300)])
 def test_long_strips_differ_by_one_level_at_most(width: int, height: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "_MAX_ENLARGED_PIXELS", 0)
+    monkeypatch.setattr(_geometry, "_MAX_ENLARGED_PIXELS", 0)
     difference = np.abs(load(noise(width, height), 224).astype(int) - reference(noise(width, height), 224))
     assert difference.max() <= 1
     assert (difference > 0).mean() < 0.005

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import clipita
 from clipita.errors import TextError
 from clipita.zero_shot import FloatArray, LabelScore, check_labels, check_templates, embed_labels, probabilities, rank
 
@@ -90,3 +91,30 @@ def test_rank_is_best_first_and_stable() -> None:
     assert rank(("a", "b", "c", "d"), scores, 2) == best[:2]
     assert rank(("a", "b", "c", "d"), scores, 9) == best
     assert type(best[0].score) is float
+
+
+def test_labels_are_embedded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = clipita.load()
+    asked: list[int] = []
+    encode = model.encode_text
+
+    def watch(texts: list[str]) -> np.ndarray:
+        asked.append(len(texts))
+        return encode(texts)
+
+    monkeypatch.setattr(model, "encode_text", watch)
+    grey = np.full((32, 32, 3), 128, np.uint8)
+    first = model.zero_shot(grey, ["cane", "gatto"], templates="{}")
+    assert model.zero_shot(grey, iter(["cane", "gatto"]), templates=["{}"]) == first
+    bank = model.label_bank(["cane", "gatto"], templates="{}")
+    assert model.label_bank(("cane", "gatto"), templates=("{}",)) is bank
+    assert asked == [2]
+    model.zero_shot(grey, ["gatto", "cane"], templates="{}")  # another order is another bank
+    model.zero_shot(grey, ["cane", "gatto"], templates=["una foto di {}", "un disegno di {}"])
+    assert asked == [2, 2, 4]
+    for number in range(8):
+        model.label_bank([f"numero {number}"], templates="{}")
+    model.label_bank(["cane", "gatto"], templates="{}")  # made again: ten others were asked for since
+    assert asked == [2, 2, 4] + [1] * 8 + [2]
+    with pytest.raises(ValueError, match="read-only"):
+        bank.embeddings[0] = 0
