@@ -13,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,15 @@ def write_checkpoint(folder: Path, pictures: np.ndarray) -> dict[str, np.ndarray
         features = {"text": model.get_text_features(**tokens), "image": model.get_image_features(values)}
     found = {name: getattr(value, "pooler_output", value) for name, value in features.items()}
     return {name: torch.nn.functional.normalize(value, dim=-1).numpy() for name, value in found.items()}
+
+
+@contextmanager
+def full_size_checkpoint() -> Generator[Path]:
+    """A folder with such a checkpoint, for as long as it is used."""
+    with tempfile.TemporaryDirectory() as scratch:
+        pictures = np.random.default_rng(0).integers(0, 256, (IMAGES, 224, 224, 3), dtype=np.uint8)
+        write_checkpoint(Path(scratch) / "checkpoint", pictures)
+        yield Path(scratch) / "checkpoint"
 
 
 def main() -> None:

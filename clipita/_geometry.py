@@ -53,7 +53,8 @@ class View(NamedTuple):
     def turned(self, transpose: Image.Transpose, margins_from: tuple[int, int, int, int]) -> "View":
         """The picture turned by an entry of `UPRIGHT`."""
         is_on_its_side = margins_from[0] in (1, 3)
-        size = self.size[::-1] if is_on_its_side else self.size
+        width, height = self.size
+        size = (height, width) if is_on_its_side else self.size
         left, top, right, bottom = (self.margins[index] for index in margins_from)
         return View(self.image.transpose(transpose), size, (left, top, right, bottom))
 

@@ -142,7 +142,7 @@ def load_pixels(
         name: How errors call the image, see `describe`.
         max_pixels: Width x height above this is refused, for files before any pixel is decoded.
         exact: Give the pixels of torchvision's transforms to the bit. Otherwise a large JPEG is decoded in fewer
-            pixels, and only what the square shows is resized: up to five times as fast, and a few levels of 255 off
+            pixels, and only what the square shows is resized: up to four times as fast, and a few levels of 255 off
             at sharp edges.
 
     Returns:

@@ -1,5 +1,7 @@
 """ONNX Runtime under a tiny bundle: results, settings, and refusals."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,39 @@ from clipita.errors import BackendError, CheckpointError
 @pytest.fixture(scope="module")
 def backend(shared_bundle: Path) -> OnnxBackend:
     return OnnxBackend(read_bundle(shared_bundle), precision="fp32")
+
+
+def test_a_batch_is_what_its_images_are_alone(backend: OnnxBackend) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (21, SIZE, SIZE, 3), dtype=np.uint8)
+    alone = np.concatenate([backend.encode_pixels(pixels[index : index + 1]) for index in range(21)])
+    np.testing.assert_allclose(backend.encode_pixels(pixels), alone, atol=1e-6)
+    assert backend.encode_pixels(pixels[:0]).shape == (0, EMBED_DIM)
+
+
+_RESIDENT = """
+import re
+from pathlib import Path
+import numpy as np
+import clipita
+def resident():
+    return int(re.search(r"VmRSS:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1000
+model, image = clipita.load(), np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+model.encode_image(image)
+before = resident()
+model.encode_image([image] * 256, batch_size=256)
+model.encode_text([f"un gatto che dorme sul divano numero {number}" for number in range(256)], batch_size=256)
+text = resident()
+model.encode_image([image] * 256, batch_size=256)
+print(before, text, resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_comes_back_after_large_batches() -> None:
+    done = subprocess.run([sys.executable, "-c", _RESIDENT], capture_output=True, text=True, check=True)
+    before, text, after = map(float, done.stdout.split())
+    assert after - before < 120  # the text tower is 70 MB of it; an arena kept 1,500 of such batches
+    assert after <= text + 10
 
 
 def test_both_towers_give_unit_vectors(backend: OnnxBackend) -> None:

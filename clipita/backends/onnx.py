@@ -22,7 +22,7 @@ FloatArray = npt.NDArray[np.float32]
 # On a CPU a large batch is no faster: what a run holds has to stay in the caches, and grows with it. On two cores,
 # runs of 1, 2, 4, 8, 16, 32 images take 4.2, 3.7, 3.5, 3.6, 4.2, 4.5 ms an image through EfficientNet-lite2, whose
 # early maps are large (13 MB an image), and 16.0, 13.2, 11.6, 11.1, 11.1, 11.5 through an int8 ViT-B/32.
-_IMAGES_PER_RUN = {"efficientnet_lite": 4}
+_IMAGES_PER_RUN = {"efficientnet-lite": 4}
 _IMAGES_PER_RUN_OF_OTHERS = 8
 
 

@@ -1,0 +1,96 @@
+"""What all benchmarks share: interleaved timing, the machine and versions beside each figure, and files."""
+
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+PHOTOS = sorted((Path(__file__).parent.parent / "examples" / "photos").glob("*.jpg"))
+THREADS = len(os.sched_getaffinity(0))
+PACKAGES = ("clipita", "numpy", "onnxruntime", "pillow", "tokenizers", "torch", "transformers", "open_clip_torch")
+
+Report = dict[str, Any]
+Spread = dict[str, float]  # median and quartiles, in seconds
+
+
+def interleaved(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Spread]:
+    """Each case once a round, so that whatever else the machine does meets all of them; the first is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for number in range(rounds + 1):
+        for name, run in cases.items():
+            start = time.perf_counter()
+            run()
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: spread(values) for name, values in seconds.items()}
+
+
+def spread(values: list[float]) -> Spread:
+    low, median, high = statistics.quantiles(values, n=4)
+    return {"median": median, "low": low, "high": high}
+
+
+def process(code: str, *arguments: object) -> str:
+    """What a Python process of its own prints."""
+    command = [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return done.stdout
+
+
+def machine() -> Report:
+    """Processor, threads, load before the run, and versions."""
+    about = Path("/proc/cpuinfo").read_text()
+    name = re.search(r"model name\s*: (.*)", about)
+    flags = re.search(r"flags\s*: (.*)", about)
+    kinds = [kind for kind in ("avx2", "avx512f", "avx512_vnni", "avx_vnni") if flags and kind in flags[1].split()]
+    return {
+        "processor": f"{name[1] if name else platform.machine()}, {THREADS} CPUs, {' '.join(kinds)}",
+        "threads": THREADS,
+        "load_before": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        "versions": {package: found for package in PACKAGES if (found := _version(package))},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def describe_machine(report: Report) -> str:
+    found = report["machine"]
+    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    return (
+        f"{found['processor']}, {found['threads']} threads, load {found['load_before']} before. "
+        f"Python {found['python']}, {versions}."
+    )
+
+
+def milliseconds(found: Spread, per: int = 1) -> str:
+    """Median and quartiles of one of `per` in a run."""
+    median, low, high = (1000 * found[key] / per for key in ("median", "low", "high"))
+    digits = 1 if median < 100 else 0
+    return f"{median:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def publish(name: str, measure: Callable[[], Report], markdown: Callable[[Report], str]) -> None:
+    """Measures, and writes results/<name>.json and results/<name>.md."""
+    before = machine()
+    report = {"machine": before} | measure()
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
+    text = f"{markdown(report).strip()}\n\n{describe_machine(report)}\n"
+    (RESULTS / f"{name}.md").write_text(text)
+    print(text)

@@ -1,0 +1,99 @@
+"""Resident memory of whole processes: python -m benchmarks.memory
+
+After 1,000 photographs of 500 x 375, through the embedded model, a full-size one in 8 bits, and the same weights in
+transformers and torch; and over 20,000 photographs that are streamed. Linux.
+"""
+
+import tempfile
+from pathlib import Path
+
+from benchmarks._measure import Report, process, publish
+from benchmarks._photographs import jpegs
+from benchmarks.convert import full_size_checkpoint
+
+PHOTOGRAPHS = 1000
+STREAMED = 20_000
+
+_CLIENT = """
+import gc, itertools, json, re, sys
+from pathlib import Path
+def resident():
+    return int(re.search(r"VmRSS:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1000
+folder, count, checkpoint, cache = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+paths = itertools.cycle(sorted(Path(folder).iterdir()))
+stream = itertools.islice(paths, count)
+"""
+CLIPITA = (
+    _CLIENT
+    + """
+import clipita
+model = clipita.load(checkpoint, cache_dir=cache, precision=None if checkpoint == "clipita-mini" else "int8")
+marks, during = {}, 0
+for number, result in enumerate(model.iter_encode_image(stream), 1):
+    assert result.error is None
+    during = max(during, resident()) if number % 100 == 0 else during
+    if number in (1000, count):
+        marks[str(number)] = resident()
+print(json.dumps({"resident": marks, "largest": during, "after": resident()}))
+"""
+)
+TRANSFORMERS = (
+    _CLIENT
+    + """
+import torch, transformers
+from PIL import Image
+model = transformers.AutoModel.from_pretrained(checkpoint).eval()
+processor = transformers.AutoImageProcessor.from_pretrained(checkpoint)
+with torch.inference_mode():
+    while batch := list(itertools.islice(stream, 32)):
+        images = [Image.open(path) for path in batch]
+        model.get_image_features(**processor(images, return_tensors="pt"))
+print(json.dumps({"after": resident()}))
+"""
+)
+
+
+def measure() -> Report:
+    import json
+
+    with tempfile.TemporaryDirectory() as scratch, full_size_checkpoint() as full:
+        folder = Path(scratch) / "photographs"
+        folder.mkdir()
+        for index, data in enumerate(jpegs(500, 375, 32)):
+            (folder / f"{index}.jpg").write_bytes(data)
+
+        def run(code: str, model: object, count: int = PHOTOGRAPHS) -> Report:
+            return json.loads(process(code, folder, count, model, Path(scratch) / "cache"))
+
+        run(CLIPITA, full, 1)  # converts it, which later runs find done
+        return {
+            "photographs": PHOTOGRAPHS,
+            "streamed": STREAMED,
+            "megabytes": {
+                "clipita-mini": run(CLIPITA, "clipita-mini"),
+                "clipita, full size, int8": run(CLIPITA, full),
+                "transformers, full size": run(TRANSFORMERS, full),
+                "clipita-mini, streamed": run(CLIPITA, "clipita-mini", STREAMED),
+            },
+        }
+
+
+def markdown(report: Report) -> str:
+    lines = [
+        "# Memory",
+        "",
+        f"Resident memory of whole processes, after {report['photographs']:,} photographs of 500 x 375.",
+        "",
+        "| | afterwards | at most meanwhile |",
+        "|---|---|---|",
+    ]
+    for name, found in report["megabytes"].items():
+        largest = f"{found['largest']:.0f} MB" if "largest" in found else ""
+        lines.append(f"| {name} | {found['after']:.0f} MB | {largest} |")
+    marks = report["megabytes"]["clipita-mini, streamed"]["resident"]
+    steps = ", ".join(f"{value:.0f} MB at {int(number):,}" for number, value in marks.items())
+    return "\n".join([*lines, "", f"Streamed, while the threads read ahead: {steps}."])
+
+
+if __name__ == "__main__":
+    publish("memory", measure, markdown)

@@ -1,0 +1,62 @@
+"""Threads and batches: python -m benchmarks.scaling
+
+The image towers of the embedded model and of a full-size one, in 1 to all threads and batches of 1 to 128.
+"""
+
+import tempfile
+
+import numpy as np
+
+from benchmarks._measure import THREADS, Report, interleaved, publish
+from benchmarks.convert import full_size_checkpoint
+
+BATCHES = (1, 4, 16, 32, 128)
+
+
+def measure() -> Report:
+    import clipita
+
+    rows: list[Report] = []
+    with full_size_checkpoint() as full, tempfile.TemporaryDirectory() as cache:
+        models = {
+            (name, threads): clipita.load(source, precision=precision, cache_dir=cache, threads=threads)
+            for name, source, precision in (
+                ("clipita-mini", "clipita-mini", None),
+                ("full size, int8", full, "int8"),
+                ("full size, fp32", full, "fp32"),
+            )
+            for threads in range(1, THREADS + 1)
+        }
+        for batch in BATCHES:
+            pixels = np.random.default_rng(0).integers(0, 256, (batch, 224, 224, 3), dtype=np.uint8)
+            cases = {
+                key: lambda model=model, size=model.image_size, pixels=pixels: model._backend.encode_pixels(
+                    np.ascontiguousarray(pixels[:, :size, :size])
+                )
+                for key, model in models.items()
+            }
+            found = interleaved({f"{name}/{threads}": case for (name, threads), case in cases.items()}, 64 // batch + 4)
+            for name, threads in models:
+                spread = found[f"{name}/{threads}"]
+                rows.append({"model": name, "threads": threads, "batch": batch, "seconds": spread})
+    return {"rows": rows}
+
+
+def markdown(report: Report) -> str:
+    lines = [
+        "# Threads and batches",
+        "",
+        "Images a second through the image tower, by the median.",
+        "",
+        "| model | threads | " + " | ".join(f"batch {batch}" for batch in BATCHES) + " |",
+        "|---|---|" + "---|" * len(BATCHES),
+    ]
+    for name, threads in dict.fromkeys((row["model"], row["threads"]) for row in report["rows"]):
+        rows = [row for row in report["rows"] if (row["model"], row["threads"]) == (name, threads)]
+        speeds = " | ".join(f"{row['batch'] / row['seconds']['median']:.0f}" for row in rows)
+        lines.append(f"| {name} | {threads} | {speeds} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    publish("scaling", measure, markdown)

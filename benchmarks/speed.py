@@ -1,0 +1,277 @@
+"""clipita beside what people use today, on the same weights, photographs and threads: python -m benchmarks.speed
+
+Cases are interleaved, medians are compared, and every row says what it is compared with. Weights are random, of the
+full size (ViT-B/32 beside BERT-base), but for the rows of the embedded model. Takes some ten minutes, 3 GB of disk in
+the temporary folder, and the `test` extra. Writes results/speed.json, speed.md and speed.svg.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import memory, plot, startup
+from benchmarks._measure import RESULTS, THREADS, Report, Spread, interleaved, milliseconds, publish
+from benchmarks._photographs import jpegs
+from benchmarks.convert import full_size_checkpoint
+
+Row = dict[str, Any]
+Case = Callable[[], object]
+
+# Multiply-adds of ViT-B/32 as the graph has them: each of 50 tokens passes 4 x 768^2 + 2 x 768 x 3072 a layer, and both
+# products of the attention; the last layer makes keys and values of all, the rest of one. 49 patches of 3072 values.
+_LAYER = 50 * (4 * 768**2 + 2 * 768 * 3072) + 2 * 50 * 50 * 768
+_LAST = 50 * 2 * 768**2 + 2 * 768**2 + 2 * 768 * 3072 + 2 * 50 * 768
+FLOPS_OF_AN_IMAGE = 2 * (49 * 3072 * 768 + 11 * _LAYER + _LAST + 768 * 512)  # 8.2e9
+_LABELS = 1000
+
+
+def measure() -> Report:
+    with full_size_checkpoint() as checkpoint, tempfile.TemporaryDirectory() as cache:
+        models = _Models(checkpoint, cache)
+        rows = [
+            *_image_tower(models),
+            *_files(models, (1024, 768), count=32, rounds=7, targets=(2.0, 1.3)),
+            *_files(models, (4000, 3000), count=8, rounds=5, targets=(4.5, None)),
+            *_texts(models),
+            _labels_again(models),
+            _embedded(models.embedded),
+        ]
+    return {"rows": rows + _startup() + _memory()}
+
+
+class _Models:
+    """clipita's and its peers', of one checkpoint, on the same threads."""
+
+    def __init__(self, checkpoint: Path, cache: str) -> None:
+        import torch
+        import transformers
+
+        import clipita
+
+        torch.set_num_threads(THREADS)
+        self.torch = torch
+        self.fp32 = clipita.load(checkpoint, cache_dir=cache, precision="fp32")
+        self.int8 = clipita.load(checkpoint, cache_dir=cache, precision="int8")
+        self.embedded = clipita.load()
+        self.peer: Any = transformers.AutoModel.from_pretrained(checkpoint).eval()
+        self.processor: Any = transformers.AutoImageProcessor.from_pretrained(checkpoint)
+        self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(checkpoint)
+
+    def peer_images(self, pixel_values: Any) -> Any:
+        with self.torch.inference_mode():
+            return self.peer.get_image_features(pixel_values=pixel_values)
+
+    def peer_texts(self, texts: list[str], **options: Any) -> Any:
+        with self.torch.inference_mode():
+            return self.peer.get_text_features(**self.tokenizer(texts, return_tensors="pt", **options))
+
+
+def _image_tower(models: _Models) -> list[Row]:
+    rows: list[Row] = []
+    random = np.random.default_rng(0)
+    for batch, rounds in ((32, 9), (1, 40)):
+        pixels = random.integers(0, 256, (batch, 224, 224, 3), dtype=np.uint8)
+        values = models.torch.from_numpy(random.standard_normal((batch, 3, 224, 224), dtype=np.float32))
+        found = interleaved(
+            {
+                "fp32": lambda pixels=pixels: models.fp32._backend.encode_pixels(pixels),
+                "int8": lambda pixels=pixels: models.int8._backend.encode_pixels(pixels),
+                "peer": lambda values=values: models.peer_images(values),
+                **({f"sgemm, {name}": case for name, case in _products().items()} if batch == 32 else {}),
+            },
+            rounds,
+        )
+        if batch == 32:
+            row = _row("image tower fp32, batch 32", found["fp32"], found["peer"], "transformers, torch", 1.2, batch)
+            peak = max(_PRODUCT_FLOPS / found[name]["median"] for name in found if name.startswith("sgemm"))
+            row["gflops"] = batch * FLOPS_OF_AN_IMAGE / found["fp32"]["median"] / 1e9
+            row["sgemm_gflops"] = peak / 1e9
+            row["note"] = f"{row['gflops']:.0f} GFLOP/s, {row['gflops'] / row['sgemm_gflops']:.0%} of the best sgemm"
+            rows.append(row)
+        target = 2.0 if batch == 32 else 3.3
+        name = f"image tower int8, batch {batch}"
+        rows.append(_row(name, found["int8"], found["peer"], "transformers, torch, fp32", target, batch))
+    return rows
+
+
+_SHAPE = (400, 768, 3072)  # of the largest product in the tower, for 8 images at a time
+_PRODUCT_FLOPS = 16 * 2 * _SHAPE[0] * _SHAPE[1] * _SHAPE[2]
+
+
+def _products() -> dict[str, Case]:
+    """16 products of matrices by each library that has them, for the machine's peak."""
+    import onnxruntime
+    import torch
+    from onnx import TensorProto, helper
+
+    from clipita.backends.onnx import session_options
+
+    a, b = (np.random.default_rng(0).standard_normal(shape, np.float32) for shape in (_SHAPE[:2], _SHAPE[1:]))
+    inputs = [helper.make_tensor_value_info("a", TensorProto.FLOAT, a.shape)]
+    outputs = [helper.make_tensor_value_info(f"y{i}", TensorProto.FLOAT, (_SHAPE[0], _SHAPE[2])) for i in range(16)]
+    weight = helper.make_tensor("b", TensorProto.FLOAT, b.shape, b.tobytes(), raw=True)
+    nodes = [helper.make_node("MatMul", ["a", "b"], [f"y{i}"], f"node{i}") for i in range(16)]
+    graph = helper.make_graph(nodes, "products", inputs, outputs, [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    options = session_options()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # or one node would be left
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    first, second = torch.from_numpy(a), torch.from_numpy(b)
+    return {
+        "numpy": lambda: [a @ b for _ in range(16)],
+        "torch": lambda: [first @ second for _ in range(16)],
+        "onnxruntime": lambda: session.run(None, {"a": a}),
+    }
+
+
+def _files(
+    models: _Models, size: tuple[int, int], *, count: int, rounds: int, targets: tuple[float, float | None]
+) -> list[Row]:
+    import io
+
+    from PIL import Image
+
+    files = jpegs(*size, count)
+
+    def peer() -> object:
+        images = [Image.open(io.BytesIO(data)) for data in files]
+        return models.peer_images(models.processor(images, return_tensors="pt")["pixel_values"])
+
+    found = interleaved(
+        {
+            "int8": lambda: models.int8.encode_image(files),
+            "fp32": lambda: models.fp32.encode_image(files),
+            "peer": peer,
+        },
+        rounds,
+    )
+    return [
+        _row(
+            f"JPEG {size[0]} x {size[1]} to embedding, {precision}",
+            found[precision],
+            found["peer"],
+            "transformers, its default processor",
+            target,
+            count,
+        )
+        for precision, target in zip(("int8", "fp32"), targets, strict=True)
+    ]
+
+
+def _texts(models: _Models) -> list[Row]:
+    names = ["un gatto nero", "una foto di un cane", "il mare", "due bambini"]
+    texts = [f"{names[index % 4]} {number}" for index, number in enumerate("abcdefghijklmnopqrstuvwxyz012345")]
+    found = interleaved(
+        {
+            "clipita": lambda: models.int8.encode_text(texts),
+            "fp32": lambda: models.fp32.encode_text(texts),
+            "longest": lambda: models.peer_texts(texts, padding=True),
+            "96": lambda: models.peer_texts(texts, padding="max_length", max_length=96),
+        },
+        7,
+    )
+    name = "32 labels of some 7 tokens, "
+    padded = "the original's padding to 96, torch"
+    return [
+        _row(name + "int8", found["clipita"], found["96"], padded, 25, 32),
+        _row(name + "int8", found["clipita"], found["longest"], "transformers, padded to the longest", 2, 32),
+        _row(name + "fp32", found["fp32"], found["longest"], "transformers, padded to the longest", None, 32),
+    ]
+
+
+def _labels_again(models: _Models) -> Row:
+    """What a pipeline does at every call: it embeds all the labels."""
+    labels = [f"una foto di un gatto {number}" for number in range(_LABELS)]
+    pixels = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+
+    def peer() -> object:
+        values = models.processor(pixels, return_tensors="pt")["pixel_values"]
+        return models.peer_images(values), models.peer_texts(labels, padding=True)
+
+    found = interleaved({"clipita": lambda: models.int8.zero_shot(pixels, labels, templates="{}"), "peer": peer}, 3)
+    name = f"second zero_shot with the same {_LABELS:,} labels, int8"
+    return _row(name, found["clipita"], found["peer"], "transformers, which embeds them again", 100)
+
+
+def _embedded(model: Any) -> Row:
+    files = jpegs(500, 375, 64)
+    found = interleaved({"clipita": lambda: model.encode_image(files)}, 7)["clipita"]
+    row = _row("clipita-mini: JPEG 500 x 375 to embedding", found, None, "", 80, 64)
+    return row | {"value": 64 / found["median"], "unit": "images/s"}
+
+
+def _startup() -> list[Row]:
+    found = startup.measure()["seconds"]
+    peer = found["import torch, transformers"]
+    answer = _row("import to first answer, clipita-mini", found["first answer"], None, "", 0.6)
+    return [
+        _row("import clipita", found["import clipita"], peer, "import of torch and transformers", 25),
+        answer | {"value": found["first answer"]["median"], "unit": "s, at most"},
+    ]
+
+
+def _memory() -> list[Row]:
+    report = memory.measure()
+    found = report["megabytes"]
+    mini, full, peer = (
+        found[name]["after"] for name in ("clipita-mini", "clipita, full size, int8", "transformers, full size")
+    )
+    streamed = found["clipita-mini, streamed"]["resident"]
+    growth = streamed[str(report["streamed"])] / streamed[str(report["photographs"])] - 1
+    return [
+        _value("resident after 1,000 photographs, clipita-mini", mini, "MB, at most", 150, mini <= 150),
+        _value(
+            "resident after 1,000 photographs, full size int8",
+            full / peer,
+            f"of transformers' {peer:.0f} MB, at most",
+            1 / 3,
+            full / peer <= 1 / 3,
+        ),
+        _value("growth from 1,000 to 20,000 streamed photographs", growth, "at most", 0.05, growth <= 0.05),
+    ]
+
+
+def _row(name: str, ours: Spread, peer: Spread | None, against: str, target: float | None, per: int = 1) -> Row:
+    row: Row = {"row": name, "clipita": ours, "per": per, "target": target}
+    if peer is not None:
+        row |= {"peer": peer, "against": against, "value": peer["median"] / ours["median"], "unit": "x"}
+    return row
+
+
+def _value(name: str, value: float, unit: str, target: float, met: bool) -> Row:
+    return {"row": name, "value": value, "unit": unit, "target": target, "met": met}
+
+
+def markdown(report: Report) -> str:
+    lines = [
+        "# Speed",
+        "",
+        "Medians of interleaved runs, quartiles in brackets, milliseconds for one image, text or call. Random weights "
+        "of full size, ViT-B/32 and BERT-base, but for clipita-mini. `python -m benchmarks.speed` makes this table.",
+        "",
+        "| | clipita, ms | against | ms | result | target |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in report["rows"]:
+        ours = milliseconds(row["clipita"], row["per"]) if "clipita" in row else ""
+        peer = milliseconds(row["peer"], row["per"]) if "peer" in row else ""
+        note = f"; {row['note']}" if "note" in row else ""
+        result = f"{_number(row['value'])} {row['unit'].removesuffix(', at most').removesuffix('at most')}".strip()
+        target = (
+            "" if row["target"] is None else f"{_number(row['target'])}{' at most' if 'most' in row['unit'] else ''}"
+        )
+        lines.append(f"| {row['row']} | {ours} | {row.get('against', '')} | {peer} | {result}{note} | {target} |")
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 20 else f"{value:.2g}"
+
+
+if __name__ == "__main__":
+    publish("speed", measure, markdown)
+    plot.speed(json.loads((RESULTS / "speed.json").read_text()), RESULTS / "speed.svg")
