@@ -11,6 +11,7 @@ def speed(report: Report, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
     matplotlib.rcParams["svg.hashsalt"] = "clipita"  # the same bytes for the same figures
     from matplotlib import pyplot
 

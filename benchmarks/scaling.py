@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks._measure import THREADS, Report, interleaved, publish
 from benchmarks.convert import full_size_checkpoint
 
-BATCHES = (1, 4, 16, 32, 128)
+BATCHES = (1, 4, 8, 32, 128)
 
 
 def measure() -> Report:
@@ -35,7 +35,7 @@ def measure() -> Report:
                 )
                 for key, model in models.items()
             }
-            found = interleaved({f"{name}/{threads}": case for (name, threads), case in cases.items()}, 64 // batch + 4)
+            found = interleaved({f"{name}/{threads}": case for (name, threads), case in cases.items()}, max(3, 32 // batch))
             for name, threads in models:
                 spread = found[f"{name}/{threads}"]
                 rows.append({"model": name, "threads": threads, "batch": batch, "seconds": spread})
