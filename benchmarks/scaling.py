@@ -35,7 +35,8 @@ def measure() -> Report:
                 )
                 for key, model in models.items()
             }
-            found = interleaved({f"{name}/{threads}": case for (name, threads), case in cases.items()}, max(3, 32 // batch))
+            named = {f"{name}/{threads}": case for (name, threads), case in cases.items()}
+            found = interleaved(named, max(3, 32 // batch))
             for name, threads in models:
                 spread = found[f"{name}/{threads}"]
                 rows.append({"model": name, "threads": threads, "batch": batch, "seconds": spread})

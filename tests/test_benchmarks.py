@@ -15,8 +15,9 @@ def test_tables_are_of_their_figures(path: Path) -> None:
     module = importlib.import_module(f"benchmarks.{path.stem}")
     report = json.loads(path.read_text())
     text = module.markdown(report).strip()
-    written = path.with_suffix(".md").read_text().strip()
-    assert written in (text, f"{text}\n\n{describe_machine(report)}")
+    if path.stem != "convert":  # which says it in its own words
+        text = f"{text}\n\n{describe_machine(report)}"
+    assert path.with_suffix(".md").read_text().strip() == text
 
 
 def test_cases_are_interleaved_and_the_first_round_is_dropped() -> None:
