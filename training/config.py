@@ -72,6 +72,25 @@ class StageConfig:
 
 
 @dataclass(frozen=True)
+class LossConfig:
+    """How image and text embeddings are compared; see `training.pair_loss.PairLoss`."""
+
+    kind: Literal["softmax", "per_device", "sigmoid"] = "softmax"  # per_device: only for reproducing CLIP-Italian
+    logit_scale: float = 20.0  # the multiplier itself; where learned it starts there
+    logit_bias: float = 0.0  # of the sigmoid loss alone; SigLIP starts at -10
+    margin: float = 0.0  # taken from the cosines of right pairs
+    learned: bool = False  # logit scale, and the sigmoid loss's bias
+    largest_scale: float = 100.0  # what a learned scale counts as at most, as in CLIP
+
+    def __post_init__(self) -> None:
+        _require(self.logit_scale > 0, "logit_scale", "> 0", self.logit_scale)
+        _require(0 <= self.margin < 2, "margin", "a difference of cosines in [0, 2)", self.margin)
+        _require(self.kind == "sigmoid" or not self.logit_bias, "logit_bias", "0 but for sigmoid", self.logit_bias)
+        reachable = not self.learned or self.largest_scale >= self.logit_scale
+        _require(reachable, "largest_scale", f"at least the {self.logit_scale:g} it starts from", self.largest_scale)
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A whole run."""
 
