@@ -7,7 +7,8 @@ import optax
 import pytest
 
 from training.config import OptimizerConfig, ParameterRule, StageConfig
-from training.optimizer import build_optimizer, match_rules
+from training.optimizer import build_optimizer
+from training.rules import match_rules
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 

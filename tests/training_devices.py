@@ -4,21 +4,34 @@ JAX fixes the number of devices when it starts, so a test cannot change it in it
 """
 
 import os
+import socket
 import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 DEVICES = 8
 
 
-def run(check: str, *arguments: str, file: str = __file__) -> None:
-    """Runs one check of a file like this one on 8 virtual CPU devices; fails where it fails."""
-    flags = f"--xla_force_host_platform_device_count={DEVICES}"
+def run(check: str, *arguments: str, processes: int = 1) -> None:
+    """Runs a check on 8 virtual CPU devices, all in one process or shared by several; fails where it fails."""
+    flags = f"--xla_force_host_platform_device_count={DEVICES // processes}"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     root = Path(__file__).parents[1]
     environment["PYTHONPATH"] = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
-    subprocess.run([sys.executable, file, check, *arguments], env=environment, check=True, timeout=120)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = "{}:{}".format(*free.getsockname())
+    commands = [
+        [sys.executable, __file__, address, str(processes), str(index), check, *arguments] for index in range(processes)
+    ]
+    running = [subprocess.Popen(command, env=environment) for command in commands]
+    try:
+        assert [process.wait(timeout=300) for process in running] == [0] * processes
+    finally:
+        for process in running:
+            process.kill()
 
 
 def unit_rows(random, count, width=16):
@@ -116,10 +129,103 @@ def check_losses() -> None:
     assert "all-gather" not in program
 
 
+def own_rows(batch):
+    """The rows of this process, of arrays that are the same in all of them."""
+    import jax
+
+    def part(leaf):
+        size = len(leaf) // jax.process_count()
+        return leaf[jax.process_index() * size :][:size]
+
+    return jax.tree.map(part, batch)
+
+
+def mesh_config():
+    """The toy's towers on a mesh of 4 by 2: kernels split over 'fsdp', by either axis."""
+    from training.config import MeshConfig, ShardingRule
+
+    rules = ShardingRule(".*/kernel", -1), ShardingRule("text/embedding", 0), ShardingRule(".*/bias|loss/.*")
+    return MeshConfig(fsdp=2, parameters=rules)
+
+
+def check_gradients(kind: str) -> None:
+    """Loss and gradients on the mesh, parameters and rows split, against one device."""
+    import jax
+    import numpy as np
+    from flax import nnx
+    from training_toy import Pairs, Towers
+
+    from training.config import LossConfig
+    from training.mesh import make_mesh, parameter_shardings, replicated
+    from training.pair_loss import PairLoss
+    from training.state import split_model
+    from training.step import put_batch, take_ids
+
+    assert jax.device_count() == DEVICES
+    mesh = make_mesh(mesh_config())
+    batch = take_ids(next(Pairs(160, 64, train=True)))[0]
+
+    def build(mesh):
+        model = Towers(nnx.Rngs(0))
+        model.loss = PairLoss(LossConfig(kind, learned=True), mesh)
+        return split_model(model)
+
+    def loss_of(graphdef, rest, params, batch):
+        model = nnx.merge(graphdef, params, rest)
+        return model.loss(*model(batch["pixels"], batch["words"], jax.random.key(0)))
+
+    graphdef, params, rest = build(None)
+    expected = jax.jit(jax.value_and_grad(partial(loss_of, graphdef, rest)))(params, batch)
+    graphdef, params, rest = build(mesh)
+    placed = jax.device_put(params, parameter_shardings(mesh_config(), params, mesh))
+    kernel = placed["image"]["kernel"]
+    assert kernel.addressable_shards[0].data.shape == (6, 4)  # half of (6, 8)
+    assert len(kernel.addressable_shards) == jax.local_device_count()
+    got = jax.jit(jax.value_and_grad(partial(loss_of, graphdef, jax.device_put(rest, replicated(mesh)))))(
+        placed, put_batch(own_rows(batch), mesh)
+    )
+    got = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(got)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a.addressable_data(0), b, rtol=1e-5, atol=1e-5), got, expected)
+
+
+def check_fit(out_dir: str) -> None:
+    """A run of both of the toy's stages on the mesh; the first process writes the weights it ends with."""
+    import jax
+    import numpy as np
+    from flax import nnx
+    from training_toy import Pairs, Towers, loss_fn, make_batches, make_config
+
+    from training.loop import fit
+    from training.rules import parameter_paths
+    from training.state import split_model
+
+    class OwnPairs(Pairs):
+        def __next__(self):
+            return own_rows(super().__next__())
+
+    def own_batches(stage, split):
+        batches = make_batches(stage, split)
+        batches.__class__ = OwnPairs
+        return batches
+
+    config = make_config(mesh=mesh_config())
+    for resume in (False, True):  # the second time only to read what is finished
+        params = split_model(fit(Towers(nnx.Rngs(0)), config, loss_fn, own_batches, out_dir=out_dir, resume=resume))[1]
+    if jax.process_index() == 0:
+        np.savez(
+            Path(out_dir) / "weights.npz", **dict(zip(parameter_paths(params), jax.tree.leaves(params), strict=True))
+        )
+
+
 if __name__ == "__main__":
     import jax
+
+    from training.mesh import join_processes
 
     warnings.simplefilter("error")
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    globals()[f"check_{sys.argv[1]}"](*sys.argv[2:])
+    address, processes, index, check, *arguments = sys.argv[1:]
+    if int(processes) > 1:
+        join_processes(address, int(processes), int(index))
+    globals()[f"check_{check}"](*arguments)

@@ -72,6 +72,28 @@ class StageConfig:
 
 
 @dataclass(frozen=True)
+class ShardingRule:
+    """Which parameters are split over the axis 'fsdp' of the mesh; `pattern` as in `ParameterRule`."""
+
+    pattern: str
+    axis: int | None = None  # of the parameter; None: every device holds all of it
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """How devices share a model: each holds one of `fsdp` parts of the parameters that a rule splits, and its state.
+
+    Every parameter has to match exactly one of `parameters`.
+    """
+
+    fsdp: int = 1
+    parameters: tuple[ShardingRule, ...] = (ShardingRule(".*"),)
+
+    def __post_init__(self) -> None:
+        _require(self.fsdp >= 1, "fsdp", ">= 1", self.fsdp)
+
+
+@dataclass(frozen=True)
 class LossConfig:
     """How image and text embeddings are compared; see `training.pair_loss.PairLoss`."""
 
@@ -100,6 +122,7 @@ class TrainConfig:
     log_every: int = 10  # steps between lines of the metrics file
     save_every: int | None = None  # steps between checkpoints, beside the one at every evaluation
     keep: int = 1  # latest checkpoints of a stage to keep, beside its best
+    mesh: MeshConfig = MeshConfig()
 
     def __post_init__(self) -> None:
         _require(len(self.stages) >= 1, "stages", "at least one stage", self.stages)

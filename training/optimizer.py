@@ -1,16 +1,13 @@
 """From a stage's configuration to an optax transformation in which every parameter is accounted for."""
 
-import re
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from training.config import OptimizerConfig, ParameterRule, StageConfig
-
-Params = Any  # a pytree of arrays
+from training.config import OptimizerConfig, StageConfig
+from training.rules import Params, match_rules, parameter_paths
 
 
 class Optimizer(NamedTuple):
@@ -45,7 +42,8 @@ def build_optimizer(stage: StageConfig, params: Params, *, total_steps: int) -> 
         ValueError: a parameter matches no rule or several, a rule matches none, nothing is trained, or a trained
             parameter has a shape for which adaptive clipping knows no unit. Parameters are named.
     """
-    multipliers = match_rules(stage.parameters, params)
+    rules = [rule for _, rule in match_rules(stage.parameters, params)]
+    multipliers = jax.tree.unflatten(jax.tree.structure(params), [rule.multiplier for rule in rules])
     labels = jax.tree.map(lambda multiplier: "trained" if multiplier else "frozen", multipliers)
     if "trained" not in jax.tree.leaves(labels):
         raise ValueError(f"stage {stage.name!r} freezes every parameter: give a rule a multiplier above 0")
@@ -78,31 +76,6 @@ def _rule_of_update(config: OptimizerConfig, schedule: optax.Schedule) -> optax.
 def _is_matrix(params: Params) -> Params:
     """Where weight decay applies: not to biases, normalisation scales and single numbers."""
     return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
-
-
-def parameter_paths(params: Params) -> list[str]:
-    """The path of every parameter, "image/stem/kernel", in the order of `jax.tree.leaves`."""
-    return [
-        jax.tree_util.keystr(path, simple=True, separator="/")
-        for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]
-    ]
-
-
-def match_rules(rules: Sequence[ParameterRule], params: Params) -> Params:
-    """The multiplier of the one rule that each parameter matches, as a tree like `params`."""
-    paths = parameter_paths(params)
-    matches = {path: [rule for rule in rules if re.fullmatch(rule.pattern, path)] for path in paths}
-    problems = [f"{path}: matches no rule" for path in paths if not matches[path]]
-    problems += [
-        f"{path}: matches {' and '.join(repr(rule.pattern) for rule in matches[path])}"
-        for path in paths
-        if len(matches[path]) > 1
-    ]
-    used = {rule for found in matches.values() for rule in found}
-    problems += [f"rule {rule.pattern!r}: matches no parameter" for rule in rules if rule not in used]
-    if problems:
-        raise ValueError("every parameter must match exactly one rule:\n  " + "\n  ".join(problems))
-    return jax.tree.unflatten(jax.tree.structure(params), [matches[path][0].multiplier for path in paths])
 
 
 def _check_clipping_units(params: Params, multipliers: Params) -> None:

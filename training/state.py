@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from training.mesh import shardings_like
 from training.optimizer import Optimizer
 
 
@@ -46,13 +47,17 @@ def split_model(model: nnx.Module) -> tuple[Any, Any, Any]:
 def create_state(
     params: Any, rest: Any, optimizer: Optimizer, *, stage: int, seed: int, sharding: jax.sharding.Sharding
 ) -> TrainState:
-    """The state before the first step of a stage, on copies of the arrays: a train step consumes its input state."""
+    """The state before the first step of a stage, on copies of the arrays: a train step consumes its input state.
+
+    Parameters stay where they are, and what the optimizer holds of them goes with them; all else goes to `sharding`.
+    """
     state = TrainState(
         stage=jnp.int32(stage),
         step=jnp.int32(0),
         params=params,
         rest=rest,
         opt_state=optimizer.transform.init(params),
-        key=jax.random.key(seed),
+        # By its numbers, as keys themselves cannot be put on devices of other processes.
+        key=jax.random.wrap_key_data(jax.device_put(jax.random.key_data(jax.random.key(seed)), sharding)),
     )
-    return jax.tree.map(jnp.copy, jax.device_put(state, sharding))
+    return jax.tree.map(jnp.copy, jax.device_put(state, shardings_like(params, state, otherwise=sharding)))
