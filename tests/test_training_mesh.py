@@ -69,5 +69,5 @@ def test_moments_go_with_their_parameters():
     state = {"count": jnp.int32(0), "mu": PARAMS, "norms": {"image": {"kernel": jnp.ones(8)}}}
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     got = shardings_like(params, state, otherwise=whole)
-    assert got["mu"]["image"]["kernel"].spec == (None, "fsdp")
+    assert got["mu"]["image"]["kernel"].spec == jax.sharding.PartitionSpec(None, "fsdp")
     assert got["count"] == got["norms"]["image"]["kernel"] == whole

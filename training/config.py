@@ -1,5 +1,6 @@
 """What a run is: frozen dataclasses that a recipe fills in, and the strict `--set a.b=c` that changes one value."""
 
+import re
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -19,10 +20,24 @@ class ParameterRule:
     """Which parameters, and how fast they learn relative to the stage's learning rate; 0 freezes them.
 
     `pattern` is a regular expression that must match the whole path of a parameter, such as "image/blocks/0/kernel".
+
+    With `layer_decay` below 1 the deepest layer learns at `multiplier`, and each one before it `layer_decay` times as
+    fast as the next. The number of a layer is the pattern's one group, as in "image/blocks/([0-9]+)/.*", or, for
+    parameters that are `stacked`, the place on their leading axis, where a scan over layers keeps them.
     """
 
     pattern: str
     multiplier: float = 1.0
+    layer_decay: float = 1.0
+    stacked: bool = False  # each layer is clipped by its own norms, and its biases are no matrix
+
+    def __post_init__(self) -> None:
+        _require(self.multiplier >= 0, "multiplier", ">= 0", self.multiplier)
+        _require(0 < self.layer_decay <= 1, "layer_decay", "in (0, 1]", self.layer_decay)
+        numbered = self.layer_decay == 1 or self.stacked or re.compile(self.pattern).groups == 1
+        _require(
+            numbered, "pattern", "one with one group, the number of the layer; (?:...) groups nothing", self.pattern
+        )
 
 
 @dataclass(frozen=True)

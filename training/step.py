@@ -43,7 +43,7 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         def loss_of(params: Any) -> tuple[jax.Array, tuple[Metrics, Any]]:
             # Frozen leaves are constants, so that no gradient of a locked tower is ever traced or computed.
-            params = jax.tree.map(lambda p, m: p if m else jax.lax.stop_gradient(p), params, optimizer.multipliers)
+            params = jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, optimizer.trained)
             model = nnx.merge(graphdef, params, state.rest)
             model.train()
             loss, metrics = loss_fn(model, batch, state.step_key())
