@@ -10,7 +10,7 @@ from training_toy import Towers, loss_fn, make_batches, make_config
 
 from training.config import MeshConfig, ShardingRule
 from training.loop import fit
-from training.mesh import make_mesh, parameter_shardings, shardings_like
+from training.mesh import OwnRows, make_mesh, parameter_shardings, shardings_like
 from training.rules import parameter_paths
 from training.state import split_model
 
@@ -71,3 +71,9 @@ def test_moments_go_with_their_parameters():
     got = shardings_like(params, state, otherwise=whole)
     assert got["mu"]["image"]["kernel"].spec == jax.sharding.PartitionSpec(None, "fsdp")
     assert got["count"] == got["norms"]["image"]["kernel"] == whole
+
+
+def test_rows_that_do_not_divide_by_the_processes_are_named(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match=r"of shape \(3, 4\) does not divide by 2 processes"):
+        next(OwnRows(iter([{"x": np.zeros((3, 4))}])))

@@ -129,17 +129,6 @@ def check_losses() -> None:
     assert "all-gather" not in program
 
 
-def own_rows(batch):
-    """The rows of this process, of arrays that are the same in all of them."""
-    import jax
-
-    def part(leaf):
-        size = len(leaf) // jax.process_count()
-        return leaf[jax.process_index() * size :][:size]
-
-    return jax.tree.map(part, batch)
-
-
 def mesh_config():
     """The toy's towers on a mesh of 4 by 2: kernels split over 'fsdp', by either axis."""
     from training.config import MeshConfig, ShardingRule
@@ -156,7 +145,7 @@ def check_gradients(kind: str) -> None:
     from training_toy import Pairs, Towers
 
     from training.config import LossConfig
-    from training.mesh import make_mesh, parameter_shardings, replicated
+    from training.mesh import OwnRows, make_mesh, parameter_shardings, replicated
     from training.pair_loss import PairLoss
     from training.state import split_model
     from training.step import put_batch, take_ids
@@ -182,7 +171,7 @@ def check_gradients(kind: str) -> None:
     assert kernel.addressable_shards[0].data.shape == (6, 4)  # half of (6, 8)
     assert len(kernel.addressable_shards) == jax.local_device_count()
     got = jax.jit(jax.value_and_grad(partial(loss_of, graphdef, jax.device_put(rest, replicated(mesh)))))(
-        placed, put_batch(own_rows(batch), mesh)
+        placed, put_batch(next(OwnRows(iter([batch]))), mesh)
     )
     got = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(got)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a.addressable_data(0), b, rtol=1e-5, atol=1e-5), got, expected)
@@ -193,24 +182,26 @@ def check_fit(out_dir: str) -> None:
     import jax
     import numpy as np
     from flax import nnx
-    from training_toy import Pairs, Towers, loss_fn, make_batches, make_config
+    from training_toy import Towers, loss_fn, make_batches, make_config
 
     from training.loop import fit
+    from training.mesh import OwnRows
     from training.rules import parameter_paths
     from training.state import split_model
 
-    class OwnPairs(Pairs):
-        def __next__(self):
-            return own_rows(super().__next__())
+    class Noisy(Towers):
+        """With a random stream of its own, which has to reach all devices too."""
+
+        def __init__(self):
+            super().__init__(nnx.Rngs(0))
+            self.noise = nnx.Rngs(7)
 
     def own_batches(stage, split):
-        batches = make_batches(stage, split)
-        batches.__class__ = OwnPairs
-        return batches
+        return OwnRows(make_batches(stage, split))
 
     config = make_config(mesh=mesh_config())
     for resume in (False, True):  # the second time only to read what is finished
-        params = split_model(fit(Towers(nnx.Rngs(0)), config, loss_fn, own_batches, out_dir=out_dir, resume=resume))[1]
+        params = split_model(fit(Noisy(), config, loss_fn, own_batches, out_dir=out_dir, resume=resume))[1]
     if jax.process_index() == 0:
         np.savez(
             Path(out_dir) / "weights.npz", **dict(zip(parameter_paths(params), jax.tree.leaves(params), strict=True))
@@ -228,4 +219,5 @@ if __name__ == "__main__":
     address, processes, index, check, *arguments = sys.argv[1:]
     if int(processes) > 1:
         join_processes(address, int(processes), int(index))
+    assert jax.process_count() == int(processes)
     globals()[f"check_{check}"](*arguments)

@@ -11,7 +11,7 @@ from flax import nnx
 from training.checkpoint import Checkpoints, claim_folder, last_checkpoint, restore_start
 from training.config import StageConfig, TrainConfig
 from training.log import MetricsFile, StepLog
-from training.mesh import any_process, make_mesh, parameter_shardings, replicated, wait_for_all
+from training.mesh import any_process, make_mesh, parameter_shardings, place, replicated, wait_for_all
 from training.optimizer import build_optimizer
 from training.stages import Progress, total_steps
 from training.state import TrainState, create_state, split_model
@@ -76,8 +76,7 @@ def fit(
     claim_folder(out_dir, config, resume=resume)
     mesh = make_mesh(config.mesh)
     graphdef, params, rest = split_model(model)
-    rest = jax.device_put(rest, replicated(mesh))
-    params = jax.device_put(params, parameter_shardings(config.mesh, params, mesh))
+    params, rest = place((params, rest), (parameter_shardings(config.mesh, params, mesh), replicated(mesh)))
     first, step = last_checkpoint(out_dir, config)
     wait_for_all("looked for checkpoints")  # before one of them makes more
     with MetricsFile(out_dir / "metrics.jsonl", keep_until=(first, step)) as metrics, on_sigterm() as terminated:
@@ -110,7 +109,7 @@ def load_best(model: nnx.Module, config: TrainConfig, out_dir: str | Path) -> nn
     """
     graphdef, params, rest = split_model(model)
     if jax.process_count() > 1:  # they read together, and only what all of them hold
-        params, rest = jax.device_put((params, rest), replicated(make_mesh(config.mesh)))
+        params, rest = place((params, rest), replicated(make_mesh(config.mesh)))
     best = restore_start(Path(out_dir), config, len(config.stages), params, rest)
     if jax.process_count() > 1:
         best = jax.tree.map(lambda leaf: leaf.addressable_data(0), best)

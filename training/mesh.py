@@ -34,6 +34,39 @@ def any_process(holds: bool) -> bool:
     return bool(multihost_utils.process_allgather(jax.numpy.asarray(holds)).any())
 
 
+class OwnRows:
+    """Of batches that are the same in every process, the rows of this one; for data that each of them can read whole.
+
+    Args:
+        batches: as `training.loop.fit` takes them.
+    """
+
+    def __init__(self, batches: Any) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> "OwnRows":
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        return jax.tree.map(self._part, next(self._batches))
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def get_state(self) -> Any:
+        return self._batches.get_state()
+
+    def set_state(self, state: Any) -> None:
+        self._batches.set_state(state)
+
+    @staticmethod
+    def _part(leaf: Any) -> Any:
+        size, rest = divmod(len(leaf), jax.process_count())
+        if rest:
+            raise ValueError(f"a batch entry of shape {leaf.shape} does not divide by {jax.process_count()} processes")
+        return leaf[jax.process_index() * size :][:size]
+
+
 def make_mesh(config: MeshConfig) -> Mesh:
     """All devices of all processes, as ('data', 'fsdp').
 
@@ -49,6 +82,24 @@ def make_mesh(config: MeshConfig) -> Mesh:
 def replicated(mesh: Mesh) -> NamedSharding:
     """The whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def place(tree: Any, shardings: Any) -> Any:
+    """The arrays, the same in every process, on the devices of the mesh, those of other processes among them.
+
+    Args:
+        tree: arrays, and PRNG keys, which JAX itself puts on devices of its own process only.
+        shardings: one for all, or a tree of them like `tree`.
+    """
+    is_key = jax.tree.map(lambda leaf: jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key), tree)
+    numbers = jax.tree.map(lambda leaf, key: jax.random.key_data(leaf) if key else leaf, tree, is_key)
+    placed = jax.device_put(numbers, shardings)
+    return jax.tree.map(
+        lambda leaf, key, old: jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(old)) if key else leaf,
+        placed,
+        is_key,
+        tree,
+    )
 
 
 def parameter_shardings(config: MeshConfig, params: Any, mesh: Mesh) -> Any:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from training.mesh import shardings_like
+from training.mesh import place, shardings_like
 from training.optimizer import Optimizer
 
 
@@ -57,7 +57,6 @@ def create_state(
         params=params,
         rest=rest,
         opt_state=optimizer.transform.init(params),
-        # By its numbers, as keys themselves cannot be put on devices of other processes.
-        key=jax.random.wrap_key_data(jax.device_put(jax.random.key_data(jax.random.key(seed)), sharding)),
+        key=jax.random.key(seed),
     )
-    return jax.tree.map(jnp.copy, jax.device_put(state, shardings_like(params, state, otherwise=sharding)))
+    return jax.tree.map(jnp.copy, place(state, shardings_like(params, state, otherwise=sharding)))
