@@ -36,10 +36,13 @@ def losses(folder):
     return [json.loads(line)["loss"] for line in lines]
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_whole_run_equals_that_of_one_device(one_device, processes, tmp_path):
-    """Two stages, checkpoints in parts from every process, the best of them read again, one metrics file."""
-    training_devices.run("fit", str(tmp_path), processes=processes)
+@pytest.mark.parametrize(("processes", "manner"), [(1, "whole"), (2, "whole"), (2, "left")])
+def test_a_run_equals_that_of_one_device(one_device, processes, manner, tmp_path):
+    """Two stages, checkpoints in parts from every process, the best of them read again, one metrics file.
+
+    "left": one of the processes is told to leave; all do, at the same step, and go on from there when resumed.
+    """
+    training_devices.run("fit", str(tmp_path), manner, processes=processes)
     np.testing.assert_allclose(losses(tmp_path), one_device[0], rtol=1e-4)
     with np.load(tmp_path / "weights.npz") as weights:
         assert set(weights) == set(one_device[1])

@@ -3,13 +3,33 @@
 JAX fixes the number of devices when it starts, so a test cannot change it in its own process.
 """
 
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import warnings
 from functools import partial
 from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+from training_toy import Pairs, Towers, loss_fn, make_batches, make_config
+
+from training.config import LossConfig, MeshConfig, ShardingRule
+from training.device_losses import per_device_softmax, sigmoid_ring
+from training.loop import fit
+from training.losses import sigmoid_contrastive, softmax_contrastive
+from training.mesh import OwnRows, join_processes, make_mesh, parameter_shardings, replicated
+from training.pair_loss import PairLoss
+from training.rules import parameter_paths
+from training.state import split_model
+from training.step import put_batch, take_ids
 
 DEVICES = 8
 
@@ -41,8 +61,6 @@ def unit_rows(random, count, width=16):
 
 def slow_softmax_pairs(image, text, scale, margin):
     """The CLIP loss of these pairs in float64, written out."""
-    import numpy as np
-
     logits = scale * (image.astype(np.float64) @ text.astype(np.float64).T - margin * np.eye(len(image)))
     right = np.diag(logits)
     return np.mean([np.log(np.exp(rows).sum(1)) - right for rows in (logits, logits.T)])
@@ -50,8 +68,6 @@ def slow_softmax_pairs(image, text, scale, margin):
 
 def slow_sigmoid_pairs(image, text, scale, bias, margin):
     """The SigLIP loss of these pairs in float64, written out."""
-    import numpy as np
-
     same = np.eye(len(image))
     logits = scale * (image.astype(np.float64) @ text.astype(np.float64).T - margin * same) + bias
     return np.log1p(np.exp(-(2 * same - 1) * logits)).sum() / len(image)
@@ -59,16 +75,8 @@ def slow_sigmoid_pairs(image, text, scale, bias, margin):
 
 def check_losses() -> None:
     """On 8 devices in a mesh of 4 by 2: values against NumPy, gradients against the loss on one device."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-    from jax.sharding import AxisType, NamedSharding, PartitionSpec
-
-    from training.device_losses import per_device_softmax, sigmoid_ring
-    from training.losses import sigmoid_contrastive, softmax_contrastive
-
     assert jax.device_count() == DEVICES
-    mesh = jax.make_mesh((4, 2), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    mesh = make_mesh(MeshConfig(fsdp=2))
     split = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
     random = np.random.default_rng(0)
     image, text = unit_rows(random, 32), unit_rows(random, 32)
@@ -131,7 +139,6 @@ def check_losses() -> None:
 
 def mesh_config():
     """The toy's towers on a mesh of 4 by 2: kernels split over 'fsdp', by either axis."""
-    from training.config import MeshConfig, ShardingRule
 
     rules = ShardingRule(".*/kernel", -1), ShardingRule("text/embedding", 0), ShardingRule(".*/bias|loss/.*")
     return MeshConfig(fsdp=2, parameters=rules)
@@ -139,17 +146,6 @@ def mesh_config():
 
 def check_gradients(kind: str) -> None:
     """Loss and gradients on the mesh, parameters and rows split, against one device."""
-    import jax
-    import numpy as np
-    from flax import nnx
-    from training_toy import Pairs, Towers
-
-    from training.config import LossConfig
-    from training.mesh import OwnRows, make_mesh, parameter_shardings, replicated
-    from training.pair_loss import PairLoss
-    from training.state import split_model
-    from training.step import put_batch, take_ids
-
     assert jax.device_count() == DEVICES
     mesh = make_mesh(mesh_config())
     batch = take_ids(next(Pairs(160, 64, train=True)))[0]
@@ -177,42 +173,42 @@ def check_gradients(kind: str) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a.addressable_data(0), b, rtol=1e-5, atol=1e-5), got, expected)
 
 
-def check_fit(out_dir: str) -> None:
+class Noisy(Towers):
+    """With a random stream of its own, which has to reach all devices too."""
+
+    def __init__(self):
+        super().__init__(nnx.Rngs(0))
+        self.noise = nnx.Rngs(7)
+
+
+class LeftByTheLast(OwnRows):
+    """The last process alone is told to leave, at its fourth batch for training."""
+
+    def __next__(self):
+        if self._batches.train and self._batches.position == 3 and jax.process_index() == jax.process_count() - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().__next__()
+
+
+def check_fit(out_dir: str, manner: str) -> None:
     """A run of both of the toy's stages on the mesh; the first process writes the weights it ends with."""
-    import jax
-    import numpy as np
-    from flax import nnx
-    from training_toy import Towers, loss_fn, make_batches, make_config
-
-    from training.loop import fit
-    from training.mesh import OwnRows
-    from training.rules import parameter_paths
-    from training.state import split_model
-
-    class Noisy(Towers):
-        """With a random stream of its own, which has to reach all devices too."""
-
-        def __init__(self):
-            super().__init__(nnx.Rngs(0))
-            self.noise = nnx.Rngs(7)
-
-    def own_batches(stage, split):
-        return OwnRows(make_batches(stage, split))
-
     config = make_config(mesh=mesh_config())
-    for resume in (False, True):  # the second time only to read what is finished
-        params = split_model(fit(Noisy(), config, loss_fn, own_batches, out_dir=out_dir, resume=resume))[1]
+
+    def train(own_rows, *, resume):
+        return fit(Noisy(), config, loss_fn, lambda *of: own_rows(make_batches(*of)), out_dir=out_dir, resume=resume)
+
+    if manner == "left":
+        with pytest.raises(SystemExit, match="143"):
+            train(LeftByTheLast, resume=False)
+        step = json.loads((Path(out_dir) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])["step"]
+        assert step == 4
+    params = split_model(train(OwnRows, resume=manner == "left"))[1]
     if jax.process_index() == 0:
-        np.savez(
-            Path(out_dir) / "weights.npz", **dict(zip(parameter_paths(params), jax.tree.leaves(params), strict=True))
-        )
+        weights = dict(zip(parameter_paths(params), jax.tree.leaves(params), strict=True))
+        np.savez(Path(out_dir) / "weights.npz", **weights)
 
 
 if __name__ == "__main__":
-    import jax
-
-    from training.mesh import join_processes
-
     warnings.simplefilter("error")
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
