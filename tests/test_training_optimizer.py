@@ -7,7 +7,8 @@ import optax
 import pytest
 
 from training.config import OptimizerConfig, ParameterRule, StageConfig
-from training.optimizer import build_optimizer, match_rules
+from training.optimizer import build_optimizer
+from training.rules import match_rules
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
@@ -122,3 +123,96 @@ def test_the_schedule_warms_up_and_ends_at_zero():
     assert np.argmax(rates) == 5
     assert rates[5] == pytest.approx(0.1)
     assert rates[50] == pytest.approx(0, abs=1e-8)
+
+
+LAYERS = 3
+
+
+def stack_and_parts():
+    """Layers stacked on the leading axis, and the same ones each by itself."""
+    random = np.random.default_rng(0)
+    scale = np.array([0.01, 1.0, 100.0])  # norms that must not be mixed
+    kernels = jnp.float32(random.normal(size=(LAYERS, 4, 5)) * scale[:, None, None])
+    biases = jnp.float32(random.normal(size=(LAYERS, 5)) * scale[:, None])
+    stack = {"blocks": {"kernel": kernels, "bias": biases}}
+    return stack, {"blocks": {f"{i}": {"kernel": kernels[i], "bias": biases[i]} for i in range(LAYERS)}}
+
+
+@pytest.mark.parametrize("optimizer", [{}, {"kind": "adamw", "eps": 1e-8, "weight_decay": 0.3}])
+@pytest.mark.parametrize("layer_decay", [1.0, 0.5])
+def test_stacked_layers_learn_as_they_would_by_themselves(optimizer, layer_decay):
+    """Clipping by unit, weight decay of matrices alone, and layer-wise rates."""
+    stack, parts = stack_and_parts()
+    gradients = jax.tree.map(lambda leaf: jnp.ones_like(leaf) * jnp.arange(1.0, 6.0), stack)
+    split = {"blocks": {f"{i}": jax.tree.map(lambda leaf, i=i: leaf[i], gradients["blocks"]) for i in range(LAYERS)}}
+    results = []
+    for params, gradient, rule in (
+        (stack, gradients, ParameterRule("blocks/.*", layer_decay=layer_decay, stacked=True)),
+        (parts, split, ParameterRule("blocks/([0-9]+)/.*", layer_decay=layer_decay)),
+    ):
+        built = build_optimizer(make_stage(rule, warmup=0.0, **optimizer), params, total_steps=100)
+        state = built.transform.init(params)
+        for _ in range(3):
+            params, state = jax.jit(built.update)(gradient, state, params)
+        results.append(params)
+    for i in range(LAYERS):
+        for name in ("kernel", "bias"):
+            np.testing.assert_allclose(results[0]["blocks"][name][i], results[1]["blocks"][f"{i}"][name], rtol=1e-6)
+
+
+def test_stacked_units_are_clipped_along_their_inputs():
+    """The definition in NumPy: the norm over axis -2, one for each layer and output."""
+    stack, _ = stack_and_parts()
+    stage = make_stage(ParameterRule(".*", stacked=True), kind="adamw", b1=0.0, b2=0.0, eps=1e6, warmup=0.0)
+    gradients = jax.tree.map(jnp.ones_like, stack)
+    built = build_optimizer(stage, stack, total_steps=100)
+    with jax.numpy_dtype_promotion("standard"):
+        updates, _ = built.transform.update(gradients, built.transform.init(stack), stack)
+    kernel = np.float64(stack["blocks"]["kernel"])
+    norms = np.maximum(np.sqrt((kernel**2).sum(-2, keepdims=True)), 1e-3)  # (layers, 1, outputs)
+    clipped = np.ones_like(kernel) * np.minimum(1, 0.01 * norms / np.sqrt(kernel.shape[-2]))
+    assert (clipped < 1).any(), "nothing was clipped"
+    expected = -0.1 * clipped / (clipped + 1e6)  # Adam without memory: g / (|g| + eps)
+    np.testing.assert_allclose(updates["blocks"]["kernel"], expected, rtol=1e-5)
+
+
+def test_earlier_layers_learn_more_slowly():
+    _, parts = stack_and_parts()
+    rule = ParameterRule("blocks/([0-9]+)/.*", 2.0, layer_decay=0.5)
+    built = build_optimizer(make_stage(rule, warmup=0.0, clipping=0.0), parts, total_steps=100)
+    params, _ = built.update(jax.tree.map(jnp.ones_like, parts), built.transform.init(parts), parts)
+    moved = [float(abs(parts["blocks"][f"{i}"]["bias"] - params["blocks"][f"{i}"]["bias"]).mean()) for i in range(3)]
+    np.testing.assert_allclose(np.divide(moved, moved[2]), [0.25, 0.5, 1.0], rtol=1e-4)
+
+
+def test_frozen_stacks_hold_no_state():
+    stack, _ = stack_and_parts()
+    params = {**stack, **PARAMS}
+    frozen = ParameterRule("blocks/.*", 0.0, stacked=True)
+    built = build_optimizer(make_stage(frozen, LOCKED, HEAD, weight_decay=0.1), params, total_steps=10)
+    shapes = [leaf.shape for leaf in jax.tree.leaves(built.transform.init(params)) if leaf.ndim]
+    assert sorted(shapes) == sorted(2 * [(4, 2), (2,)])
+
+
+def test_weight_decay_spares_tokens_and_numbers():
+    params = {"token": jnp.ones((1, 1, 4)), "scale": jnp.float32(3), "kernel": jnp.ones((4, 4))}
+    stage = make_stage(ParameterRule(".*"), kind="adamw", eps=1e-8, weight_decay=0.5, warmup=0.0)
+    built = build_optimizer(stage, params, total_steps=10)
+    moved, _ = built.update(jax.tree.map(jnp.zeros_like, params), built.transform.init(params), params)
+    assert (moved["token"] == 1).all()
+    assert moved["scale"] == 3
+    np.testing.assert_allclose(moved["kernel"], 0.95, rtol=1e-6)
+
+
+def test_rules_that_mean_nothing_are_refused():
+    for wrong, message in (
+        ({"layer_decay": 0.0}, r"layer_decay must be in \(0, 1\]"),
+        ({"multiplier": -1.0}, "multiplier must be >= 0"),
+        ({"layer_decay": 0.5}, "pattern must be one with one group"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ParameterRule("image/.*", **wrong)
+    with pytest.raises(ValueError, match=r"image/bias: the group .* holds 'image', not the number of a layer"):
+        build_optimizer(make_stage(ParameterRule("(image)/.*", layer_decay=0.5), HEAD), PARAMS, total_steps=10)
+    with pytest.raises(ValueError, match=r"scale: rule '\.\*' says that layers are stacked"):
+        build_optimizer(make_stage(ParameterRule(".*", stacked=True)), {"scale": jnp.float32(3)}, total_steps=10)

@@ -359,3 +359,17 @@ def test_a_mistyped_setting_is_named(prepared: Place) -> None:
 def test_a_recipe_whose_projections_lack_a_bias_is_refused_before_it_is_trained() -> None:
     with pytest.raises(ValueError, match="both projections need a bias"):
         replace(RECIPE, image_projection=ProjectionConfig())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--processes", "2"],
+        ["--coordinator", "localhost:1"],
+        ["--coordinator", "localhost:1", "--processes", "2", "--process", "2"],
+    ],
+)
+def test_processes_without_all_that_joins_them_are_refused(options):
+    result = CliRunner().invoke(training.cli.main, [*options, "sources", "mini"])
+    assert result.exit_code == 2
+    assert "several processes need all of" in result.output

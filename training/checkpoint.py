@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 
 from training.config import TrainConfig
+from training.mesh import wait_for_all
 from training.stages import Progress
 from training.state import TrainState
 
@@ -111,7 +112,7 @@ def _abstract(tree: Any) -> Any:
 
 
 def claim_folder(out_dir: Path, config: TrainConfig, *, resume: bool) -> None:
-    """Writes config.json into the folder of a run.
+    """Writes config.json into the folder of a run; of several processes the first does, once all have looked.
 
     Raises:
         FileExistsError: it holds a run and `resume` is False.
@@ -125,8 +126,11 @@ def claim_folder(out_dir: Path, config: TrainConfig, *, resume: bool) -> None:
         changed = [name for name in {**before, **now} if before.get(name, "missing") != now.get(name, "missing")]
         if changed:
             raise ValueError(f"{path} has other settings than this run: {', '.join(changed)}. Resume with its own")
-    out_dir.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    wait_for_all("claim")
+    if jax.process_index() == 0:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    wait_for_all("claimed")
 
 
 def _settings(text: str) -> dict[str, Any]:

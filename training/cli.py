@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+import jax
 import numpy as np
 
 import clipita
@@ -17,6 +18,7 @@ from training.data.manifest import counts, read_manifest
 from training.evaluate.cli import evaluate
 from training.export import export
 from training.material import LeftOut
+from training.mesh import join_processes
 from training.recipe import Corpus, Recipe, load_towers, prepare
 from training.run import Trained, run_folder, train
 
@@ -66,8 +68,15 @@ _with_left_out = click.option(
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(clipita.__version__)
-def main() -> None:
+@click.option("--coordinator", metavar="HOST:PORT", help="Of the first of several processes that train together.")
+@click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="How many they are.")
+@click.option("--process", type=click.IntRange(0), default=0, show_default=True, help="Which of them this is, from 0.")
+def main(coordinator: str | None, processes: int, process: int) -> None:
     """Train Italian image-text models."""
+    if (coordinator is None) != (processes == 1) or process >= processes:
+        raise click.UsageError("several processes need all of --coordinator, --processes N and --process below N")
+    if coordinator is not None:
+        join_processes(coordinator, processes, process)
 
 
 @main.command()
@@ -117,6 +126,8 @@ def run(
         trained = train(corpus, left_out=left_out, resume=resume)
     except (FileNotFoundError, FileExistsError, ValueError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
+    if jax.process_index():
+        return  # all of them have the same; the first writes it
     out = run_folder(work, left_out) / "projections.npz"
     np.savez(out, logit_scale=trained.logit_scale, **trained.projections)  # pyright: ignore
     click.echo(f"wrote {out}, logit scale {trained.logit_scale:g}")

@@ -1,5 +1,6 @@
 """What a run is: frozen dataclasses that a recipe fills in, and the strict `--set a.b=c` that changes one value."""
 
+import re
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -19,10 +20,24 @@ class ParameterRule:
     """Which parameters, and how fast they learn relative to the stage's learning rate; 0 freezes them.
 
     `pattern` is a regular expression that must match the whole path of a parameter, such as "image/blocks/0/kernel".
+
+    With `layer_decay` below 1 the deepest layer learns at `multiplier`, and each one before it `layer_decay` times as
+    fast as the next. The number of a layer is the pattern's one group, as in "image/blocks/([0-9]+)/.*", or, for
+    parameters that are `stacked`, the place on their leading axis, where a scan over layers keeps them.
     """
 
     pattern: str
     multiplier: float = 1.0
+    layer_decay: float = 1.0
+    stacked: bool = False  # each layer is clipped by its own norms, and its biases are no matrix
+
+    def __post_init__(self) -> None:
+        _require(self.multiplier >= 0, "multiplier", ">= 0", self.multiplier)
+        _require(0 < self.layer_decay <= 1, "layer_decay", "in (0, 1]", self.layer_decay)
+        numbered = self.layer_decay == 1 or self.stacked or re.compile(self.pattern).groups == 1
+        _require(
+            numbered, "pattern", "one with one group, the number of the layer; (?:...) groups nothing", self.pattern
+        )
 
 
 @dataclass(frozen=True)
@@ -72,6 +87,47 @@ class StageConfig:
 
 
 @dataclass(frozen=True)
+class ShardingRule:
+    """Which parameters are split over the axis 'fsdp' of the mesh; `pattern` as in `ParameterRule`."""
+
+    pattern: str
+    axis: int | None = None  # of the parameter; None: every device holds all of it
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """How devices share a model: each holds one of `fsdp` parts of the parameters that a rule splits, and its state.
+
+    Every parameter has to match exactly one of `parameters`.
+    """
+
+    fsdp: int = 1
+    parameters: tuple[ShardingRule, ...] = (ShardingRule(".*"),)
+
+    def __post_init__(self) -> None:
+        _require(self.fsdp >= 1, "fsdp", ">= 1", self.fsdp)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """How image and text embeddings are compared; see `training.pair_loss.PairLoss`."""
+
+    kind: Literal["softmax", "per_device", "sigmoid"] = "softmax"  # per_device: only for reproducing CLIP-Italian
+    logit_scale: float = 20.0  # the multiplier itself; where learned it starts there
+    logit_bias: float = 0.0  # of the sigmoid loss alone; SigLIP starts at -10
+    margin: float = 0.0  # taken from the cosines of right pairs
+    learned: bool = False  # logit scale, and the sigmoid loss's bias
+    largest_scale: float = 100.0  # what a learned scale counts as at most, as in CLIP
+
+    def __post_init__(self) -> None:
+        _require(self.logit_scale > 0, "logit_scale", "> 0", self.logit_scale)
+        _require(0 <= self.margin < 2, "margin", "a difference of cosines in [0, 2)", self.margin)
+        _require(self.kind == "sigmoid" or not self.logit_bias, "logit_bias", "0 but for sigmoid", self.logit_bias)
+        reachable = not self.learned or self.largest_scale >= self.logit_scale
+        _require(reachable, "largest_scale", f"at least the {self.logit_scale:g} it starts from", self.largest_scale)
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A whole run."""
 
@@ -81,6 +137,7 @@ class TrainConfig:
     log_every: int = 10  # steps between lines of the metrics file
     save_every: int | None = None  # steps between checkpoints, beside the one at every evaluation
     keep: int = 1  # latest checkpoints of a stage to keep, beside its best
+    mesh: MeshConfig = MeshConfig()
 
     def __post_init__(self) -> None:
         _require(len(self.stages) >= 1, "stages", "at least one stage", self.stages)

@@ -13,13 +13,14 @@ from training.step import Metrics, NonFiniteLossError
 
 
 class MetricsFile:
-    """Lines with "stage" (index), "step", "split" and numbers, in the order they came."""
+    """Lines with "stage" (index), "step", "split" and numbers, in the order they came; the first process writes."""
 
     def __init__(self, path: Path, *, keep_until: tuple[int, int]) -> None:
         """Appends to the lines up to this (stage, step); drops later ones, and one that a kill has cut short."""
-        if path.exists():
+        self._writes = jax.process_index() == 0
+        if self._writes and path.exists():
             _truncate(path, keep_until)
-        self._file = path.open("a", encoding="utf-8")
+        self._file = (path if self._writes else Path(os.devnull)).open("a", encoding="utf-8")
 
     def __enter__(self) -> "MetricsFile":
         return self
@@ -33,7 +34,8 @@ class MetricsFile:
 
     def sync(self) -> None:
         """Forces the lines to disk. A checkpoint must not outlive the lines that led to it."""
-        os.fsync(self._file.fileno())
+        if self._writes:
+            os.fsync(self._file.fileno())
 
 
 def _truncate(path: Path, last: tuple[int, int]) -> None:
@@ -64,7 +66,7 @@ class StepLog:
             desc=self.stage.name,
             unit="ex",
             unit_scale=True,
-            disable=None if show_progress else True,  # None: where there is a terminal
+            disable=None if show_progress and jax.process_index() == 0 else True,  # None: where there is a terminal
         )
 
     def __enter__(self) -> "StepLog":

@@ -7,11 +7,11 @@ from typing import Any, Literal, Protocol
 
 import jax
 from flax import nnx
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from training.checkpoint import Checkpoints, claim_folder, last_checkpoint, restore_start
 from training.config import StageConfig, TrainConfig
 from training.log import MetricsFile, StepLog
+from training.mesh import any_process, make_mesh, parameter_shardings, place, replicated, wait_for_all
 from training.optimizer import build_optimizer
 from training.stages import Progress, total_steps
 from training.state import TrainState, create_state, split_model
@@ -59,7 +59,8 @@ def fit(
             dropout and augmentation, and None in evaluation. The model comes in `train()` or `eval()` mode.
         make_batches: (stage, "train" or "validation") to batches. Validation batches are made anew for every
             evaluation, end, and should be the same each time.
-        out_dir: receives config.json, metrics.jsonl and checkpoints/<index>-<stage>/<step>.
+        out_dir: receives config.json, metrics.jsonl and checkpoints/<index>-<stage>/<step>. One folder for all
+            processes, where there are several.
         evaluate: further scores of the model beside its validation loss, for the metrics file. It must not keep the
             model, whose arrays the next step consumes.
         resume: go on from the last checkpoint in `out_dir` if there is one; on CPU to the same bits. Otherwise
@@ -73,10 +74,11 @@ def fit(
     """
     out_dir = Path(out_dir)
     claim_folder(out_dir, config, resume=resume)
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    mesh = make_mesh(config.mesh)
     graphdef, params, rest = split_model(model)
-    params, rest = jax.device_put((params, rest), NamedSharding(mesh, PartitionSpec()))
+    params, rest = place((params, rest), (parameter_shardings(config.mesh, params, mesh), replicated(mesh)))
     first, step = last_checkpoint(out_dir, config)
+    wait_for_all("looked for checkpoints")  # before one of them makes more
     with MetricsFile(out_dir / "metrics.jsonl", keep_until=(first, step)) as metrics, on_sigterm() as terminated:
         eval_step = make_eval_step(graphdef, loss_fn)  # one for all stages, so that it is compiled once
         run = _Run(
@@ -95,16 +97,23 @@ def fit(
         for index in range(first, len(config.stages)):
             if index > 0:
                 params, rest = restore_start(out_dir, config, index, params, rest)
-            run.train_stage(index, params, rest)
-            if terminated:
+            if run.train_stage(index, params, rest):
                 raise SystemExit(TERMINATED)
     return load_best(model, config, out_dir)
 
 
 def load_best(model: nnx.Module, config: TrainConfig, out_dir: str | Path) -> nnx.Module:
-    """A model built like `model`, with the best weights of the last stage of a run; `model` is not changed."""
+    """A model built like `model`, with the best weights of the last stage of a run; `model` is not changed.
+
+    Of several processes, all have to call it and each gets a model of its own.
+    """
     graphdef, params, rest = split_model(model)
-    return nnx.merge(graphdef, *restore_start(Path(out_dir), config, len(config.stages), params, rest))
+    if jax.process_count() > 1:  # they read together, and only what all of them hold
+        params, rest = place((params, rest), replicated(make_mesh(config.mesh)))
+    best = restore_start(Path(out_dir), config, len(config.stages), params, rest)
+    if jax.process_count() > 1:
+        best = jax.tree.map(lambda leaf: leaf.addressable_data(0), best)
+    return nnx.merge(graphdef, *best)
 
 
 @dataclass(frozen=True)
@@ -123,15 +132,15 @@ class _Run:
     terminated: list[int]  # not empty once the run has been told to leave
     show_progress: bool
 
-    def train_stage(self, index: int, params: Any, rest: Any) -> None:
-        """Runs a stage from its last checkpoint, or from these weights, until it is over or the run has to leave."""
+    def train_stage(self, index: int, params: Any, rest: Any) -> bool:
+        """Runs a stage from its last checkpoint, or from these weights, until it is over; True: or has to leave."""
         config, stage = self.config, self.config.stages[index]
         batches = self.make_batches(stage, "train")
         last_step = total_steps(stage, batches)
         optimizer = build_optimizer(stage, params, total_steps=last_step)
-        train_step = make_train_step(self.graphdef, self.loss_fn, optimizer)
-        replicated = NamedSharding(self.mesh, PartitionSpec())
-        state = create_state(params, rest, optimizer, stage=index, seed=config.seed, sharding=replicated)
+        whole = replicated(self.mesh)
+        state = create_state(params, rest, optimizer, stage=index, seed=config.seed, sharding=whole)
+        train_step = make_train_step(self.graphdef, self.loss_fn, optimizer, like=state)
         progress, step = Progress(), 0
 
         with Checkpoints(self.out_dir, index, stage.name, keep=config.keep) as checkpoints:
@@ -146,7 +155,7 @@ class _Run:
                 checkpoints.save(state, batches.get_state(), progress, loss=loss)
 
             with StepLog(self.metrics, config, index, step, last_step, show_progress=self.show_progress) as log:
-                while not (progress.finished or self.terminated):
+                while not (progress.finished or any_process(bool(self.terminated))):
                     batch, ids = take_ids(_next(batches, stage))
                     state, values = train_step(state, put_batch(batch, self.mesh))
                     step += 1
@@ -161,6 +170,7 @@ class _Run:
                     checkpoints.save(state, batches.get_state(), progress, loss=loss)
                 log.flush()
             checkpoints.save(state, batches.get_state(), progress, loss=None)  # nothing to do unless terminated
+        return any_process(bool(self.terminated))
 
     def validate(self, index: int, step: int, state: TrainState) -> float:
         """The validation loss; it and all other scores are written to the metrics file."""

@@ -15,6 +15,7 @@ def softmax_contrastive(
     text: jax.Array,
     *,
     logit_scale: float | jax.Array,
+    margin: float = 0.0,
     positive: jax.Array | None = None,
     known: jax.Array | None = None,
 ) -> jax.Array:
@@ -28,6 +29,7 @@ def softmax_contrastive(
         image: (B, E), unit norm.
         text: (K, E), unit norm.
         logit_scale: multiplies the cosines.
+        margin: taken from the cosines of positive pairs, which must be right by so much more.
         positive: (B, K) bool, or weights >= 0 where 0 is a negative. Default: pair i, i is right, all others are wrong.
         known: (B, K) bool; pairs where it is False are neither positive nor negative. Padded rows are left out by
             `known = mask[:, None] & mask[None, :]`.
@@ -37,10 +39,11 @@ def softmax_contrastive(
 
     Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (arXiv:2103.00020);
         one term per positive as in Khosla et al., "Supervised Contrastive Learning" (arXiv:2004.11362), L_out, but
-        without the other positives in its denominator.
+        without the other positives in its denominator; margin as in Yang et al. (arXiv:1902.08564).
     """
-    logits = _cosines(image, text) * logit_scale  # (B, K)
-    weight, known = _pair_weights(logits.shape, positive, known)
+    cosines = _cosines(image, text)  # (B, K)
+    weight, known = _pair_weights(cosines.shape, positive, known)
+    logits = jnp.where(weight > 0, cosines - margin, cosines) * logit_scale
     negative = known & (weight == 0)
     return (_one_way(logits, weight, negative) + _one_way(logits.T, weight.T, negative.T)) / 2
 
@@ -51,6 +54,7 @@ def sigmoid_contrastive(
     *,
     logit_scale: float | jax.Array,
     logit_bias: float | jax.Array,
+    margin: float = 0.0,
     positive: jax.Array | None = None,
     known: jax.Array | None = None,
 ) -> jax.Array:
@@ -61,6 +65,7 @@ def sigmoid_contrastive(
         text: (K, E), unit norm.
         logit_scale: multiplies the cosines; SigLIP learns its logarithm, starting at ln 10.
         logit_bias: added to the logits; SigLIP learns it, starting at -10.
+        margin: as for `softmax_contrastive`.
         positive: (B, K) bool, or weights >= 0 of the right pairs; wrong pairs weigh 1. Default: pair i, i is right.
         known: (B, K) bool; pairs where it is False do not count, nor do pictures that have no other pair.
 
@@ -69,9 +74,10 @@ def sigmoid_contrastive(
 
     Source: Zhai et al., "Sigmoid Loss for Language Image Pre-Training" (arXiv:2303.15343).
     """
-    logits = _cosines(image, text) * logit_scale + logit_bias  # (B, K)
-    weight, known = _pair_weights(logits.shape, positive, known)
+    cosines = _cosines(image, text)  # (B, K)
+    weight, known = _pair_weights(cosines.shape, positive, known)
     is_positive = weight > 0
+    logits = jnp.where(is_positive, cosines - margin, cosines) * logit_scale + logit_bias
     terms = jax.nn.softplus(jnp.where(is_positive, -logits, logits))  # -log sigmoid(+-logits)
     terms *= jnp.where(is_positive, weight, known.astype(jnp.float32))
     return terms.sum() / jnp.maximum(known.any(axis=1).sum().astype(jnp.float32), 1.0)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 
@@ -14,6 +15,7 @@ from training.data.batches import ConceptBatches, Groups, validation_batches
 from training.data.concepts import load_ontology
 from training.loop import fit
 from training.material import LeftOut, Material, assemble, moments
+from training.mesh import OwnRows
 from training.projections import Projections, Standardise, decorrelate, project, projection_loss, unit_rows
 from training.recipe import Corpus
 
@@ -46,7 +48,11 @@ def train(corpus: Corpus, *, left_out: LeftOut | None = None, resume: bool = Fal
         caption_weight=recipe.caption_weight,
     )
 
-    def make_batches(_: StageConfig, split: str) -> Any:
+    def make_batches(stage: StageConfig, split: str) -> Any:
+        batches = whole_batches(stage, split)
+        return OwnRows(batches) if jax.process_count() > 1 else batches
+
+    def whole_batches(_: StageConfig, split: str) -> Any:
         if split == "train":
             return ConceptBatches(
                 load_ontology(),

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from training.mesh import place, shardings_like
 from training.optimizer import Optimizer
 
 
@@ -46,7 +47,10 @@ def split_model(model: nnx.Module) -> tuple[Any, Any, Any]:
 def create_state(
     params: Any, rest: Any, optimizer: Optimizer, *, stage: int, seed: int, sharding: jax.sharding.Sharding
 ) -> TrainState:
-    """The state before the first step of a stage, on copies of the arrays: a train step consumes its input state."""
+    """The state before the first step of a stage, on copies of the arrays: a train step consumes its input state.
+
+    Parameters stay where they are, and what the optimizer holds of them goes with them; all else goes to `sharding`.
+    """
     state = TrainState(
         stage=jnp.int32(stage),
         step=jnp.int32(0),
@@ -55,4 +59,4 @@ def create_state(
         opt_state=optimizer.transform.init(params),
         key=jax.random.key(seed),
     )
-    return jax.tree.map(jnp.copy, jax.device_put(state, sharding))
+    return jax.tree.map(jnp.copy, place(state, shardings_like(params, state, otherwise=sharding)))

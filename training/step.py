@@ -29,19 +29,21 @@ class NonFiniteLossError(FloatingPointError):
 
 
 def make_train_step(
-    graphdef: Any, loss_fn: LossFn, optimizer: Optimizer
+    graphdef: Any, loss_fn: LossFn, optimizer: Optimizer, *, like: TrainState | None = None
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """A compiled function that makes one update and consumes the state given to it.
 
     Its metrics are those of `loss_fn`, with "loss", "grad_norm", "learning_rate" and "finite": whether loss and
-    gradients were. Where they were not the returned state is spoilt and must not be saved.
+    gradients were. Where they were not the returned state is spoilt and must not be saved. The state stays where `like`
+    is placed on the devices; without it the compiler chooses.
     """
+    placement = None if like is None else jax.tree.map(lambda leaf: leaf.sharding, like)
 
-    @partial(jax.jit, donate_argnums=0)
+    @partial(jax.jit, donate_argnums=0, out_shardings=(placement, None))
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         def loss_of(params: Any) -> tuple[jax.Array, tuple[Metrics, Any]]:
             # Frozen leaves are constants, so that no gradient of a locked tower is ever traced or computed.
-            params = jax.tree.map(lambda p, m: p if m else jax.lax.stop_gradient(p), params, optimizer.multipliers)
+            params = jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, optimizer.trained)
             model = nnx.merge(graphdef, params, state.rest)
             model.train()
             loss, metrics = loss_fn(model, batch, state.step_key())
@@ -135,15 +137,15 @@ def pad_rows(batch: Batch, size: int) -> dict[str, Any]:
 
 
 def put_batch(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
-    """The arrays on the devices of the mesh, their leading axis split over 'data'; on several hosts each its own rows.
+    """The arrays on the devices of the mesh, their leading axis split over all of them; each process has its own rows.
 
     Raises:
         ValueError: a leading axis does not divide by the number of devices.
     """
-    devices = mesh.local_mesh.size
+    devices = len(mesh.local_devices)
     for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
         if leaf.ndim == 0 or leaf.shape[0] % devices:
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise ValueError(f"batch entry {name!r} has shape {leaf.shape}: pad its rows to a multiple of {devices}")
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)

@@ -1,0 +1,46 @@
+"""Rules by the path of a parameter: every parameter matches exactly one, and every rule some parameter."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
+import jax
+
+Params = Any  # a pytree of arrays
+
+
+class HasPattern(Protocol):
+    @property
+    def pattern(self) -> str: ...
+
+
+Rule = TypeVar("Rule", bound=HasPattern)
+
+
+def parameter_paths(params: Params) -> list[str]:
+    """The path of every parameter, "image/stem/kernel", in the order of `jax.tree.leaves`."""
+    return [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]
+    ]
+
+
+def match_rules(rules: Sequence[Rule], params: Params) -> list[tuple[str, Rule]]:
+    """Path and rule of every parameter, in the order of `jax.tree.leaves`.
+
+    Raises:
+        ValueError: a parameter matches no rule or several, or a rule matches none; all are named.
+    """
+    paths = parameter_paths(params)
+    matches = {path: [rule for rule in rules if re.fullmatch(rule.pattern, path)] for path in paths}
+    problems = [f"{path}: matches no rule" for path in paths if not matches[path]]
+    problems += [
+        f"{path}: matches {' and '.join(repr(rule.pattern) for rule in matches[path])}"
+        for path in paths
+        if len(matches[path]) > 1
+    ]
+    used = {rule for found in matches.values() for rule in found}
+    problems += [f"rule {rule.pattern!r}: matches no parameter" for rule in rules if rule not in used]
+    if problems:
+        raise ValueError("every parameter must match exactly one rule:\n  " + "\n  ".join(problems))
+    return [(path, matches[path][0]) for path in paths]
