@@ -17,6 +17,7 @@ from clipita._open import open_bundle
 from clipita.bundle import MANIFEST, TOKENIZER, Bundle
 from clipita.errors import BackendError, CheckpointError, ImageError, TextError
 from clipita.images import ImageInput, Preprocessing, describe, load_pixels
+from clipita.italian import with_article
 from clipita.tokenizer import OnTruncate, Tokenizer, TokenizerConfig
 from clipita.zero_shot import (
     LabelBank,
@@ -265,14 +266,19 @@ class Model:
         Args:
             labels: Distinct, e.g. ["cane", "gatto"].
             templates: Sentences with one "{}" each, e.g. ["una foto di {}", "un disegno di {}"]; several are averaged.
-                None means those of the model.
+                None means those of the model, in which a bare noun takes its article, "gatto" as "un gatto"; labels
+                with an article of their own, names and sentences stay as they are (`clipita.italian.with_article`).
+                Labels go into given templates as they are: templates="{}" asks for the bare words.
 
         Raises:
             TextError: no labels, one twice, one that is not text, or a template without its "{}".
         """
         checked = check_labels(labels)
-        sentences = self.templates if templates is None else check_templates(templates)
-        return LabelBank(checked, embed_labels(self.encode_text, checked, sentences), self.fingerprint)
+        if templates is None:
+            phrases, sentences = [with_article(label) for label in checked], self.templates
+        else:
+            phrases, sentences = checked, check_templates(templates)
+        return LabelBank(checked, embed_labels(self.encode_text, phrases, sentences), self.fingerprint)
 
     @overload
     def zero_shot(  # pyright: ignore[reportOverlappingOverload]
@@ -312,7 +318,7 @@ class Model:
 
         Args:
             images: One image or many, as for `encode_image`.
-            labels: Distinct labels, or a `LabelBank` that this model made.
+            labels: Distinct labels, or a `LabelBank` that this model made. "gatto" is asked for as "un gatto".
             templates: As for `label_bank`; not with a bank, which has them in it.
             top_k: Return only so many labels, the best; scores stay what they are among all.
             batch_size: Most images in one run of the tower.
