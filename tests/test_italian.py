@@ -91,7 +91,8 @@ def test_gender_and_number() -> None:
             (same, same)
             for same in (
                 "un gatto", "un’aquila", "dell'acqua", "i gatti", "due gatti", "molti alberi", "di notte", "Roma",
-                "Mario Rossi", "TV", "c'è un gatto", "gatto.", "gatto, cane", "un gatto che dorme sul divano rosso", "747",
+                "Mario Rossi", "TV",
+                "c'è un gatto", "gatto.", "gatto, cane", "un gatto che dorme sul divano rosso", "747",
                 "猫", "più gatti",
             )
         ),
