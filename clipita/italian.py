@@ -20,7 +20,7 @@ Number = Literal["s", "p"]
 
 # What takes "lo": s and a consonant, z, x, y, gn, ps, pn and other clusters that begin no Italian syllable, and i
 # before a vowel, a consonant there (lo iodio). A w (il whisky) and a j (il jazz) are not among them.
-_LO = re.compile(r"(s(?![aeiouyàèéìòùh'])|sh|z|x|y[aeou]|gn|gli(?=a)|p[snt]|pf|t[sz]|c[nt]|[bd]d|mn|ft|kh?m|i[aeou])")
+_LO = re.compile(r"(s(?![aeiouyàèéìòù])|z|x|y[aeou]|gn|p[snt]|pf|t[sz]|c[nt]|bd|mn|ft|i[aeou])")
 _VOWEL = re.compile(r"h?[aeiouàèéìòùáíóúâêîôû]")  # an h is mute: l'hotel
 _FRENCH_CH = re.compile(
     r"(chablis|chalet|champagne|champignon|chansonnier|chantilly|chaperon|charme|chef|chemisier|"
@@ -47,7 +47,7 @@ _CONTRACTED = {"di": "de", "a": "a", "da": "da", "in": "ne", "su": "su"}
 
 
 def gender(noun: str) -> Gender:
-    """ "m" or "f": as listed, else by the ending (-a, -zione, -tà, -trice, -udine, ... feminine; all others masculine).
+    """The gender, "m" or "f": as listed, else by the ending (-a, -zione, -tà, -trice, ... feminine; all others masculine).
 
     A noun of both genders ("artista") is masculine, which Italian uses where it is not known.
 
@@ -67,7 +67,7 @@ def gender(noun: str) -> Gender:
 
 
 def number(noun: str) -> Number:
-    """ "p" if the noun is listed as a plural or ends in -i and is not listed as a singular, else "s".
+    """The number: "p" if the noun is listed as a plural or ends in -i and is not listed as a singular, else "s".
 
     Words in -e are plural only where the ending tells ("barche", "finestre") or they are listed ("case", "rose").
     """
