@@ -47,7 +47,7 @@ _CONTRACTED = {"di": "de", "a": "a", "da": "da", "in": "ne", "su": "su"}
 
 
 def gender(noun: str) -> Gender:
-    """The gender, "m" or "f": as listed, else by the ending (-a, -zione, -tà, -trice, ... feminine; all others masculine).
+    """The gender, "m" or "f": as listed, else by the ending: -a, -zione, -tà, -trice and others are feminine.
 
     A noun of both genders ("artista") is masculine, which Italian uses where it is not known.
 
