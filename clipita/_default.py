@@ -63,5 +63,8 @@ def zero_shot(
     top_k: int | None = None,
     batch_size: int = 32,
 ) -> list[LabelScore] | list[list[LabelScore]]:
-    """`Model.zero_shot` of the default model: labels with their shares of the probability, best first."""
+    """`Model.zero_shot` of the default model: labels with their shares of the probability, best first.
+
+    Without templates a bare noun is asked for with its article: "gatto" as "un gatto".
+    """
     return default_model().zero_shot(images, labels, templates=templates, top_k=top_k, batch_size=batch_size)

@@ -19,6 +19,7 @@ from clipita._open import open_bundle
 from clipita.bundle import MANIFEST, TOKENIZER, Bundle
 from clipita.errors import BackendError, CheckpointError, ImageError, TextError
 from clipita.images import ImageInput, Preprocessing, describe, load_pixels
+from clipita.italian import with_article
 from clipita.tokenizer import OnTruncate, Tokenizer, TokenizerConfig
 from clipita.zero_shot import (
     LabelBank,
@@ -277,16 +278,21 @@ class Model:
         Args:
             labels: Distinct, e.g. ["cane", "gatto"].
             templates: Sentences with one "{}" each, e.g. ["una foto di {}", "un disegno di {}"]; several are averaged.
-                None means those of the model.
+                None means those of the model, in which a bare noun takes its article, "gatto" as "un gatto"; labels
+                with an article of their own, names and sentences stay as they are (`clipita.italian.with_article`).
+                Labels go into given templates as they are: templates="{}" asks for the bare words.
 
         Raises:
             TextError: no labels, one twice, one that is not text, or a template without its "{}".
         """
         checked = check_labels(labels)
-        return self._recent_bank(checked, self.templates if templates is None else check_templates(templates))
+        if templates is None:
+            return self._recent_bank(checked, self.templates, bare=False)
+        return self._recent_bank(checked, check_templates(templates), bare=True)
 
-    def _make_bank(self, labels: tuple[str, ...], templates: tuple[str, ...]) -> LabelBank:
-        embeddings = embed_labels(self.encode_text, labels, templates)
+    def _make_bank(self, labels: tuple[str, ...], templates: tuple[str, ...], *, bare: bool) -> LabelBank:
+        phrases = labels if bare else [with_article(label) for label in labels]
+        embeddings = embed_labels(self.encode_text, phrases, templates)
         embeddings.flags.writeable = False  # whoever asks for the same labels shares them
         return LabelBank(labels, embeddings, self.fingerprint)
 
@@ -328,7 +334,7 @@ class Model:
 
         Args:
             images: One image or many, as for `encode_image`.
-            labels: Distinct labels, or a `LabelBank` that this model made.
+            labels: Distinct labels, or a `LabelBank` that this model made. "gatto" is asked for as "un gatto".
             templates: As for `label_bank`; not with a bank, which has them in it.
             top_k: Return only so many labels, the best; scores stay what they are among all.
             batch_size: Most images in one run of the tower.

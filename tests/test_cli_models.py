@@ -95,7 +95,9 @@ def test_info_takes_a_name_and_says_what_the_towers_are(bundle: str) -> None:
 
 
 def test_convert_to_int8_says_what_it_costs(bundle: str, photos: Path, home: Path) -> None:
-    report = json.loads(run("convert", bundle, "--precision", "int8", "--check", photos, "--json").stdout)
+    # A random model: one of six pictures may well get another label, which --max-loss would refuse.
+    asked = ("convert", bundle, "--precision", "int8", "--check", photos, "--accept-loss")
+    report = json.loads(run(*asked, "--json").stdout)
     small = clipita.load(bundle, precision="int8")
     assert report["fingerprint"] == small.fingerprint
     assert Path(report["bundle"]).is_relative_to(home)
@@ -110,7 +112,7 @@ def test_convert_to_int8_says_what_it_costs(bundle: str, photos: Path, home: Pat
     best = [scores[0].label for scores in full.zero_shot(pictures, ["cane", "gatto"])]
     right = np.mean([label == path.parent.name for label, path in zip(best, pictures, strict=True)])
     assert found["accuracy"] == pytest.approx(right)
-    text = run("convert", bundle, "--precision", "int8", "--check", photos).stdout
+    text = run(*asked).stdout
     assert "samples" in text
     assert "other_accuracy" in text
 

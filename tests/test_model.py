@@ -238,7 +238,7 @@ def test_zero_shot_ranks_labels(model: Model, photos: list[Path]) -> None:
     assert sum(score.score for score in one) == pytest.approx(1)
     assert [score.score for score in one] == sorted((score.score for score in one), reverse=True)
 
-    cosines = model.encode_text([f"una foto di {label}" for label in labels]) @ model.encode_image(photos[0])
+    cosines = model.encode_text([f"una foto di un {label}" for label in labels]) @ model.encode_image(photos[0])
     expected = np.exp(20 * cosines) / np.exp(20 * cosines).sum()
     np.testing.assert_allclose([dict(one)[label] for label in labels], expected, rtol=1e-4)
 
