@@ -19,6 +19,7 @@ from training.export import export
 from training.material import LeftOut
 from training.recipe import Corpus, Recipe, load_towers, prepare
 from training.run import Trained, run_folder, train
+from training.sheet import augment_sheet
 
 Folder = click.Path(path_type=Path, file_okay=False)
 File = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -153,4 +154,5 @@ def export_command(
     click.echo(f"wrote {out}: {made.size / 1e6:.2f} MB, {made.pieces:,} pieces, backends agree to {made.agreement:.6f}")
 
 
+main.add_command(augment_sheet)
 main.add_command(evaluate)
