@@ -1,6 +1,6 @@
 import pytest
 
-from training.data.captions import person_or_dog
+from training.data.captions import caption_at, names_a_side, person_or_dog
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,38 @@ from training.data.captions import person_or_dog
 )
 def test_captions_that_agree_name_a_concept(captions: list[str], concept: str | None) -> None:
     assert person_or_dog(captions) == concept
+
+
+def test_every_caption_has_its_turn_whatever_else_is_drawn():
+    captions = ["un gatto", "un gatto nero", "un felino"]
+    drawn = [caption_at(captions, id=7, step=step) for step in range(3000)]
+    assert drawn == [caption_at(captions, id=7, step=step) for step in range(3000)]
+    for caption in captions:
+        assert abs(drawn.count(caption) / 3000 - 1 / 3) < 0.035  # 4 standard deviations
+    assert drawn != [caption_at(captions, id=8, step=step) for step in range(3000)]
+    assert drawn != [caption_at(captions, id=7, step=step, seed=1) for step in range(3000)]
+
+
+def test_validation_draws_nothing():
+    assert {caption_at(["prima", "seconda"], id=i, step=None, seed=i) for i in range(50)} == {"prima"}
+
+
+def test_a_photograph_without_captions():
+    with pytest.raises(ValueError, match="photograph 3 has no caption"):
+        caption_at([], id=3, step=0)
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("Un cane a destra di un gatto", True),
+        ("La mano SINISTRA alzata", True),
+        ("l'uomo sul lato destro", True),
+        ("due porte sinistre", True),
+        ("un gesto maldestro", False),  # whole words only
+        ("un mancino con destrezza", False),
+        ("un gatto nero", False),
+    ],
+)
+def test_captions_that_name_a_side(caption, expected):
+    assert names_a_side(caption) == expected

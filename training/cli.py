@@ -21,6 +21,7 @@ from training.material import LeftOut
 from training.mesh import join_processes
 from training.recipe import Corpus, Recipe, load_towers, prepare
 from training.run import Trained, run_folder, train
+from training.sheet import augment_sheet
 
 Folder = click.Path(path_type=Path, file_okay=False)
 File = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -164,4 +165,5 @@ def export_command(
     click.echo(f"wrote {out}: {made.size / 1e6:.2f} MB, {made.pieces:,} pieces, backends agree to {made.agreement:.6f}")
 
 
+main.add_command(augment_sheet)
 main.add_command(evaluate)

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 Config = TypeVar("Config")
 
 
-def _require(holds: bool, name: str, expected: str, value: object) -> None:
+def require(holds: bool, name: str, expected: str, value: object) -> None:
     if not holds:
         raise ValueError(f"{name} must be {expected}, not {value!r}")
 
@@ -54,8 +54,8 @@ class OptimizerConfig:
     warmup: float = 0.1  # share of the stage's steps
 
     def __post_init__(self) -> None:
-        _require(0 <= self.warmup < 1, "warmup", "a share in [0, 1)", self.warmup)
-        _require(self.clipping >= 0, "clipping", ">= 0", self.clipping)
+        require(0 <= self.warmup < 1, "warmup", "a share in [0, 1)", self.warmup)
+        require(self.clipping >= 0, "clipping", ">= 0", self.clipping)
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,12 @@ class StageConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
 
     def __post_init__(self) -> None:
-        _require(self.batch_size >= 1, "batch_size", ">= 1", self.batch_size)
-        _require(self.eval_every >= 1, "eval_every", ">= 1", self.eval_every)
-        _require(self.patience is None or self.patience >= 1, "patience", "None or >= 1", self.patience)
-        _require(self.epochs > 0, "epochs", "> 0", self.epochs)
-        _require(self.steps is None or self.steps >= 1, "steps", "None or >= 1", self.steps)
-        _require(self.learning_rate > 0, "learning_rate", "> 0 (freeze by a rule)", self.learning_rate)
+        require(self.batch_size >= 1, "batch_size", ">= 1", self.batch_size)
+        require(self.eval_every >= 1, "eval_every", ">= 1", self.eval_every)
+        require(self.patience is None or self.patience >= 1, "patience", "None or >= 1", self.patience)
+        require(self.epochs > 0, "epochs", "> 0", self.epochs)
+        require(self.steps is None or self.steps >= 1, "steps", "None or >= 1", self.steps)
+        require(self.learning_rate > 0, "learning_rate", "> 0 (freeze by a rule)", self.learning_rate)
 
 
 @dataclass(frozen=True)
@@ -140,10 +140,10 @@ class TrainConfig:
     mesh: MeshConfig = MeshConfig()
 
     def __post_init__(self) -> None:
-        _require(len(self.stages) >= 1, "stages", "at least one stage", self.stages)
-        _require(self.log_every >= 1, "log_every", ">= 1", self.log_every)
-        _require(self.save_every is None or self.save_every >= 1, "save_every", "None or >= 1", self.save_every)
-        _require(self.keep >= 1, "keep", ">= 1", self.keep)
+        require(len(self.stages) >= 1, "stages", "at least one stage", self.stages)
+        require(self.log_every >= 1, "log_every", ">= 1", self.log_every)
+        require(self.save_every is None or self.save_every >= 1, "save_every", "None or >= 1", self.save_every)
+        require(self.keep >= 1, "keep", ">= 1", self.keep)
 
 
 def replace_from_strings(config: Config, assignments: Sequence[str]) -> Config:

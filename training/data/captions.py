@@ -1,7 +1,9 @@
-"""Who is on a photograph, as far as its captions agree."""
+"""What captions say of a photograph, and which of them a training step sees."""
 
 import re
 from collections.abc import Sequence
+
+import numpy as np
 
 AGREEING = 3  # of five captions
 
@@ -15,6 +17,7 @@ _PEOPLE = {
     "group_of_people": re.compile(r"\b(people|men|women|group|crowd|children|kids|boys|girls)\b"),
 }
 _DOG = re.compile(r"\bdogs?\b")
+_SIDE = re.compile(r"\b(destr|sinistr)(a|o|e|i|orso)\b", re.IGNORECASE)
 
 
 def person_or_dog(captions: Sequence[str]) -> str | None:
@@ -29,3 +32,20 @@ def person_or_dog(captions: Sequence[str]) -> str | None:
         return named[0] if len(named) == 1 else "person"
     anybody = any(words.search(caption) for words in _PEOPLE.values() for caption in lowered)
     return "dog" if dogs >= AGREEING and not anybody else None
+
+
+def caption_at(captions: Sequence[str], *, id: int, step: int | None, seed: int = 0) -> str:
+    """The caption of a photograph that a step, or an epoch, sees: any of them, by its id, whatever else is drawn.
+
+    In validation `step` is None, and it is always the first.
+    """
+    if not captions:
+        raise ValueError(f"photograph {id} has no caption: leave it out of the pairs")
+    if step is None:
+        return captions[0]
+    return captions[np.random.default_rng((seed, id, step)).integers(len(captions))]
+
+
+def names_a_side(caption: str) -> bool:
+    """Whether an Italian caption says left or right, so that its photograph must not be mirrored."""
+    return _SIDE.search(caption) is not None
