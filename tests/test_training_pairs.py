@@ -137,8 +137,8 @@ def test_mscoco_it_is_joined_to_both_folders_of_coco(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"jpeg")
     annotations = [(9, "un pranzo"), (42, "un uccello"), ("9", "una scatola"), (7, "nessuno")]
     data = {"annotations": [{"image_id": number, "id": 1, "caption": caption} for number, caption in annotations]}
-    path = tmp_path / "captions_ita_training_unvalidated.json"
-    path.write_text(json.dumps(data))
+    path = tmp_path / "captions_ita_trainingset_train2014.json.gz"
+    path.write_bytes(gzip.compress(json.dumps(data).encode()))
     rows, tally = read(mscoco_it(path, tmp_path))
     assert [(Path(str(row.image)).name, row.captions) for row in rows] == [
         ("COCO_train2014_000000000009.jpg", ("un pranzo", "una scatola")),

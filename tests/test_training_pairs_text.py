@@ -59,4 +59,5 @@ def test_language() -> None:
     ]
     found = text.language(captions)
     assert [code for code, _ in found] == ["it", "en", "de", ""]
+    assert text.language(["CI SONO MOLTI WC SPORCHI SULLA PARETE"])[0][0] == "it"  # of MSCOCO-IT
     assert all(0.9 < probability <= 1 for _, probability in found[:3])

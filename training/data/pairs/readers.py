@@ -6,7 +6,7 @@
 | conceptual_3m | `Train_GCC-training.tsv`: caption, address | google-research-datasets/conceptual-captions |
 | conceptual_12m | `cc12m.tsv`: address, caption | google-research-datasets/conceptual-12m |
 | json_lines | one `{"image_path": ..., "captions": [...]}` a line | clip-italian/clip-italian |
-| mscoco_it | `captions_ita_*.json`, and COCO's folders of 2014 | crux82/mscoco-it |
+| mscoco_it | `captions_ita_trainingset_{train,val}2014.json.gz`, and COCO's folders of 2014 | crux82/mscoco-it |
 | sidecars | a folder with `NAME.txt` beside `NAME.jpg` | |
 
 Whatever is broken is yielded as `Bad`, and reading goes on; `Tally.good` tells them apart.

@@ -64,7 +64,8 @@ def language(captions: Sequence[str]) -> list[tuple[str, float]]:
 
 
 def _language(caption: str) -> tuple[str, float]:
-    code, probability = _identifier().classify(caption)
+    # The model hardly knows capitals: of the 26 captions in capitals in validated MSCOCO-IT it took 2 for Italian.
+    code, probability = _identifier().classify(caption.lower() if caption.isupper() else caption)
     return code, float(probability)
 
 
