@@ -176,6 +176,13 @@ def test_csv(tmp_path: Path) -> None:
         (IMAGE, ("una via",)),
     ]
     assert tally.places == {"a row without 2 columns": ["a.csv:row 2"], "not UTF-8": ["a.csv:6"]}
+    path.write_text(f'\ncaption,image\nx"y,{IMAGE}\n"x"y,{IMAGE}\nuna via,{IMAGE}\n"senza fine,{IMAGE}\nx,{IMAGE}\n')
+    rows, tally = read(table(path, tmp_path, **TERMS))
+    assert [row.captions for row in rows] == [('x"y',), ("una via",)]
+    assert tally.places == {
+        "a row without 2 columns": ["a.csv:row 3", "a.csv:row 5"],
+        "a row without 0 columns": ["a.csv:row 0"],
+    }
     with pytest.raises(ValueError, match="has no column 'didascalia'; it has: caption, image"):
         read(table(path, tmp_path, caption_column="didascalia", **TERMS))
 

@@ -132,7 +132,7 @@ def mscoco_it(path: Path, coco: Path) -> Items:
     found: dict[str, list[str]] = {}
     try:
         for image, caption in mscoco(path, "it"):
-            found.setdefault(image, []).append(caption)
+            found.setdefault(image, []).append(caption if isinstance(caption, str) else "")
     except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise

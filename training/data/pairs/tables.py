@@ -47,6 +47,8 @@ def table(
             image = image.get("bytes") or image.get("path")
         if isinstance(image, str) and not is_address(image):
             image = locate(images, [image])[0] if image else None
+        if not isinstance(image, str | bytes | Path):
+            image = None
         captions = [text for text in (caption if isinstance(caption, list) else [caption]) if isinstance(text, str)]
         yield captioned(source, place, image, captions, language, licence)
 
@@ -87,8 +89,8 @@ def _sample(place: str, files: dict[str, bytes], source: str, language: str, lic
     try:
         captions = files.get(".txt", b"").decode("utf-8-sig").splitlines()
         if not captions and ".json" in files:
-            captions = [str(json.loads(files[".json"])["caption"])]
-    except (ValueError, KeyError, TypeError, RecursionError):
+            captions = [json.loads(files[".json"])["caption"].strip()]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Bad(place, "captions that are not UTF-8, or JSON without a caption")
     return captioned(source, place, image, captions, language, licence)
 
@@ -103,20 +105,26 @@ def _csv(path: Path, image: str, caption: str) -> Iterator[tuple[str, Any, Any] 
             else:
                 yield item[1] + "\n"
 
-    rows = csv.reader(lines())
-    header = next(rows, [])
-    columns = _columns(path, header, image, caption) if header else None
-    try:
-        for number, row in enumerate(rows, start=1):
-            yield from broken
-            broken.clear()
-            place = f"{path.name}:row {number}"
-            if columns is None or len(row) != len(header):
-                yield Bad(place, f"a row without {len(header)} columns")
-            else:
-                yield place, row[columns[0]], row[columns[1]]
-    except csv.Error:  # e.g. a cell without end
-        yield Bad(f"{path.name}:line {rows.line_num}", "not CSV from here on")
+    rows = csv.reader(lines(), strict=True)
+    header: list[str] = []
+    number = -1
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            break
+        except csv.Error:  # a cell without end, or more after its end; the reader goes on at the next line
+            row = None
+        number += 1
+        yield from broken
+        broken.clear()
+        if row and not header:
+            header = row
+            left, right = _columns(path, header, image, caption)
+        elif not row or len(row) != len(header):
+            yield Bad(f"{path.name}:row {number}", f"a row without {len(header)} columns")
+        else:
+            yield f"{path.name}:row {number}", row[left], row[right]
     yield from broken
 
 
