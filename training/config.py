@@ -32,10 +32,10 @@ class ParameterRule:
     stacked: bool = False  # each layer is clipped by its own norms, and its biases are no matrix
 
     def __post_init__(self) -> None:
-        _require(self.multiplier >= 0, "multiplier", ">= 0", self.multiplier)
-        _require(0 < self.layer_decay <= 1, "layer_decay", "in (0, 1]", self.layer_decay)
+        require(self.multiplier >= 0, "multiplier", ">= 0", self.multiplier)
+        require(0 < self.layer_decay <= 1, "layer_decay", "in (0, 1]", self.layer_decay)
         numbered = self.layer_decay == 1 or self.stacked or re.compile(self.pattern).groups == 1
-        _require(
+        require(
             numbered, "pattern", "one with one group, the number of the layer; (?:...) groups nothing", self.pattern
         )
 
@@ -105,7 +105,7 @@ class MeshConfig:
     parameters: tuple[ShardingRule, ...] = (ShardingRule(".*"),)
 
     def __post_init__(self) -> None:
-        _require(self.fsdp >= 1, "fsdp", ">= 1", self.fsdp)
+        require(self.fsdp >= 1, "fsdp", ">= 1", self.fsdp)
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,11 @@ class LossConfig:
     largest_scale: float = 100.0  # what a learned scale counts as at most, as in CLIP
 
     def __post_init__(self) -> None:
-        _require(self.logit_scale > 0, "logit_scale", "> 0", self.logit_scale)
-        _require(0 <= self.margin < 2, "margin", "a difference of cosines in [0, 2)", self.margin)
-        _require(self.kind == "sigmoid" or not self.logit_bias, "logit_bias", "0 but for sigmoid", self.logit_bias)
+        require(self.logit_scale > 0, "logit_scale", "> 0", self.logit_scale)
+        require(0 <= self.margin < 2, "margin", "a difference of cosines in [0, 2)", self.margin)
+        require(self.kind == "sigmoid" or not self.logit_bias, "logit_bias", "0 but for sigmoid", self.logit_bias)
         reachable = not self.learned or self.largest_scale >= self.logit_scale
-        _require(reachable, "largest_scale", f"at least the {self.logit_scale:g} it starts from", self.largest_scale)
+        require(reachable, "largest_scale", f"at least the {self.logit_scale:g} it starts from", self.largest_scale)
 
 
 @dataclass(frozen=True)
