@@ -143,7 +143,7 @@ def stack_and_parts():
 def test_stacked_layers_learn_as_they_would_by_themselves(optimizer, layer_decay):
     """Clipping by unit, weight decay of matrices alone, and layer-wise rates."""
     stack, parts = stack_and_parts()
-    gradients = jax.tree.map(lambda leaf: jnp.ones_like(leaf) * jnp.arange(1.0, 6.0), stack)
+    gradients = jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.arange(1.0, 6.0), leaf.shape), stack)
     split = {"blocks": {f"{i}": jax.tree.map(lambda leaf, i=i: leaf[i], gradients["blocks"]) for i in range(LAYERS)}}
     results = []
     for params, gradient, rule in (
