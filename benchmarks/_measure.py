@@ -16,7 +16,10 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 PHOTOS = sorted((Path(__file__).parent.parent / "examples" / "photos").glob("*.jpg"))
 THREADS = len(os.sched_getaffinity(0))
-PACKAGES = ("clipita", "numpy", "onnxruntime", "pillow", "tokenizers", "torch", "transformers", "open_clip_torch")
+PACKAGES = (
+    "clipita", "numpy", "onnx", "onnxruntime", "pillow", "safetensors", "tokenizers", "torch", "transformers",
+    "open_clip_torch",
+)  # fmt: skip
 
 Report = dict[str, Any]
 Spread = dict[str, float]  # median and quartiles, in seconds

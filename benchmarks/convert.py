@@ -7,21 +7,17 @@ weights and computes reference embeddings; processes of their own then load it: 
 """
 
 import json
-import os
-import platform
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-RESULTS = Path(__file__).parent / "results"
+from benchmarks._measure import Report, process, publish
+
 TEXTS = ["un gatto nero", "una foto di un cane", "il mare d'inverno", "due bambini giocano a pallone in un parco"] * 2
 IMAGES = 4
 TARGETS = {"seconds": 60, "peak_multiple": 3, "max_difference": 1e-4}
@@ -82,43 +78,39 @@ def write_checkpoint(folder: Path, pictures: np.ndarray) -> dict[str, np.ndarray
     return {name: torch.nn.functional.normalize(value, dim=-1).numpy() for name, value in found.items()}
 
 
+def _pictures() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (IMAGES, 224, 224, 3), dtype=np.uint8)
+
+
 @contextmanager
 def full_size_checkpoint() -> Generator[Path]:
     """A folder with such a checkpoint, for as long as it is used."""
     with tempfile.TemporaryDirectory() as scratch:
-        pictures = np.random.default_rng(0).integers(0, 256, (IMAGES, 224, 224, 3), dtype=np.uint8)
-        write_checkpoint(Path(scratch) / "checkpoint", pictures)
+        write_checkpoint(Path(scratch) / "checkpoint", _pictures())
         yield Path(scratch) / "checkpoint"
 
 
-def main() -> None:
+def measure() -> Report:
     with tempfile.TemporaryDirectory() as scratch:
-        report = measure(Path(scratch))
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "convert.json").write_text(json.dumps(report, indent=1) + "\n")
-    text = markdown(report)
-    (RESULTS / "convert.md").write_text(text)
-    print(text)
+        return _measure(Path(scratch))
 
 
-def measure(scratch: Path) -> dict[str, Any]:
-    pictures = np.random.default_rng(0).integers(0, 256, (IMAGES, 224, 224, 3), dtype=np.uint8)
+def _measure(scratch: Path) -> Report:
+    pictures = _pictures()
     np.save(scratch / "pictures.npy", pictures)
     expected = write_checkpoint(scratch / "checkpoint", pictures)
     size = (scratch / "checkpoint" / "model.safetensors").stat().st_size
 
-    def load(precision: str) -> dict[str, Any]:
-        arguments = [scratch / "checkpoint", scratch / "cache", precision, scratch / "pictures.npy"]
-        command = [sys.executable, "-c", CLIENT, *map(str, arguments), str(scratch / "out.npz"), json.dumps(TEXTS)]
+    def load(precision: str) -> Report:
+        inputs = (scratch / "checkpoint", scratch / "cache", precision, scratch / "pictures.npy")
         start = time.perf_counter()
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        found = json.loads(done.stdout) | {"process_seconds": time.perf_counter() - start}
+        printed = process(CLIENT, *inputs, scratch / "out.npz", json.dumps(TEXTS))
+        found = json.loads(printed) | {"process_seconds": time.perf_counter() - start}
         with np.load(scratch / "out.npz") as outputs:
             difference = {name: float(np.abs(outputs[name] - expected[name]).max()) for name in expected}
             cosine = {name: float((outputs[name] * expected[name]).sum(-1).min()) for name in expected}
         return found | {"max_difference": difference, "min_cosine": cosine}
 
-    before = os.getloadavg()[0]
     runs = {
         "converted": load("fp32"),
         "from the cache": load("fp32"),
@@ -133,11 +125,7 @@ def measure(scratch: Path) -> dict[str, Any]:
         bundles[precision] = {path.name: path.stat().st_size for path in sorted(manifest.parent.iterdir())}
         if precision == "int8":
             runs["made int8"]["fidelity"] = json.loads(manifest.read_text())["fidelity"]
-    packages = ("clipita", "numpy", "onnx", "onnxruntime", "safetensors", "tokenizers", "torch", "transformers")
     return {
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs, load {before:.1f} before",
-        "threads": len(os.sched_getaffinity(0)),
-        "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
         "checkpoint_bytes": size,
         "targets": TARGETS,
         "runs": runs,
@@ -145,12 +133,12 @@ def measure(scratch: Path) -> dict[str, Any]:
     }
 
 
-def markdown(report: dict[str, Any]) -> str:
+def markdown(report: Report) -> str:
     lines = [
         "# Loading a full-size checkpoint",
         "",
         f"BERT-base beside ViT-B/32, random, {report['checkpoint_bytes'] / 1e6:.0f} MB of safetensors. "
-        f"{report['machine']}, {report['threads']} threads. One run each, by `python -m benchmarks.convert`.",
+        "One run each, by `python -m benchmarks.convert`.",
         "",
         "| load | seconds | first embeddings | peak memory | of the checkpoint | max difference | smallest cosine |",
         "|---|---|---|---|---|---|---|",
@@ -171,12 +159,9 @@ def markdown(report: dict[str, Any]) -> str:
         "",
         f"Targets for the first row: {targets['seconds']} s, {targets['peak_multiple']} x, a difference of "
         f"{targets['max_difference']}. Peak memory counts the pages of mapped files, and the model that runs.",
-        "",
-        "Versions: " + ", ".join(f"{name} {found}" for name, found in report["versions"].items()) + ".",
-        "",
     ]
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    main()
+    publish("convert", measure, markdown)

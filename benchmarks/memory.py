@@ -4,6 +4,7 @@ After 1,000 photographs of 500 x 375, through the embedded model, a full-size on
 transformers and torch; and over 20,000 photographs that are streamed. Linux.
 """
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -15,7 +16,7 @@ PHOTOGRAPHS = 1000
 STREAMED = 20_000
 
 _CLIENT = """
-import gc, itertools, json, re, sys
+import itertools, json, re, sys
 from pathlib import Path
 def resident():
     return int(re.search(r"VmRSS:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1000
@@ -54,8 +55,6 @@ print(json.dumps({"after": resident()}))
 
 
 def measure() -> Report:
-    import json
-
     with tempfile.TemporaryDirectory() as scratch, full_size_checkpoint() as full:
         folder = Path(scratch) / "photographs"
         folder.mkdir()

@@ -5,6 +5,7 @@ full size (ViT-B/32 beside BERT-base), but for the rows of the embedded model. T
 the temporary folder, and the `test` extra. Writes results/speed.json, speed.md and speed.svg.
 """
 
+import io
 import json
 import tempfile
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from benchmarks import memory, plot, startup
 from benchmarks._measure import RESULTS, THREADS, Report, Spread, interleaved, milliseconds, publish
@@ -132,10 +134,6 @@ def _products() -> dict[str, Case]:
 def _files(
     models: _Models, size: tuple[int, int], *, count: int, rounds: int, targets: tuple[float, float | None]
 ) -> list[Row]:
-    import io
-
-    from PIL import Image
-
     files = jpegs(*size, count)
 
     def peer() -> object:

@@ -33,6 +33,10 @@ UPRIGHT = {
 }
 
 
+Margins = tuple[float, float, float, float]  # on the left, top, right and bottom
+NO_MARGINS: Margins = (0.0, 0.0, 0.0, 0.0)
+
+
 class View(NamedTuple):
     """A picture of `size` (width, height) as `image` shows it: whole, or in fewer pixels.
 
@@ -42,7 +46,7 @@ class View(NamedTuple):
 
     image: Image.Image
     size: tuple[int, int]
-    margins: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    margins: Margins = NO_MARGINS
 
     @property
     def box(self) -> tuple[float, float, float, float]:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile
 
-from clipita._geometry import FILTERS, UPRIGHT, View, resize_and_crop, resize_and_pad, squash
+from clipita._geometry import FILTERS, NO_MARGINS, UPRIGHT, Margins, View, resize_and_crop, resize_and_pad, squash
 from clipita._strict import from_mapping
 from clipita.errors import CheckpointError, ImageError, ImageTooLargeError
 
@@ -241,7 +241,7 @@ def _decode(
             )
         if image.format == "TIFF":  # reads tags while it decodes, and warns of the odd ones
             image.load()
-    margins = (0.0, 0.0, 0.0, 0.0)
+    margins = NO_MARGINS
     if not exact and image is not source and isinstance(image, ImageFile.ImageFile):
         margins = _draft(image, preprocessing)
     image.load()
@@ -255,16 +255,16 @@ def _decode(
     return view if turn is None else view.turned(*turn)
 
 
-def _draft(image: ImageFile.ImageFile, preprocessing: Preprocessing) -> tuple[float, float, float, float]:
+def _draft(image: ImageFile.ImageFile, preprocessing: Preprocessing) -> Margins:
     """Has a JPEG decoded in as few pixels as `_DRAFT_FACTOR` allows; the margins of its `View`. Others stay whole."""
     if image.format not in ("JPEG", "MPO"):
-        return 0.0, 0.0, 0.0, 0.0
+        return NO_MARGINS
     width, height = image.size
     side = max(width, height) if preprocessing.resize == "longest" else min(width, height)
     factor = side // (_DRAFT_FACTOR * (preprocessing.short_side or preprocessing.image_size))
     drafted = image.draft(None, (max(1, width // factor), max(1, height // factor))) if factor > 1 else None
     if drafted is None:
-        return 0.0, 0.0, 0.0, 0.0
+        return NO_MARGINS
     _, _, right, bottom = drafted[1]
     return 0.0, 0.0, image.width - right, image.height - bottom
 

@@ -10,7 +10,6 @@ Source: Serianni, Grammatica italiana, chapters III (gender, number) and IV (art
 
 import functools
 import re
-from importlib import resources
 from typing import Literal
 
 from clipita.errors import TextError
@@ -22,16 +21,18 @@ Number = Literal["s", "p"]
 # before a vowel, a consonant there (lo iodio). A w (il whisky) and a j (il jazz) are not among them.
 _LO = re.compile(r"(s(?![aeiouyàèéìòù])|z|x|y[aeou]|gn|p[snt]|pf|t[sz]|c[nt]|bd|mn|ft|i[aeou])")
 _VOWEL = re.compile(r"h?[aeiouàèéìòùáíóúâêîôû]")  # an h is mute: l'hotel
-_FRENCH_CH = re.compile(
-    r"(chablis|chalet|champagne|champignon|chansonnier|chantilly|chaperon|charme|chef|chemisier|"
-    r"cheviot|chevron|chiffon|chignon|choc)$"
-)  # the sound of "sci", so "lo"
-_BEFORE = re.compile(
-    r"(bel|bell'|bella|bello|buon|buona|buono|gran|grande|grandi|piccola|piccole|piccoli|"
-    r"piccolo|giovane|giovani|vecchia|vecchio|nuova|nuovo|antica|antico|ex|mini|maxi|super"
-    r"|vecchi|vecchie|antichi|antiche|nuovi|nuove|belle|bei|begli|doppio|doppia|enorme|"
-    r"mezza|mezzo|vera|vero|altra|altro|stessa|stesso|prima|primo|seconda|secondo)$"
-)
+# The sound of "sci", so "lo".
+_FRENCH_CH = frozenset((
+    "chablis", "chalet", "champagne", "champignon", "chansonnier", "chantilly", "chaperon", "charme", "chef",
+    "chemisier", "cheviot", "chevron", "chiffon", "chignon", "choc",
+))  # fmt: skip
+_BEFORE = frozenset((
+    "bel", "bell'", "bella", "bello", "buon", "buona", "buono", "gran", "grande", "grandi", "piccola", "piccole",
+    "piccoli", "piccolo", "giovane", "giovani", "vecchia", "vecchio", "nuova", "nuovo", "antica", "antico", "ex",
+    "mini", "maxi", "super", "vecchi", "vecchie", "antichi", "antiche", "nuovi", "nuove", "belle", "bei", "begli",
+    "doppio", "doppia", "enorme", "mezza", "mezzo", "vera", "vero", "altra", "altro", "stessa", "stesso", "prima",
+    "primo", "seconda", "secondo",
+))  # fmt: skip
 _OWN = re.compile(
     r"(?i)((un|uno|una|del|dello|della|dei|degli|delle|il|lo|la|i|gli|le|l|al|allo|alla|ai|agli|alle|dal|dallo|dalla|nel|"
     r"nello|nella|nei|negli|nelle|sul|sullo|sulla|di|a|da|in|con|su|per|tra|fra|e|è|c|ci|non|che|chi|come|due|tre|quattro|"
@@ -143,7 +144,7 @@ def _gender_by_rule(head: str) -> Gender:
 def _article(kind: str, noun: str) -> str:
     forms = _ARTICLES[kind][gender(noun) + ("p" if kind == "definite" and number(noun) == "p" else "")]
     first = _first_word(noun)
-    if _FRENCH_CH.match(first) or _LO.match(first) or noun.strip().lower() in ("dei", "dèi"):
+    if first in _FRENCH_CH or _LO.match(first) or noun.strip().lower() in ("dei", "dèi"):
         return forms[1]
     return forms[2] if _VOWEL.match(first) else forms[0]
 
@@ -163,7 +164,7 @@ def _head(noun: str) -> str:
     """The noun that a phrase is about: its first word, but for adjectives before it."""
     first = _first_word(noun)
     words = [first, *noun.lower().split()[1:]]
-    while len(words) > 1 and _BEFORE.match(words[0]):
+    while len(words) > 1 and words[0] in _BEFORE:
         words.pop(0)
     return words[0].rstrip('.,;:!?")»”')
 
@@ -176,6 +177,8 @@ def _singulars(word: str) -> tuple[str, ...]:
 @functools.cache
 def _listed() -> dict[str, frozenset[str]]:
     """The sections of `italian_nouns.txt`."""
+    from importlib import resources  # 2 ms, which an import of clipita need not wait for
+
     sections: dict[str, set[str]] = {}
     name = ""
     for line in (resources.files("clipita") / "italian_nouns.txt").read_text("utf-8").splitlines():

@@ -133,9 +133,9 @@ def mscoco_it(path: Path, coco: Path) -> Items:
     try:
         for image, caption in mscoco(path, "it"):
             found.setdefault(image, []).append(caption if isinstance(caption, str) else "")
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+    except FileNotFoundError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError):
         yield Bad(path.name, "not in COCO's format; captions from here on are not read")
     for name, captions in found.items():
         places = locate(coco, [name]) + locate(coco, [name.replace("val2014", "train2014")])

@@ -12,7 +12,7 @@ from typing import Any
 
 from training.data.pairs.lines import read_lines
 from training.data.pairs.readers import Items, captioned, is_address
-from training.data.pairs.rows import Bad
+from training.data.pairs.rows import Bad, Row
 from training.data.sources import SUFFIXES
 from training.evaluate.captions import locate
 
@@ -75,16 +75,16 @@ def web_dataset(path: Path, *, source: str, licence: str, language: str = "it") 
             # tarfile takes a header that is cut off, or none, for the end; the real one is a block of zeros.
             if archive.fileobj.tell() < archive.offset + tarfile.BLOCKSIZE:  # type: ignore[union-attr]
                 raise EOFError
-    except (tarfile.TarError, EOFError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+    except FileNotFoundError:
+        raise
+    except (tarfile.TarError, EOFError, OSError):
         yield Bad(f"{path.name}:{key}", "the archive is damaged or ends early")
         return
     if files:
         yield _sample(f"{path.name}:{key}", files, source, language, licence)
 
 
-def _sample(place: str, files: dict[str, bytes], source: str, language: str, licence: str) -> Any:
+def _sample(place: str, files: dict[str, bytes], source: str, language: str, licence: str) -> Row | Bad:
     image = next((data for suffix, data in files.items() if suffix in SUFFIXES), None)
     try:
         captions = files.get(".txt", b"").decode("utf-8-sig").splitlines()
@@ -140,9 +140,9 @@ def _parquet(path: Path, image: str, caption: str) -> Iterator[tuple[str, Any, A
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path.name}:row {number}", row[image], row[caption]
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError):
         yield Bad(path.name, "not Parquet, or damaged")
 
 
