@@ -133,15 +133,16 @@ def test_batches_are_the_same_again_and_go_on_from_a_state() -> None:
     again = next(resumed)
     assert all(np.array_equal(again[name], run[3][name]) for name in again)
     assert resumed.get_state() == 4
-    assert not np.array_equal(run[0]["image_features"], run[1]["image_features"])
-    assert not np.array_equal(next(make(seed=1))["image_features"], run[0]["image_features"])
+    assert not np.array_equal(run[0]["images"], run[1]["images"])
+    assert not np.array_equal(next(make(seed=1))["images"], run[0]["images"])
 
 
 def test_shapes_and_types_never_change() -> None:
     batches = make()
     assert len(batches) == 2
     expected = {
-        "image_features": ((8, WIDTH), np.float32),
+        "images": ((6, WIDTH), np.float32),
+        "imagined": ((2, WIDTH), np.float32),
         "text_features": ((4, WIDTH), np.float32),
         "positive": ((8, 4), np.float32),
         "known": ((8, 4), np.bool_),
@@ -155,7 +156,7 @@ def test_shapes_and_types_never_change() -> None:
 
 
 def test_words_and_captions_only_where_there_are_any() -> None:
-    assert next(make(words=None, captions=None)).keys() == {"image_features", "text_features", "positive", "known"}
+    assert next(make(words=None, captions=None)).keys() == {"images", "imagined", "text_features", "positive", "known"}
     assert "word_left" in next(make(captions=None))
 
 
@@ -173,7 +174,7 @@ def test_photographs_are_drawn_concept_by_concept_by_the_root_of_their_number_an
 
     def shares(boosts: list[float]) -> np.ndarray:
         batch = next(make(photographs=photographs([DOG] * 4 + [CAT] * 1 + [CAR] * 9, boosts), mix=mix))
-        place = batch["image_features"][:, 0]
+        place = batch["images"][:, 0]
         return np.array([(place < 4).mean(), (place == 4).mean(), (place > 4).mean()])
 
     np.testing.assert_allclose(shares([1.0] * 14), np.array([2, 1, 3]) / 6, atol=0.03)
@@ -182,10 +183,11 @@ def test_photographs_are_drawn_concept_by_concept_by_the_root_of_their_number_an
 
 def test_the_classifiers_rows_are_the_last_of_a_batch_and_never_negative() -> None:
     batch = next(make(mix=replace(MIX, photographs=200, classifier_share=0.5)))
-    rows = batch["image_features"][100:]
+    rows = batch["imagined"]
+    assert len(rows) == len(batch["images"]) == 100
     assert (rows >= 0).all()
     assert 0.3 < (rows[:, 1] > 0).mean() < 0.7  # noise around 0, cut off there
-    assert (batch["image_features"][:100, 1] == 0).all()
+    assert (batch["images"][:, 1] == 0).all()
 
 
 def test_without_boosts_every_photograph_counts_once() -> None:
@@ -198,9 +200,9 @@ def test_without_boosts_every_photograph_counts_once() -> None:
 def test_validation_shows_every_photograph_once(count: int) -> None:
     held_back = photographs(([DOG, CAT, LABRADOR, CAR] * 4)[:count])
     batches = list(validation_batches(ONTOLOGY, held_back, PHRASES, MIX))
-    places = np.concatenate([batch["image_features"][batch["mask"], 0] for batch in batches])
+    places = np.concatenate([batch["images"][batch["mask"], 0] for batch in batches])
     assert places.tolist() == list(range(count))
-    assert {batch["image_features"].shape for batch in batches} == {(8, WIDTH)}
+    assert {batch["images"].shape for batch in batches} == {(8, WIDTH)}
     assert all(np.array_equal(batch["text_features"], batches[0]["text_features"]) for batch in batches)
     for batch in batches:
         assert not batch["known"][~batch["mask"]].any()
@@ -214,6 +216,6 @@ def test_padding_does_not_change_the_validation_loss() -> None:
 
     def loss(batch: dict[str, np.ndarray]) -> float:
         values = {name: jnp.asarray(batch[name]) for name in ("positive", "known")}
-        return float(softmax_contrastive(batch["image_features"], batch["text_features"], logit_scale=2.0, **values))
+        return float(softmax_contrastive(batch["images"], batch["text_features"], logit_scale=2.0, **values))
 
     assert loss(padded) == pytest.approx(loss(exact), rel=1e-6)

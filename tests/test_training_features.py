@@ -27,7 +27,8 @@ class Counted:
     """A tower that knows how many rows it has been asked for, and can be told to break down."""
 
     def __init__(self, tower: LockedTower) -> None:
-        self.tower, self.fingerprint, self.rows, self.limit = tower, tower.fingerprint, 0, 10**9
+        self.tower, self.fingerprint, self.shape = tower, tower.fingerprint, tower.shape
+        self.rows, self.limit = 0, 10**9
 
     def __call__(self, **inputs: Array) -> Array:
         self.rows += len(next(iter(inputs.values())))
@@ -98,7 +99,7 @@ def test_the_memory_layout_of_weights_does_not_matter(image_tower: LockedTower) 
 def test_texts_as_the_flax_tower_reads_them(
     text_tower: LockedTower, flax: DualEncoder, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    got = text_features(text_tower, TEXTS, tokenizer, tmp_path, width=TEXT_WIDTH)
+    got = text_features(text_tower, TEXTS, tokenizer, tmp_path)
     assert got.shape == (5, TEXT_WIDTH)
     for row, text in zip(got, TEXTS, strict=True):
         (batch,) = tokenizer.encode([text])
@@ -140,7 +141,7 @@ def test_another_tower_or_another_tokenizer_is_another_cache(
     towers = [text_tower, locked_text_tower(CONFIG, other, tokenizer), locked_text_tower(CONFIG, stored, passage)]
     assert len({tower.fingerprint for tower in towers}) == 3
     assert locked_text_tower(CONFIG, stored, tokenizer).fingerprint == text_tower.fingerprint
-    first, second = (text_features(tower, TEXTS, tokenizer, tmp_path, width=TEXT_WIDTH) for tower in towers[:2])
+    first, second = (text_features(tower, TEXTS, tokenizer, tmp_path) for tower in towers[:2])
     assert not np.array_equal(first, second)
 
 

@@ -83,7 +83,7 @@ def test_decorrelation_keeps_products_and_evens_out_photographs(model: Projectio
 def make_batch() -> dict[str, jax.Array]:
     positive = np.eye(6, 5, dtype=np.float32)
     return {
-        "image_features": jnp.asarray(IMAGES[:6]),
+        "images": jnp.asarray(IMAGES[:6]),
         "text_features": jnp.asarray(TEXTS[:5]),
         "positive": jnp.asarray(positive),
         "known": jnp.ones((6, 5), bool),

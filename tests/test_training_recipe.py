@@ -19,6 +19,7 @@ import clipita
 import training.cli
 import training.recipes.mini
 from clipita.convert.efficientnet_lite import fold_batch_norm
+from clipita.convert.export import Provenance
 from clipita.convert.quantize import SMALL, quantize
 from clipita.tokenizer import Tokenizer, TokenizerConfig
 from clipita.towers.config import ProjectionConfig
@@ -27,9 +28,11 @@ from training.data.batches import ConceptBatches, Mix
 from training.data.concepts import load_ontology
 from training.data.manifest import read_manifest
 from training.data.sources import SOURCES, Example, tiny_imagenet
+from training.export import export
 from training.material import LeftOut, _left_out
 from training.projections import project, unit_rows
 from training.recipe import Corpus, Recipe, Towers
+from training.run import Trained
 
 SAMPLES = ("n01440764", "n02099712", "n02124075", "n02129165")  # the classes that the tiny classifier knows
 SHOWN = SAMPLES[1:3]  # those with photographs: a labrador, a cat
@@ -49,15 +52,24 @@ RECIPE = replace(
         stages=(
             StageConfig(
                 "projections",
-                (ParameterRule("(image|text)_projection/.*"),),
+                (ParameterRule("(image|text)_projection/.*"), ParameterRule("image_tail/.*", 0.0)),
                 learning_rate=1e-3,
                 batch_size=16,
                 steps=4,
                 eval_every=2,
             ),
+            StageConfig(
+                "tail",
+                (ParameterRule("(image|text)_projection/.*"), ParameterRule("image_tail/.*", 0.5)),
+                learning_rate=1e-3,
+                batch_size=16,
+                steps=2,
+                eval_every=2,
+            ),
         ),
         save_every=1,
     ),
+    tail_blocks=1,
     frequent_words=100,
     weight_formats={},
 )
@@ -217,7 +229,7 @@ def test_a_run_keeps_its_settings_metrics_and_projections(trained: Place) -> Non
     run = trained.work / "run"
     assert {"config.json", "metrics.jsonl", "projections.npz"} <= {path.name for path in run.iterdir()}
     lines = (run / "metrics.jsonl").read_text("utf-8").splitlines()
-    assert sum('"validation"' in line for line in lines) == 3
+    assert sum('"validation"' in line for line in lines) == 3 + 2
     assert all("NaN" not in line for line in lines)
     assert weights(run)["image_projection.linear.kernel"].shape == (CONFIG.image.features, CONFIG.embed_dim)
     assert all(np.isfinite(values).all() for values in weights(run).values())
@@ -299,16 +311,24 @@ def test_the_bundle_is_a_model(bundle: Path, trained: Place) -> None:
     assert sum(answer.score for answer in answers) == pytest.approx(1, abs=1e-5)
 
 
-def test_the_bundle_computes_what_was_trained(bundle: Path, trained: Place) -> None:
+def test_the_bundle_computes_what_was_trained(trained: Place, tmp_path: Path) -> None:
     folder = trained.folder
     towers = tiny_towers(RECIPE, folder / "tokenizer.json")
     corpus = Corpus(RECIPE, towers, folder / "photographs", folder / "data.noun", folder / "wns", trained.work)
     examples = corpus.examples[:5]
     parts = weights(trained.work / "run")
+    logit_scale = float(parts.pop("logit_scale"))
+    changed = {name: values for name, values in parts.items() if name in towers.image}
+    assert {name.split(".")[1] for name in changed} == {"blocks", "head"}
+    changed["image.head.bias"] += 1  # whether the tail has learnt anything from noise or not
+    made = export(
+        corpus, Trained({**parts, **changed}, logit_scale), tmp_path, Provenance("tiny", "MIT", "a test", "1")
+    )
+    corpus = replace(corpus, towers=replace(towers, image={**towers.image, **changed}))
     features, _ = corpus.image_features(examples)
     image = {name.split(".", 1)[1]: v for name, v in parts.items() if name.startswith("image_projection.")}
     text = {name.split(".", 1)[1]: v for name, v in parts.items() if name.startswith("text_projection.")}
-    model = clipita.load(bundle)
+    model = clipita.load(made.bundle.folder)
     photographs = model.encode_image([corpus.root / example.path for example in examples])
     assert (photographs * unit_rows(project(image, features))).sum(1).min() > 0.999  # of features in float16
     texts = ["un cane", "un gatto nero"]

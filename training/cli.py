@@ -130,7 +130,7 @@ def run(
     if jax.process_index():
         return  # all of them have the same; the first writes it
     out = run_folder(work, left_out) / "projections.npz"
-    np.savez(out, logit_scale=trained.logit_scale, **trained.projections)  # pyright: ignore
+    np.savez(out, logit_scale=trained.logit_scale, **trained.weights)  # pyright: ignore
     click.echo(f"wrote {out}, logit scale {trained.logit_scale:g}")
 
 

@@ -52,7 +52,7 @@ def export(corpus: Corpus, trained: Trained, folder: Path, provenance: Provenanc
     tokenizer_file.write_text(tokenizer, encoding="utf-8")
     bundle = write_dual_bundle(
         folder,
-        {**table, **trained.projections},
+        {**table, **trained.weights},
         config,
         provenance=provenance,
         weight_formats=recipe.weight_formats,

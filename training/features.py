@@ -6,6 +6,7 @@ and tokens: hours of towers become minutes of matrix products.
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +31,12 @@ CHUNK = 1024  # examples a file: what an interrupted run loses at most
 
 
 class LockedTower:
-    """A tower without its projection, on ONNX Runtime; `fingerprint` tells its features from those of any other."""
+    """A tower without its projection, or its first blocks, on ONNX Runtime.
+
+    Attributes:
+        fingerprint: tells what it gives from what any other gives.
+        shape: of what it gives of one input: (D,), or (H, W, C).
+    """
 
     def __init__(self, graph: onnx.ModelProto, weights: bytes, fingerprint: str) -> None:
         options = session_options()
@@ -39,16 +45,21 @@ class LockedTower:
             graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
         self.fingerprint = fingerprint
+        self.shape = tuple[int, ...](self._session.get_outputs()[0].shape[1:])
 
     def __call__(self, **inputs: Array) -> Array:
         return self._session.run(None, inputs)[0]
 
 
-def locked_image_tower(config: DualConfig, stored: dict[str, Array]) -> LockedTower:
-    """From weights as `clipita.convert.quantize` stores them, normalisations folded."""
+def locked_image_tower(config: DualConfig, stored: dict[str, Array], *, blocks: int | None = None) -> LockedTower:
+    """From weights as `clipita.convert.quantize` stores them, normalisations folded; the first `blocks` of it, or all.
+
+    Its first blocks give maps (B, H, W, C), all of them pooled features (B, D).
+    """
     weights = _saved(stored)
-    graph = image_graph(config, StoredWeights.from_bytes(WEIGHTS, weights), pooled=True)
-    return LockedTower(graph, weights, _digest(weights, repr(config.image), repr(config.preprocessing)))
+    graph = image_graph(config, StoredWeights.from_bytes(WEIGHTS, weights), pooled=True, blocks=blocks)
+    cut = [] if blocks is None else [f"{blocks} blocks"]
+    return LockedTower(graph, weights, _digest(weights, repr(config.image), repr(config.preprocessing), *cut))
 
 
 def locked_text_tower(config: DualConfig, stored: dict[str, Array], tokenizer: Tokenizer) -> LockedTower:
@@ -61,14 +72,15 @@ def locked_text_tower(config: DualConfig, stored: dict[str, Array], tokenizer: T
 def image_features(
     tower: LockedTower, paths: Sequence[Path], config: DualConfig, folder: Path, *, batch_size: int = 32
 ) -> tuple[Array, Array]:
-    """Features of photographs, from `folder` where they are there already.
+    """What a tower gives of photographs, from `folder` where it is there already.
 
     Returns:
-        (N, D) float16, and (N,) bool: which could be read. The others are named on the progress bar and are zeros.
+        (N, *shape) float16, and (N,) bool: which could be read. The others are named on the progress bar and are zeros.
     """
+    width = math.prod(tower.shape)
 
     def encode(chunk: Sequence[str]) -> Array:
-        rows = np.zeros((len(chunk), config.image.features + 1), np.float16)  # the last column: readable
+        rows = np.zeros((len(chunk), width + 1), np.float16)  # the last column: readable
         for start in range(0, len(chunk), batch_size):
             pixels, places = [], []
             for i, path in enumerate(chunk[start : start + batch_size], start):
@@ -78,17 +90,18 @@ def image_features(
                 except ImageError as error:
                     tqdm.write(f"left out: {error}")
             if pixels:
-                rows[places, :-1] = tower(pixels=np.stack(pixels))
+                rows[places, :-1] = tower(pixels=np.stack(pixels)).reshape(len(pixels), width)
                 rows[places, -1] = 1
         return rows
 
     keys = [str(path) for path in paths]
-    rows = cached_rows(keys, tower.fingerprint, folder, encode, config.image.features + 1, "photographs")
-    return rows[:, :-1], rows[:, -1] > 0
+    rows = cached_rows(keys, tower.fingerprint, folder, encode, width + 1, "photographs")
+    return rows[:, :-1].reshape(-1, *tower.shape), rows[:, -1] > 0
 
 
-def text_features(tower: LockedTower, texts: Sequence[str], tokenizer: Tokenizer, folder: Path, *, width: int) -> Array:
+def text_features(tower: LockedTower, texts: Sequence[str], tokenizer: Tokenizer, folder: Path) -> Array:
     """Features (N, D) float16 of texts, from `folder` where they are there already."""
+    (width,) = tower.shape
 
     def encode(chunk: Sequence[str]) -> Array:
         rows = np.zeros((len(chunk), width), np.float16)

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipita.convert.quantize import Array
-from training.data.batches import Groups, Pairs, Photographs, Phrases
+from training.data.batches import Groups, Pairs, Photographs, Phrases, Rows
 from training.data.captions import person_or_dog
 from training.data.concepts import load_ontology, phrasings, training_texts
 from training.data.sources import Example
 from training.pretrained import row_scale, rows_as_features
 from training.recipe import Corpus
+from training.tail import ImageTail, first_block, image_tail
 
 ROW_SOURCE = "imagenet_samples"  # has one photograph of each class of the classifier
 VALIDATION_SHARE = 50  # one in so many training photographs picks the best step and is not trained on
@@ -40,6 +41,7 @@ class Material:
     spread: Array
     words: Pairs
     captions: Pairs | None
+    tail: ImageTail | None = None  # with the weights that it has in the tower
 
 
 def assemble(corpus: Corpus, left_out: LeftOut | None = None) -> Material:
@@ -48,6 +50,15 @@ def assemble(corpus: Corpus, left_out: LeftOut | None = None) -> Material:
     examples = [example for example in corpus.examples if example.split == "train"]
     barred, usable = _left_out(corpus, examples, left_out)
     features, readable = corpus.image_features(examples)  # of all, since they are cached in chunks
+    tail, maps = None, None
+    if corpus.recipe.tail_blocks:
+        first = first_block(corpus.towers.config, corpus.recipe.tail_blocks)
+        tail = image_tail(corpus.towers.config, corpus.towers.image, first)
+        maps = corpus.image_maps(examples, first)
+
+    def rows_of(places: Array) -> Rows | None:
+        return None if maps is None else Rows(maps, places)
+
     usable &= readable
     names = [example.concept or person_or_dog(example.captions) for example in examples]
     concept = np.array([-1 if name is None else ontology.index[name] for name in names])
@@ -56,16 +67,19 @@ def assemble(corpus: Corpus, left_out: LeftOut | None = None) -> Material:
     labelled = usable & (concept >= 0) & ~np.isin(concept, barred)
     boosts = np.array([corpus.recipe.boosts.get(e.source, 1.0) for e in examples])
     learnt = labelled & ~held_back
-    photographs = Photographs(features[learnt], concept[learnt], boosts[learnt])
+    photographs = Photographs(features[learnt], concept[learnt], boosts[learnt], rows_of(np.flatnonzero(learnt)))
     rows, spread = _rows(corpus, examples, features, photographs, barred)
+    judged = labelled & held_back
+    captioned_at = np.flatnonzero(captioned & ~held_back)
     return Material(
         photographs,
-        Photographs(features[labelled & held_back], concept[labelled & held_back]),
+        Photographs(features[judged], concept[judged], None, rows_of(np.flatnonzero(judged))),
         _phrases(corpus),
         rows,
         spread,
         _words(corpus),
-        _captions(corpus, examples, features, np.flatnonzero(captioned & ~held_back)),
+        _captions(corpus, examples, features, captioned_at, rows_of(captioned_at)),
+        tail,
     )
 
 
@@ -140,11 +154,14 @@ def _words(corpus: Corpus) -> Pairs:
     return Pairs(features, features, italian, both)
 
 
-def _captions(corpus: Corpus, examples: list[Example], features: Array, places: Array) -> Pairs | None:
+def _captions(
+    corpus: Corpus, examples: list[Example], features: Array, places: Array, maps: Rows | None
+) -> Pairs | None:
     if not len(places):
         return None
     listed = [examples[i].captions[: corpus.recipe.captions_per_photograph] for i in places.tolist()]
     texts = [caption for captions in listed for caption in captions]
     owner = np.repeat(np.arange(len(listed)), [len(captions) for captions in listed])
     one_each = Groups.by_value(np.arange(len(places)), len(places))
-    return Pairs(features[places], corpus.text_features(texts), one_each, Groups.by_value(owner, len(listed)))
+    owners = Groups.by_value(owner, len(listed))
+    return Pairs(features[places], corpus.text_features(texts), one_each, owners, maps)

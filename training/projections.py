@@ -12,6 +12,7 @@ from clipita.convert.quantize import Array
 from clipita.towers.config import DualConfig
 from clipita.towers.dual import Projection, unit_norm
 from training.losses import softmax_contrastive
+from training.tail import ImageTail
 
 
 class Standardise(nnx.Module):
@@ -40,12 +41,27 @@ class Standardise(nnx.Module):
 
 
 class Projections(nnx.Module):
-    """Both projections of a `DualEncoder`, under the same names, on standardised features."""
+    """Both projections of a `DualEncoder`, under the same names, on standardised features.
 
-    def __init__(self, config: DualConfig, image: Standardise, text: Standardise, *, rngs: nnx.Rngs) -> None:
-        self.image_standardise, self.text_standardise = image, text
+    With a tail, what is given of images may also be maps (B, H, W, C), of which the tail makes features.
+    """
+
+    def __init__(
+        self,
+        config: DualConfig,
+        image: Standardise,
+        text: Standardise,
+        tail: ImageTail | None = None,
+        *,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.image_standardise, self.text_standardise, self.image_tail = image, text, tail
         self.image_projection = Projection(config.image.features, config.embed_dim, config.image_projection, rngs=rngs)
         self.text_projection = Projection(config.text.features, config.embed_dim, config.text_projection, rngs=rngs)
+
+    def image_features(self, x: jax.Array) -> jax.Array:
+        """Maps (B, H, W, C) -> pooled features (B, D); what is pooled already stays as it is."""
+        return x if self.image_tail is None or x.ndim == 2 else self.image_tail(x)
 
     def project_image(self, features: jax.Array, key: jax.Array | None = None, dropout: float = 0.0) -> jax.Array:
         """Raw pooled features (B, D) -> embeddings (B, E); with a key, a share of the features is dropped."""
@@ -116,8 +132,11 @@ def projection_loss(
         model: Projections, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         keys = [None] * 6 if key is None else list(jax.random.split(key, 6))
+        images = model.image_features(batch["images"])
+        if "imagined" in batch:
+            images = jnp.concatenate([images, batch["imagined"]])
         loss = concepts = softmax_contrastive(
-            model.project_image(batch["image_features"], keys[0], image_dropout),
+            model.project_image(images, keys[0], image_dropout),
             model.project_text(batch["text_features"], keys[1], text_noise),
             logit_scale=logit_scale,
             positive=batch["positive"],
@@ -133,7 +152,7 @@ def projection_loss(
             loss += word_weight * metrics["word_loss"]
         if "caption_left" in batch:
             metrics["caption_loss"] = softmax_contrastive(
-                model.project_image(batch["caption_left"], keys[4], image_dropout),
+                model.project_image(model.image_features(batch["caption_left"]), keys[4], image_dropout),
                 model.project_text(batch["caption_right"], keys[5], text_noise),
                 logit_scale=logit_scale,
             )

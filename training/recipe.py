@@ -21,6 +21,7 @@ from training.data.sources import Example, Source
 from training.data.wordnet import Synset, read_synsets
 from training.features import LockedTower, image_features, locked_image_tower, locked_text_tower, text_features
 from training.pretrained import e5_small, e5_tokenizer, efficientnet_lite
+from training.tail import learns
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Recipe:
     label_repeats: int  # how often the forms of its label stand among a concept's texts: people use that word most
     synset_repeats: int  # how often the words of a WordNet meaning do
     captions_per_photograph: int
+    tail_blocks: int  # the last blocks of the image tower, which stages may unlock as "image_tail"; 0: it stays locked
     frequent_words: int  # of Italian, whose pieces the embedded vocabulary keeps
     weight_formats: dict[str, WeightFormat]
     templates: tuple[str, ...]
@@ -54,6 +56,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not (self.image_projection.bias and self.text_projection.bias):
             raise ValueError("both projections need a bias: what is done to features before them is folded into it")
+        if self.tail_blocks == 0 and any(learns(stage) for stage in self.train.stages):
+            raise ValueError("a stage unlocks the tail of the image tower, but the recipe says that it has no blocks")
 
 
 @dataclass(frozen=True)
@@ -123,10 +127,15 @@ class Corpus:
         paths = [self.root / example.path for example in examples]
         return image_features(tower, paths, self.towers.config, self.work / "features")
 
+    def image_maps(self, examples: Sequence[Example], blocks: int) -> Array:
+        """(N, H, W, C) float16, after so many blocks of the image tower, in shards that are made once."""
+        tower = locked_image_tower(self.towers.config, self.towers.image, blocks=blocks)
+        paths = [self.root / example.path for example in examples]
+        return image_features(tower, paths, self.towers.config, self.work / "maps")[0]
+
     def text_features(self, texts: Sequence[str]) -> Array:
         """(N, D) float16, in shards that are made once."""
-        width = self.towers.config.text.features
-        return text_features(self._text_tower, texts, self.towers.tokenizer, self.work / "features", width=width)
+        return text_features(self._text_tower, texts, self.towers.tokenizer, self.work / "features")
 
 
 def prepare(recipe: Recipe, root: Path, work: Path, *, without: Sequence[str] = ()) -> str:

@@ -1,6 +1,6 @@
 """A recipe's material -> trained projections and the scale of their cosines."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,23 @@ from flax import nnx
 from clipita.convert.quantize import Array
 from clipita.towers.parameters import parameter_table
 from training.config import StageConfig
-from training.data.batches import ConceptBatches, Groups, validation_batches
+from training.data.batches import ConceptBatches, Groups, Photographs, validation_batches
 from training.data.concepts import load_ontology
 from training.loop import fit
 from training.material import LeftOut, Material, assemble, moments
 from training.mesh import OwnRows
 from training.projections import Projections, Standardise, decorrelate, project, projection_loss, unit_rows
 from training.recipe import Corpus
+from training.tail import learns, tail_features, tower_weights
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What `train` makes: both projections for raw features, named as in a bundle, and the scale of their cosines."""
+    """What `train` makes, named as in a bundle: both projections for raw features, the weights of the image tower that
+    it changed, and the scale of the cosines.
+    """
 
-    projections: dict[str, Array]
+    weights: dict[str, Array]
     logit_scale: float
 
 
@@ -39,7 +42,7 @@ def train(corpus: Corpus, *, left_out: LeftOut | None = None, resume: bool = Fal
     recipe, config = corpus.recipe, corpus.recipe.train
     material = assemble(corpus, left_out)
     scales = [Standardise(*moments(side.features)) for side in (material.photographs, material.phrases)]
-    projections = Projections(corpus.towers.config, *scales, rngs=nnx.Rngs(config.seed))
+    projections = Projections(corpus.towers.config, *scales, material.tail, rngs=nnx.Rngs(config.seed))
     loss_fn = projection_loss(
         logit_scale=config.logit_scale,
         text_noise=recipe.text_noise,
@@ -52,7 +55,8 @@ def train(corpus: Corpus, *, left_out: LeftOut | None = None, resume: bool = Fal
         batches = whole_batches(stage, split)
         return OwnRows(batches) if jax.process_count() > 1 else batches
 
-    def whole_batches(_: StageConfig, split: str) -> Any:
+    def whole_batches(stage: StageConfig, split: str) -> Any:
+        mapped = learns(stage)
         if split == "train":
             return ConceptBatches(
                 load_ontology(),
@@ -64,19 +68,31 @@ def train(corpus: Corpus, *, left_out: LeftOut | None = None, resume: bool = Fal
                 material.captions,
                 recipe.mix,
                 config.seed,
+                mapped=mapped,
             )
-        return validation_batches(load_ontology(), material.held_back, material.phrases, recipe.mix)
+        return validation_batches(load_ontology(), material.held_back, material.phrases, recipe.mix, mapped=mapped)
 
     best = fit(projections, config, loss_fn, make_batches, out_dir=run_folder(corpus.work, left_out), resume=resume)
     image = best.image_standardise.fold(parameter_table(best.image_projection))
     text = best.text_standardise.fold(parameter_table(best.text_projection))
     sample = np.random.default_rng(config.seed).permutation(len(material.photographs.features))[:20_000]
-    decorrelate(image, text, project(image, material.photographs.features[sample]), recipe.decorrelation)
+    decorrelate(
+        image, text, project(image, _features(best, material.photographs, np.sort(sample))), recipe.decorrelation
+    )
+    held_back = _features(best, material.held_back, np.arange(len(material.held_back.concepts)))
     return Trained(
         {f"image_projection.{name}": values for name, values in image.items()}
-        | {f"text_projection.{name}": values for name, values in text.items()},
-        _fit_scale(material, image, text),
+        | {f"text_projection.{name}": values for name, values in text.items()}
+        | ({} if best.image_tail is None else tower_weights(best.image_tail)),
+        _fit_scale(replace(material, held_back=replace(material.held_back, features=held_back)), image, text),
     )
+
+
+def _features(model: Projections, photographs: Photographs, rows: Array) -> Array:
+    """Pooled features (N, D) of some photographs, by the trained tail where there is one."""
+    if model.image_tail is None or photographs.maps is None:
+        return photographs.features[rows]
+    return tail_features(model.image_tail, photographs.maps, rows)
 
 
 def run_folder(work: Path, left_out: LeftOut | None) -> Path:

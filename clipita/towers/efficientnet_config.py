@@ -69,6 +69,14 @@ def block_shapes(config: EfficientNetLiteConfig) -> list[BlockShape]:
     return shapes
 
 
+def map_shape(config: EfficientNetLiteConfig, size: int, blocks: int) -> tuple[int, int, int]:
+    """(H, W, C) of the maps after the first `blocks` blocks, from pixels of `size` by `size`."""
+    shapes = block_shapes(config)[:blocks]
+    stride = 2 * math.prod(shape.stride for shape in shapes)
+    side = -(-size // stride)
+    return side, side, shapes[-1].outputs
+
+
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     """TensorFlow's SAME padding (before, after): an even input at stride 2 gets one less before than after."""
     total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)

@@ -20,12 +20,36 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Photographs:
     """Pooled features (N, D) float16 of photographs, and the concept index (N,) of each.
 
-    `boosts` (N,) says how many times as often as others each is to be drawn; None is once.
+    `boosts` (N,) says how many times as often as others each is to be drawn; None is once. `maps` are (N, H, W, C)
+    float16, of which the tail of the image tower makes the features; None where it does not learn.
     """
 
     features: Array
     concepts: Array
     boosts: Array | None = None
+    maps: "Rows | None" = None
+
+    def seen(self, mapped: bool) -> "Array | Rows":
+        """What the model is given of them."""
+        if not mapped:
+            return self.features
+        if self.maps is None:
+            raise ValueError("the tail of the image tower is to learn, but no maps were cached: set recipe.tail_blocks")
+        return self.maps
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a large array, not copied out before they are asked for."""
+
+    array: Array
+    places: Array
+
+    def __getitem__(self, index: Any) -> Array:
+        return self.array[self.places[index]]
+
+    def __len__(self) -> int:
+        return len(self.places)
 
 
 @dataclass(frozen=True)
@@ -73,11 +97,14 @@ class Pairs:
     right: Array
     left_groups: Groups
     right_groups: Groups
+    left_maps: Rows | None = None  # as of `Photographs`
 
-    def draw(self, rng: np.random.Generator, count: int) -> tuple[Array, Array]:
-        """Two rows, float32, of each of `count` different groups."""
+    def draw(self, rng: np.random.Generator, count: int, *, mapped: bool = False) -> tuple[Array, Array]:
+        """Two rows, float32, of each of `count` different groups; with `mapped`, on the left the maps as they are."""
         groups = rng.choice(len(self.left_groups), count, replace=False)
         left, right = self.left_groups.draw(rng, groups), self.right_groups.draw(rng, groups)
+        if mapped and self.left_maps is not None:
+            return self.left_maps[left], self.right[right].astype(np.float32)
         return self.left[left].astype(np.float32), self.right[right].astype(np.float32)
 
 
@@ -107,6 +134,7 @@ class ConceptBatches:
         words, captions: further pairs, or None.
         mix: sizes and shares.
         seed: of the draws.
+        mapped: give maps of photographs, for a tail that learns.
     """
 
     def __init__(
@@ -120,10 +148,13 @@ class ConceptBatches:
         captions: Pairs | None,
         mix: Mix,
         seed: int,
+        *,
+        mapped: bool = False,
     ) -> None:
         self.ontology, self.photographs, self.rows, self.spread = ontology, photographs, rows, spread
         self.phrases, self.words, self.captions, self.mix, self.seed = phrases, words, captions, mix, seed
-        self.drawn = 0
+        self.mapped, self.drawn = mapped, 0
+        self.images = photographs.seen(mapped)
         self.places = Groups.by_value(photographs.concepts, len(ontology))
         self.texts = Groups.by_value(phrases.concepts, len(ontology))
         self.shown = np.flatnonzero(self.places.counts)
@@ -152,11 +183,12 @@ class ConceptBatches:
     def __next__(self) -> dict[str, Array]:
         rng = np.random.default_rng((self.seed, self.drawn))
         self.drawn += 1
-        image, shown = self._draw_photographs(rng)
+        images, imagined, shown = self._draw_photographs(rng)
         named = self._draw_concepts(rng, shown)
         positive, known = relations(self.ontology, shown, named, self.mix.own_weight)
         batch = {
-            "image_features": image,
+            "images": images,
+            "imagined": imagined,
             "text_features": self.phrases.features[self.texts.draw(rng, named)].astype(np.float32),
             "positive": positive,
             "known": known,
@@ -164,19 +196,23 @@ class ConceptBatches:
         if self.words is not None:
             batch["word_left"], batch["word_right"] = self.words.draw(rng, self.mix.words)
         if self.captions is not None:
-            batch["caption_left"], batch["caption_right"] = self.captions.draw(rng, self.mix.captions)
+            batch["caption_left"], batch["caption_right"] = self.captions.draw(
+                rng, self.mix.captions, mapped=self.mapped
+            )
         return batch
 
-    def _draw_photographs(self, rng: np.random.Generator) -> tuple[Array, Array]:
-        """Features (B, D) float32 and concept indices (B,)."""
+    def _draw_photographs(self, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+        """Of photographs features or maps, of the classifier's rows features; and the concept indices of both (B,)."""
         from_rows = round(self.mix.photographs * self.mix.classifier_share)
         concepts = rng.choice(self.shown, self.mix.photographs - from_rows, p=self.weights)
         places = self.places.draw(rng, concepts)
         rows = rng.integers(len(self.rows.concepts), size=from_rows)
         noise = rng.standard_normal((from_rows, len(self.spread)), np.float32) * self.spread
         imagined = np.maximum(self.rows.features[rows].astype(np.float32) + noise, 0)  # a ReLU6 ends the tower
-        features = np.concatenate([self.photographs.features[places].astype(np.float32), imagined])
-        return features, np.concatenate([concepts, self.rows.concepts[rows]])
+        images = self.images[places]
+        if not self.mapped:
+            images = images.astype(np.float32)
+        return images, imagined, np.concatenate([concepts, self.rows.concepts[rows]])
 
     def _draw_concepts(self, rng: np.random.Generator, shown: Array) -> Array:
         """Concept indices (K,): those of the photographs, as far as there is room, and others at random."""
@@ -204,7 +240,7 @@ def relations(ontology: Ontology, shown: Array, named: Array, own_weight: float)
 
 
 def validation_batches(
-    ontology: Ontology, photographs: Photographs, phrases: Phrases, mix: Mix
+    ontology: Ontology, photographs: Photographs, phrases: Phrases, mix: Mix, *, mapped: bool = False
 ) -> Iterator[dict[str, Array]]:
     """All photographs once, against one fixed text of every concept that any of them shows."""
     texts = Groups.by_value(phrases.concepts, len(ontology))
@@ -214,9 +250,9 @@ def validation_batches(
         shown = photographs.concepts[start : start + mix.photographs]
         mask = np.arange(mix.photographs) < len(shown)
         positive, known = relations(ontology, np.resize(shown, len(mask)), named, mix.own_weight)
-        image = photographs.features[start : start + mix.photographs].astype(np.float32)
+        rows = np.arange(start, start + len(shown))
         yield {
-            "image_features": np.pad(image, ((0, len(mask) - len(image)), (0, 0))),
+            "images": photographs.seen(mapped)[np.resize(rows, len(mask))],
             "text_features": features,
             "positive": positive,
             "known": known & mask[:, None],

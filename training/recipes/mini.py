@@ -56,11 +56,19 @@ RECIPE = Recipe(
         stages=(
             StageConfig(
                 "projections",
-                (ParameterRule("(image|text)_projection/.*"),),
+                (ParameterRule("(image|text)_projection/.*"), ParameterRule("image_tail/.*", 0.0)),
                 learning_rate=2e-3,
                 batch_size=512,
                 steps=6000,
                 eval_every=1200,
+            ),
+            StageConfig(
+                "tail",
+                (ParameterRule("(image|text)_projection/.*"), ParameterRule("image_tail/.*", 0.3)),
+                learning_rate=5e-4,
+                batch_size=512,
+                steps=400,
+                eval_every=100,
             ),
         ),
         logit_scale=20.0,
@@ -73,6 +81,7 @@ RECIPE = Recipe(
     label_repeats=4,
     synset_repeats=2,
     captions_per_photograph=3,
+    tail_blocks=2,
     frequent_words=50_000,
     weight_formats=SMALL,
     templates=("{}", "una foto di {}", "un'immagine di {}"),

@@ -18,12 +18,18 @@ from clipita.convert.graph.text import bert, clip_text
 from clipita.convert.graph.vit import vit
 from clipita.convert.weights_file import StoredWeights
 from clipita.towers.config import BertConfig, DualConfig, ProjectionConfig, VitConfig
+from clipita.towers.efficientnet_config import map_shape
 
 _NORM_FLOOR = 1e-12  # of a vector of zeros, so that it gives zeros and not NaN
 
 
 def image_graph(
-    config: DualConfig, weights: StoredWeights, *, pooled: bool = False, portable: bool = False
+    config: DualConfig,
+    weights: StoredWeights,
+    *,
+    pooled: bool = False,
+    blocks: int | None = None,
+    portable: bool = False,
 ) -> onnx.ModelProto:
     """The graph "pixels" uint8 (B, S, S, 3) -> "image_embeddings" float32 (B, E).
 
@@ -31,6 +37,8 @@ def image_graph(
         config: the architecture.
         weights: names as `clipita.towers.dual` gives them, convolutions folded.
         pooled: end before the projection, at "image_features" (B, D): what training caches of a locked tower.
+        blocks: of an EfficientNet, end after so many, at "image_maps" (B, H, W, C): what training caches where the
+            others learn.
         portable: use operators of the ONNX standard only, for runtimes that lack ONNX Runtime's own.
 
     Raises:
@@ -42,8 +50,10 @@ def image_graph(
     if isinstance(config.image, VitConfig):
         features = vit(graph, x, config.image, "image.")
     else:
-        features = efficientnet(graph, x, config.image, "image.", size)
+        features = efficientnet(graph, x, config.image, "image.", size, blocks=blocks)
     pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["B", size, size, 3])
+    if blocks is not None and not isinstance(config.image, VitConfig):
+        return graph.finish("image", [pixels], features, "image_maps", *map_shape(config.image, size, blocks))
     if pooled:
         return graph.finish("image", [pixels], features, "image_features", config.image.features)
     embeddings = _projection(graph, features, config.image_projection, "image_projection.")

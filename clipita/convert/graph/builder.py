@@ -93,11 +93,11 @@ class Graph:
         return rows
 
     def finish(
-        self, name: str, inputs: list[onnx.ValueInfoProto], result: str, output: str, width: int
+        self, name: str, inputs: list[onnx.ValueInfoProto], result: str, output: str, *shape: int
     ) -> onnx.ModelProto:
-        """The model whose only output is the value `result`, called `output`."""
+        """The model whose only output is the value `result`, called `output`, of shape (B, *shape)."""
         self.nodes.append(helper.make_node("Identity", [result], [output], output))
-        outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["B", width])]
+        outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["B", *shape])]
         graph = helper.make_graph(self.nodes, name, inputs, outputs, list(self.initializers.values()))
         domains = {node.domain for node in self.nodes}
         opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(MICROSOFT, 1) for _ in domains - {""})]

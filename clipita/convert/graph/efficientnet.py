@@ -6,8 +6,10 @@ from clipita.convert.graph.builder import Graph
 from clipita.towers.efficientnet_config import EfficientNetLiteConfig, block_shapes, same_padding
 
 
-def efficientnet(graph: Graph, x: str, config: EfficientNetLiteConfig, prefix: str, size: int) -> str:
-    """Normalised pixels (B, 3, size, size) -> pooled features (B, D)."""
+def efficientnet(
+    graph: Graph, x: str, config: EfficientNetLiteConfig, prefix: str, size: int, *, blocks: int | None = None
+) -> str:
+    """Normalised pixels (B, 3, size, size) -> pooled features (B, D), or the maps (B, H, W, C) after so many blocks."""
 
     def conv(x: str, name: str, kernel: int = 1, stride: int = 1, groups: int = 1) -> str:
         before, after = same_padding(size, kernel, stride)
@@ -20,11 +22,13 @@ def efficientnet(graph: Graph, x: str, config: EfficientNetLiteConfig, prefix: s
 
     x = relu6(conv(x, "stem", 3, 2))
     size = -(-size // 2)
-    for index, shape in enumerate(block_shapes(config)):
+    for index, shape in enumerate(block_shapes(config)[:blocks]):
         name = f"blocks.{index}."
         y = relu6(conv(x, name + "expand")) if shape.has_expansion else x
         y = relu6(conv(y, name + "depthwise", shape.kernel, shape.stride, groups=shape.expanded))
         size = -(-size // shape.stride)
         y = conv(y, name + "project")
         x = graph.node("Add", x, y) if shape.has_skip else y
+    if blocks is not None:
+        return graph.node("Transpose", x, perm=[0, 2, 3, 1])
     return graph.node("Flatten", graph.node("GlobalAveragePool", relu6(conv(x, "head"))))  # (B, features)
