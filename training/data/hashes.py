@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise
 from math import comb
 from typing import Any
@@ -78,24 +78,35 @@ def near_hashes(hashes: Array, *, bits: int = NEAR_BITS) -> Array:
 
     Source: Norouzi et al., "Fast Exact Search in Hamming Space with Multi-Index Hashing" (2014).
     """
-    found = [np.zeros((0, 2), np.int64)]
     shared = min(range(1, 7), key=lambda m: comb(bits + m, m) * (20 + len(hashes) / 2 ** (64 * m // (bits + m))))
     edges = np.linspace(0, 64, bits + shared + 1).astype(int)
     blocks = [((1 << int(stop - start)) - 1) << int(start) for start, stop in pairwise(edges)]
-    for chosen in combinations(blocks, shared):
-        pairs = same_keys(hashes & np.uint64(sum(chosen)))
-        found.append(pairs[np.bitwise_count(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]]) <= bits])
-    return np.unique(np.concatenate(found), axis=0)
+    found = [
+        pairs[np.bitwise_count(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]]) <= bits]
+        for chosen in combinations(blocks, shared)
+        for pairs in _same(hashes & np.uint64(sum(chosen)))
+    ]
+    return _unique(found)
 
 
 def near_any(hashes: Array, references: Array, *, bits: int = NEAR_BITS) -> Array:
     """(N,) uint64, (M,) uint64 -> (N,) bool: within so many bits of one of the references."""
     values = np.unique(np.concatenate([hashes, references]))
     is_reference = np.isin(values, references)
-    pairs = near_hashes(values, bits=bits)
-    near = is_reference.copy()
-    near[pairs[is_reference[pairs[:, ::-1]]]] = True
+    near = near_marked(near_hashes(values, bits=bits), is_reference)
     return near[np.searchsorted(values, hashes)]
+
+
+def near_marked(pairs: Array, marked: Array) -> Array:
+    """(N,) bool: which of N members are `marked` (N,) bool, or form one of the `pairs` (P, 2) with one that is."""
+    near = marked.copy()
+    near[pairs[marked[pairs[:, ::-1]]]] = True
+    return near
+
+
+def signature_keys(signatures: Array) -> Array:
+    """(N,) uint64: one number for each of `signatures` (N, M) uint32, the same where all of them are."""
+    return signatures.astype(np.uint64) @ (_MULTIPLY[: signatures.shape[1]] | np.uint64(1))
 
 
 def near_signatures(signatures: Array, *, share: float = NEAR_SHARE) -> Array:
@@ -103,27 +114,28 @@ def near_signatures(signatures: Array, *, share: float = NEAR_SHARE) -> Array:
 
     Compared are those that have a band in common.
     """
-    found = [np.zeros((0, 2), np.int64)]
-    for band in np.split(signatures, BANDS, axis=1):
-        _, keys = np.unique(np.ascontiguousarray(band), axis=0, return_inverse=True)
-        pairs = same_keys(keys)
-        agree = (signatures[pairs[:, 0]] == signatures[pairs[:, 1]]).mean(1)
-        found.append(pairs[agree >= share])
-    return np.unique(np.concatenate(found), axis=0)
+    found = [
+        pairs[(signatures[pairs[:, 0]] == signatures[pairs[:, 1]]).mean(1) >= share]
+        for band in np.split(signatures, BANDS, axis=1)
+        for pairs in _same(signature_keys(band))
+    ]
+    return _unique(found)
 
 
-def same_keys(keys: Array) -> Array:
-    """(P, 2) int64: all pairs i < j of equal `keys` (N,)."""
+def _same(keys: Array) -> Iterator[Array]:
+    """(P, 2) int64 once and again, in all every pair i < j of equal `keys` (N,)."""
     order = np.argsort(keys, kind="stable")
-    ordered, found = keys[order], [np.zeros((0, 2), np.int64)]
-    left = np.arange(len(keys))
+    ordered, left = keys[order], np.arange(len(keys))
     for apart in range(1, len(keys)):
         left = left[left < len(keys) - apart]
         left = left[ordered[left] == ordered[left + apart]]
         if not len(left):
             break
-        found.append(np.stack([order[left], order[left + apart]], axis=1))
-    return np.concatenate(found)
+        yield np.stack([order[left], order[left + apart]], axis=1)
+
+
+def _unique(found: list[Array]) -> Array:
+    return np.unique(np.concatenate([np.zeros((0, 2), np.int64), *found]), axis=0)
 
 
 def leaders(count: int, pairs: Array) -> Array:
