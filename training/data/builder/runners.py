@@ -81,13 +81,12 @@ class RayRunner(Runner):
     def run(self, tasks: Sequence[Task]) -> Iterator[None]:
         import ray
 
-        if tasks:
-            items: Any = ray.data.from_items([{"task": task} for task in tasks])
-            made = items.map_batches(
-                _Actor, batch_size=1, compute=ray.data.ActorPoolStrategy(min_size=1, max_size=self.workers)
-            )
-            for _ in made.iter_rows():
-                yield
+        if not tasks:
+            return
+        items: Any = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=min(len(tasks), 1000))
+        pool = ray.data.ActorPoolStrategy(min_size=1, max_size=self.workers)
+        for _ in items.map_batches(_Actor, batch_size=1, compute=pool).iter_rows():
+            yield
 
 
 class _Actor:
