@@ -98,7 +98,8 @@ def test_every_row_is_in_the_manifest_with_its_reason(built: Path) -> None:
     assert rows["righe/a.jsonl:5"]["caption_reasons"] == ["an evaluation set has the caption"]
     assert rows["cartella/inglese.jpg"]["caption_reasons"] == ["another language"]
     assert rows["cartella/2.png"]["caption_reasons"] == ["a caption of many photographs", ""]
-    assert (rows["cartella/0.png"]["licence"], rows["cartella/0.png"]["format"]) == ("CC BY 4.0", "JPEG")
+    row = rows["cartella/astronauta.jpg"]
+    assert (row["licence"], row["width"], row["height"], row["problem"]) == ("CC BY 4.0", 100, 100, None)
 
 
 def test_shards_hold_the_kept_rows_with_the_captions_that_are_kept(built: Path, root: Path) -> None:

@@ -4,8 +4,6 @@ Columns of captions are lists, a value a caption.
 """
 
 import hashlib
-import io
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,12 +12,14 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
-from PIL import ExifTags, Image
 
 from clipita.errors import ImageError
+from clipita.images import load_picture
 from training.data.builder.store import digest, read_columns, signature, write_table
 from training.data.hashes import SIGNATURE, caption_signatures, perceptual_hash
 from training.data.pairs import text
+
+_HASHED_SIDE = 128  # pixels are enough for a hash of 32 x 32, and few to decode
 
 Function = Callable[[pa.Table], pa.Table]
 
@@ -141,7 +141,6 @@ IMAGE_SCHEMA = pa.schema(
     [
         ("sha256", pa.string()),  # of the file
         ("size", pa.int64()),  # of it, in bytes
-        ("format", pa.string()),
         ("width", pa.int32()),  # as it is shown
         ("height", pa.int32()),
         ("hash", pa.uint64()),  # perceptual
@@ -166,17 +165,10 @@ def _image(root: Path, path: str | None, data: bytes | None) -> dict[str, Any]:
         return {"problem": error.strerror or str(error)}
     found: dict[str, Any] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
     try:
-        found["hash"] = perceptual_hash(data)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-            with Image.open(io.BytesIO(data)) as image:
-                turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-                found["format"] = image.format
-                found["width"], found["height"] = image.size[::-1] if turned else image.size
+        picture, (found["width"], found["height"]) = load_picture(data, max_side=_HASHED_SIDE, name="the image")
+        found["hash"] = perceptual_hash(picture)
     except ImageError as error:
         found["problem"] = str(error)
-    except Exception as error:  # a header that clipita's decoder can do without and Pillow's opening cannot
-        found["problem"] = f"its size cannot be read: {error}"
     return found
 
 
