@@ -1,6 +1,7 @@
 """A build keeps and drops what it should, says so, and comes out the same whatever is killed while it runs."""
 
 import hashlib
+import io
 import json
 import os
 import signal
@@ -14,12 +15,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from sources_of_photographs import CAPTIONS, RECIPE, jpeg, picture, write_sources
+from web_stand_in import Web, answer
 
 from training.cli import main
 from training.data.builder.build import build
 from training.data.builder.recipe import DataRecipe, Rules, Source
 from training.data.builder.runners import LocalRunner, WorkerError
+from training.data.pairs.fetch import Settings
 from training.data.pairs.rows import Tally
 from training.data.pairs.tables import web_dataset
 from training.data.shards import ShardReader
@@ -285,3 +289,34 @@ def test_the_command_takes_a_recipe_of_ones_own_and_changes_to_it(root: Path, tm
 def test_a_recipe_that_cannot_be_is_refused(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_photographs_with_addresses_are_downloaded_and_the_others_are_counted(
+    runner: LocalRunner, tmp_path: Path
+) -> None:
+    web, good = Web(), jpeg(picture("chelsea").resize((600, 400)))
+    web.pages |= {"/gatto.jpg": answer(good), "/testo.jpg": answer(b"<html>"), "/dopo.jpg": [answer(status=503)]}
+    names = ("gatto.jpg", "testo.jpg", "manca.jpg", "dopo.jpg")
+    rows = [f"Un gatto tigrato, foto di {name[:-4]}\t{web.address(f'/{name}')}" for name in names]
+    (tmp_path / "cc.tsv").write_text("\n".join(rows))
+    source = Source("cc", "conceptual_3m", ("cc.tsv",), rules=Rules(other_language=None))
+    recipe, out = DataRecipe("scaricate", (source,), validation_share=0.0, max_side=300), tmp_path / "out"
+    quick = {"contact": "somebody@example.org", "allowed": ("127.0.0.0/8",), "rate": 1000.0, "back_off": 0.01}
+    settings = Settings(**quick, max_side=300, attempts=1)
+    told = build(recipe, tmp_path, out, runner, show_progress=False)
+    assert told["sources"]["cc"]["dropped"] == {"download: no download": 4}
+    told = build(recipe, tmp_path, out, runner, downloads=settings, show_progress=False)
+    reasons = [row["reason"] for row in manifest(out).values()]
+    assert reasons == ["", "download: not_image", "download: http_404", "download: http_503"]
+    assert told["sources"]["cc"]["train"] == 1
+    record = ShardReader(out / "train")[0]
+    assert (record.id, record.captions) == ("cc/cc.tsv:1", ("Un gatto tigrato, foto di gatto",))
+    with Image.open(io.BytesIO(record.image)) as image:
+        assert image.size == (300, 200)
+
+    web.pages["/dopo.jpg"] = answer(jpeg(picture("coffee")))
+    asked = len(web.requests)
+    told = build(recipe, tmp_path, out, runner, downloads=settings, show_progress=False)
+    assert told["sources"]["cc"]["train"] == 2
+    assert web.paths()[asked:] == ["/dopo.jpg"]
+    web.close()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
@@ -26,9 +27,19 @@ from training.data.builder.steps import Images, Run, Signatures, Step, Text
 from training.data.builder.store import Chunk, digest, write_table
 from training.data.builder.summary import summarise
 from training.data.files import remove_partial, written_whole
+from training.data.pairs.download import download, image_path
+from training.data.pairs.fetch import Settings
 
 
-def build(recipe: DataRecipe, root: Path, out: Path, runner: Runner, *, show_progress: bool = True) -> dict[str, Any]:
+def build(
+    recipe: DataRecipe,
+    root: Path,
+    out: Path,
+    runner: Runner,
+    *,
+    downloads: Settings | None = None,
+    show_progress: bool = True,
+) -> dict[str, Any]:
     """Makes the data set in the folder `out`, and returns what `build.json` says.
 
     Whatever is killed meanwhile, the same call goes on from the chunks that are done, and what comes out is the same to
@@ -36,6 +47,8 @@ def build(recipe: DataRecipe, root: Path, out: Path, runner: Runner, *, show_pro
 
     Args:
         root: The folder that the recipe's files are relative to.
+        downloads: How to get images of which sources have addresses; those that failed before and may not fail again
+            are tried again. None: they are left out, and counted.
 
     Raises:
         FileNotFoundError: the recipe names files that are not there.
@@ -48,7 +61,7 @@ def build(recipe: DataRecipe, root: Path, out: Path, runner: Runner, *, show_pro
     try:
         with FileLock(out / "work" / ".lock", timeout=0):
             remove_partial(out)
-            return _Build(recipe, root, out, runner, show_progress).run()
+            return _Build(recipe, root, out, runner, downloads, show_progress).run()
     except Timeout:
         raise ValueError(f"another build works in {out}: wait for it, or build somewhere else") from None
 
@@ -59,6 +72,7 @@ class _Build:
     root: Path
     out: Path
     runner: Runner
+    downloads: Settings | None
     show_progress: bool
 
     @property
@@ -69,7 +83,8 @@ class _Build:
         reads = [self._read(source) for source in (*self.recipe.sources, *self.recipe.evaluation)]
         self._finish("read", [read for group in reads for read in group])
         chunks = [chunk for group in reads for read in group for chunk in self._chunks(read)]
-        steps: list[Step] = [Text(), Images(self.root), Signatures()]
+        self._download(chunks)
+        steps: list[Step] = [Text(), Images(self.root, self.out), Signatures()]
         for step in steps:
             self._step(chunks, step)
         training = [chunk for chunk in chunks if isinstance(chunk.source, Source)]
@@ -95,6 +110,22 @@ class _Build:
 
     def _chunks(self, read: Read) -> list[Chunk]:
         return [Chunk(read.source, path) for path in read.chunks]
+
+    def _download(self, chunks: Sequence[Chunk]) -> None:
+        addresses = [chunk.read("address")["address"].to_pylist() for chunk in chunks]
+        wanted = [(address, address) for some in addresses for address in some if address is not None]
+        statuses = dict.fromkeys((address for address, _ in wanted), "no download")
+        folder = self.out / "images"
+        if wanted and self.downloads is not None:
+            statuses = {address: outcome.status for address, outcome in download(wanted, folder, self.downloads)}
+        for chunk, some in zip(chunks, addresses, strict=True):
+            found = [(statuses.get(address), image_path(folder, address or "")) for address in some]
+            files = [path.relative_to(self.out).as_posix() if status == "ok" else None for status, path in found]
+            columns = {"download": [status for status, _ in found], "file": files}
+            table = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+            chunk.columns["download"] = self.work / f"download-{digest(chunk.rows.name, columns)}.parquet"
+            if not chunk.columns["download"].exists():
+                write_table(table, chunk.columns["download"])
 
     def _step(self, chunks: Sequence[Chunk], step: Step) -> None:
         runs = [self._run_of(step, chunk) for chunk in chunks]

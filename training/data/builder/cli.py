@@ -14,6 +14,7 @@ from training.data.builder.build import build
 from training.data.builder.recipe import DataRecipe
 from training.data.builder.runners import LocalRunner, RayRunner
 from training.data.builder.summary import as_text
+from training.data.pairs.fetch import Settings
 
 Folder = click.Path(path_type=Path, file_okay=False)
 
@@ -52,16 +53,25 @@ def data() -> None:
     "--out", type=Folder, required=True, help="The data set goes here; what is there already is gone on with."
 )
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="E.g. sources.0.rules.min_side=200.")
+@click.option("--contact", help="Your mail address or page, for the hosts of images to download; without, none are.")
 @click.option("--runner", type=click.Choice(["local", "ray"]), default="local", show_default=True)
 @click.option("--workers", type=click.IntRange(1), help="Processes; by default as many as CPUs may be used.")
 def build_command(
-    recipe: DataRecipe, root: Path, out: Path, assignments: tuple[str, ...], runner: str, workers: int | None
+    recipe: DataRecipe,
+    root: Path,
+    out: Path,
+    assignments: tuple[str, ...],
+    contact: str | None,
+    runner: str,
+    workers: int | None,
 ) -> None:
     """Read, filter, deduplicate and split the sources of RECIPE, and write shards to train on."""
     count = workers or len(os.sched_getaffinity(0))
     try:
+        recipe = replace_from_strings(recipe, assignments)
+        downloads = Settings(contact, max_side=recipe.max_side) if contact is not None else None
         with LocalRunner(count) if runner == "local" else RayRunner(count) as chosen:
-            told = build(replace_from_strings(recipe, assignments), root, out, chosen)
+            told = build(recipe, root, out, chosen, downloads=downloads)
     except (OSError, ValueError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(as_text(told["sources"]))

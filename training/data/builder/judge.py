@@ -9,6 +9,7 @@ from training.data.builder.recipe import Rules
 from training.data.builder.steps import Function, Step, nested
 
 NO_CAPTION = "no caption is left"
+PHOTOGRAPH_COLUMNS = ("download", "width", "height", "problem")
 CAPTION_COLUMNS = (
     "characters",
     "words",
@@ -29,9 +30,9 @@ class Judge(Step):
     language: str
     name: ClassVar[str] = "judge"
     version: ClassVar[int] = 1
-    needs: ClassVar[tuple[str, ...]] = ("text", "images")
+    needs: ClassVar[tuple[str, ...]] = ("download", "text", "images")
 
-    reads: ClassVar[tuple[str, ...]] = ("captions", "width", "height", "problem", *CAPTION_COLUMNS)
+    reads: ClassVar[tuple[str, ...]] = (*PHOTOGRAPH_COLUMNS, "captions", *CAPTION_COLUMNS)
 
     def load(self) -> Function:
         return self._function
@@ -42,13 +43,15 @@ class Judge(Step):
         for row in range(len(table)):
             values = zip(*(columns[name][row] for name in CAPTION_COLUMNS), strict=True)
             of_captions = [self._caption(*one) for one in values]
-            problem = self._photograph(*(columns[name][row] for name in ("width", "height", "problem")))
+            problem = self._photograph(*(columns[name][row] for name in PHOTOGRAPH_COLUMNS))
             reasons.append(problem or ("" if "" in of_captions else NO_CAPTION))
             caption_reasons += of_captions
         nested_reasons = nested(table, {"caption_reasons": pa.array(caption_reasons, pa.string())})
         return nested_reasons.append_column("reason", pa.array(reasons, pa.string()))
 
-    def _photograph(self, width: int | None, height: int | None, problem: str | None) -> str:
+    def _photograph(self, download: str | None, width: int | None, height: int | None, problem: str | None) -> str:
+        if download not in (None, "ok"):
+            return f"download: {download}"
         if problem is not None or width is None or height is None:
             return "the photograph cannot be read"
         if min(width, height) < self.rules.min_side:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from clipita.errors import ClipitaError
 from training.data.builder.across import TRAIN, VALIDATION
-from training.data.builder.steps import image_bytes
+from training.data.builder.steps import IMAGE_COLUMNS, image_bytes, image_file
 from training.data.builder.store import Chunk, digest, read_columns
 from training.data.files import written_whole
 from training.data.shards import SUFFIX, Record, Shard, write_index, write_shard
@@ -66,7 +66,7 @@ class WriteShard:
         Raises:
             ChangedError: a photograph has changed, or is gone.
         """
-        records = (record for piece in self.pieces for record in _records(piece, self.root))
+        records = (record for piece in self.pieces for record in _records(piece, self.root, self.folder.parent))
         if self.as_tar:
             write_web_dataset(self.output, records)
         else:
@@ -110,11 +110,11 @@ def _kept(files: Sequence[Path], split: str, columns: Sequence[str]) -> list[dic
     return rows
 
 
-def _records(piece: Piece, root: Path) -> Iterator[Record]:
-    for row in _kept(piece.files, piece.split, (*_CONTENT, "path", "bytes"))[piece.start : piece.stop]:
-        image = image_bytes(root, row["path"], row["bytes"])
+def _records(piece: Piece, root: Path, out: Path) -> Iterator[Record]:
+    for row in _kept(piece.files, piece.split, (*_CONTENT, *IMAGE_COLUMNS))[piece.start : piece.stop]:
+        image = image_bytes(row, root, out)
         if sha256(image).hexdigest() != row["sha256"]:
-            raise ChangedError(f"{root / row['path']} has changed while the data set was built: build it again")
+            raise ChangedError(f"{image_file(row, root, out)} has changed while the data set was built: build it again")
         yield Record(_id(row), image, row["captions"])
 
 

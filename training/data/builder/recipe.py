@@ -81,6 +81,7 @@ class DataRecipe:
     evaluation_words: int = 6  # captions with fewer are in evaluation sets by chance
     chunk_rows: int = 1024  # what is computed, and after a kill computed again, at once
     shard_records: int = 4096
+    max_side: int | None = 512  # of photographs that are downloaded, which are kept as JPEG; None: as they come
     web_dataset: bool = False  # also as tar files
 
     def __post_init__(self) -> None:

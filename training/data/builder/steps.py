@@ -21,6 +21,8 @@ from training.data.pairs import text
 
 _HASHED_SIDE = 128  # pixels are enough for a hash of 32 x 32, and few to decode
 
+IMAGE_COLUMNS = ("path", "file", "bytes")
+
 Function = Callable[[pa.Table], pa.Table]
 
 
@@ -119,22 +121,22 @@ class Images(Step):
     """What each photograph is, or why it cannot be read."""
 
     root: Path = field(repr=False)
+    out: Path = field(repr=False)
     name: ClassVar[str] = "images"
     version: ClassVar[int] = 1
-    reads: ClassVar[tuple[str, ...]] = ("path", "bytes")
-    needs: ClassVar[tuple[str, ...]] = ()
+    reads: ClassVar[tuple[str, ...]] = IMAGE_COLUMNS
+    needs: ClassVar[tuple[str, ...]] = ("download",)
 
     def load(self) -> Function:
         return self._function
 
     def seen(self, inputs: Sequence[Path]) -> str:
         """Of a photograph that is replaced, or comes or goes, the chunk is computed again."""
-        paths = [path for path in read_columns(inputs, ["path"])["path"].to_pylist() if path is not None]
-        return digest([signature(self.root / path, self.root) for path in paths])
+        rows = read_columns(inputs, ["path", "file"]).to_pylist()
+        return digest([signature(path, self.root) for row in rows if (path := image_file(row, self.root, self.out))])
 
     def _function(self, table: pa.Table) -> pa.Table:
-        rows = zip(table["path"].to_pylist(), table["bytes"].to_pylist(), strict=True)
-        return pa.Table.from_pylist([_image(self.root, *row) for row in rows], IMAGE_SCHEMA)
+        return pa.Table.from_pylist([_image(row, self.root, self.out) for row in table.to_pylist()], IMAGE_SCHEMA)
 
 
 IMAGE_SCHEMA = pa.schema(
@@ -149,18 +151,25 @@ IMAGE_SCHEMA = pa.schema(
 )
 
 
-def image_bytes(root: Path, path: str | None, data: bytes | None) -> bytes:
-    """A row's photograph. Raises OSError: it has none, or its file cannot be read."""
-    if path is not None:
-        return (root / path).read_bytes()
-    if data is None:
+def image_file(row: dict[str, Any], root: Path, out: Path) -> Path | None:
+    """Where a row's photograph is, unless it comes with the row or there is none."""
+    if row["path"] is not None:
+        return root / row["path"]
+    return out / row["file"] if row["file"] is not None else None
+
+
+def image_bytes(row: dict[str, Any], root: Path, out: Path) -> bytes:
+    """A row's photograph, by its `IMAGE_COLUMNS`. Raises OSError: it has none, or its file cannot be read."""
+    if (path := image_file(row, root, out)) is not None:
+        return path.read_bytes()
+    if row["bytes"] is None:
         raise FileNotFoundError("there is no file")
-    return data
+    return row["bytes"]
 
 
-def _image(root: Path, path: str | None, data: bytes | None) -> dict[str, Any]:
+def _image(row: dict[str, Any], root: Path, out: Path) -> dict[str, Any]:
     try:
-        data = image_bytes(root, path, data)
+        data = image_bytes(row, root, out)
     except OSError as error:
         return {"problem": error.strerror or str(error)}
     found: dict[str, Any] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
