@@ -1,0 +1,89 @@
+"""Rules and columns -> why a row or a caption is dropped, by what is known of it alone; "" is kept so far."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyarrow as pa
+
+from training.data.builder.recipe import Rules
+from training.data.builder.steps import Function, Step, nested
+
+NO_CAPTION = "no caption is left"
+PHOTOGRAPH_COLUMNS = ("download", "width", "height", "problem")
+CAPTION_COLUMNS = (
+    "characters",
+    "words",
+    "letter_share",
+    "file_name",
+    "boilerplate",
+    "personal_data",
+    "caption_language",
+    "language_probability",
+)
+
+
+@dataclass(frozen=True)
+class Judge(Step):
+    """The rules of one source, as a step."""
+
+    rules: Rules
+    language: str
+    name: ClassVar[str] = "judge"
+    version: ClassVar[int] = 1
+    needs: ClassVar[tuple[str, ...]] = ("download", "text", "images")
+
+    reads: ClassVar[tuple[str, ...]] = (*PHOTOGRAPH_COLUMNS, "captions", *CAPTION_COLUMNS)
+
+    def load(self) -> Function:
+        return self._function
+
+    def _function(self, table: pa.Table) -> pa.Table:
+        columns = {name: table[name].to_pylist() for name in self.reads}
+        reasons, caption_reasons = list[str](), list[str]()
+        for row in range(len(table)):
+            values = zip(*(columns[name][row] for name in CAPTION_COLUMNS), strict=True)
+            of_captions = [self._caption(*one) for one in values]
+            problem = self._photograph(*(columns[name][row] for name in PHOTOGRAPH_COLUMNS))
+            reasons.append(problem or ("" if "" in of_captions else NO_CAPTION))
+            caption_reasons += of_captions
+        nested_reasons = nested(table, {"caption_reasons": pa.array(caption_reasons, pa.string())})
+        return nested_reasons.append_column("reason", pa.array(reasons, pa.string()))
+
+    def _photograph(self, download: str | None, width: int | None, height: int | None, problem: str | None) -> str:
+        if download not in (None, "ok"):
+            return f"download: {download}"
+        if problem is not None or width is None or height is None:
+            return "the photograph cannot be read"
+        if min(width, height) < self.rules.min_side:
+            return "the photograph is too small"
+        if width * height > self.rules.max_pixels:
+            return "the photograph is too large"
+        if max(width, height) > self.rules.max_aspect * min(width, height):
+            return "the photograph is too narrow"
+        return ""
+
+    def _caption(
+        self,
+        characters: int,
+        words: int,
+        letter_share: float,
+        file_name: bool,
+        boilerplate: bool,
+        personal_data: str,
+        caption_language: str,
+        language_probability: float,
+    ) -> str:
+        rules = self.rules
+        sure = rules.other_language is not None and language_probability >= rules.other_language
+        for dropped, reason in (
+            (characters < rules.min_characters or words < rules.min_words, "too short"),
+            (characters > rules.max_characters, "too long"),
+            (rules.file_names and file_name, "the name of a file"),
+            (letter_share < rules.min_letter_share, "too few letters"),
+            (rules.boilerplate and boilerplate, "boilerplate"),
+            (rules.personal_data and bool(personal_data), "personal data"),
+            (sure and caption_language != self.language, "another language"),
+        ):
+            if dropped:
+                return reason
+        return ""
