@@ -75,6 +75,7 @@ class Judge(Step):
     ) -> str:
         rules = self.rules
         sure = rules.other_language is not None and language_probability >= rules.other_language
+        long = words >= rules.language_words
         for dropped, reason in (
             (not characters, "not translated"),
             (characters < rules.min_characters or words < rules.min_words, "too short"),
@@ -83,7 +84,7 @@ class Judge(Step):
             (letter_share < rules.min_letter_share, "too few letters"),
             (rules.boilerplate and boilerplate, "boilerplate"),
             (rules.personal_data and bool(personal_data), "personal data"),
-            (sure and caption_language != self.language, "another language"),
+            (sure and long and caption_language != self.language, "another language"),
         ):
             if dropped:
                 return reason

@@ -20,7 +20,10 @@ class Rules:
     max_characters: int = 1000
     min_words: int = 2
     min_letter_share: float = 0.5  # of the characters that are not space
-    other_language: float | None = 0.95  # from this probability on that it is in another language than its source
+    # From this probability on that it is in another language than its source is, if it has so many words: of 18,661
+    # captions of MSCOCO-IT 26 fall, of 8,511 Italian labels 25 (161 at 0.95 and one word), and 94 % of English captions.
+    other_language: float | None = 0.99
+    language_words: int = 3
     file_names: bool = True
     boilerplate: bool = True
     personal_data: bool = True
