@@ -26,6 +26,7 @@ from training.data.builder.runners import Runner, Task
 from training.data.builder.steps import Images, Run, Signatures, Step, Text
 from training.data.builder.store import Chunk, digest, write_table
 from training.data.builder.summary import summarise
+from training.data.builder.translated import Translate
 from training.data.files import remove_partial, written_whole
 from training.data.pairs.download import download, image_path
 from training.data.pairs.fetch import Settings
@@ -54,6 +55,7 @@ def build(
         FileNotFoundError: the recipe names files that are not there.
         ValueError: another build works in `out`, or a set to evaluate on is not in the format it should be.
         WorkerError: a process of the pool was ended from outside.
+        StoppedError: captions are still to be translated, and the engine or the budget allows no more.
         ChangedError: a photograph changed while it was at work.
     """
     root, out = root.resolve(), out.resolve()
@@ -84,6 +86,7 @@ class _Build:
         self._finish("read", [read for group in reads for read in group])
         chunks = [chunk for group in reads for read in group for chunk in self._chunks(read)]
         self._download(chunks)
+        self._translate([chunk for chunk in chunks if isinstance(chunk.source, Source) and chunk.source.translated])
         steps: list[Step] = [Text(), Images(self.root, self.out), Signatures()]
         for step in steps:
             self._step(chunks, step)
@@ -127,19 +130,30 @@ class _Build:
             if not chunk.columns["download"].exists():
                 write_table(table, chunk.columns["download"])
 
-    def _step(self, chunks: Sequence[Chunk], step: Step) -> None:
+    def _translate(self, chunks: Sequence[Chunk]) -> None:
+        recipe = self.recipe
+        if recipe.translation is not None:
+            cache = self.out / "translations.sqlite"
+            step = Translate(recipe.translation, cache, recipe.translation_budget)
+            self._step(chunks, step, one_by_one=recipe.translation_budget is not None)
+
+    def _step(self, chunks: Sequence[Chunk], step: Step, *, one_by_one: bool = False) -> None:
         runs = [self._run_of(step, chunk) for chunk in chunks]
-        self._finish(step.name, runs)
+        self._finish(step.name, runs, one_by_one=one_by_one)
         for chunk, run in zip(chunks, runs, strict=True):
             chunk.columns[step.name] = run.output
 
     def _run_of(self, step: Step, chunk: Chunk) -> Run:
-        inputs = (chunk.rows, *(chunk.columns[name] for name in step.needs))
+        needs = [name for name in ("translate", *step.needs) if name in chunk.columns]
+        inputs = (chunk.rows, *(chunk.columns[name] for name in needs))
         return Run(step, inputs, self.work, step.seen(inputs))
 
     def _judge(self, chunks: Sequence[Chunk]) -> None:
         for source in self.recipe.sources:
-            self._step([chunk for chunk in chunks if chunk.source == source], Judge(source.rules, source.language))
+            language = (
+                self.recipe.translation.target if source.translated and self.recipe.translation else source.language
+            )
+            self._step([chunk for chunk in chunks if chunk.source == source], Judge(source.rules, language))
 
     def _compare(self, chunks: Sequence[Chunk], evaluation: Sequence[Chunk]) -> None:
         recipe, names = self.recipe, [path.name for chunk in (*chunks, *evaluation) for path in chunk.paths]
@@ -153,10 +167,10 @@ class _Build:
         for chunk, output in zip(chunks, outputs, strict=True):
             chunk.columns["compare"] = output
 
-    def _finish(self, name: str, tasks: Sequence[Task]) -> None:
-        """Does those that are not done."""
+    def _finish(self, name: str, tasks: Sequence[Task], *, one_by_one: bool = False) -> None:
+        """Does those that are not done, here and in their order if they have to be."""
         missing = [task for task in tasks if not task.output.exists()]
         disable = None if self.show_progress else True  # None: where there is a terminal
         with tqdm(total=len(tasks), initial=len(tasks) - len(missing), desc=name, unit="file", disable=disable) as bar:
-            for _ in self.runner.run(missing):
+            for _ in (task.run() for task in missing) if one_by_one else self.runner.run(missing):
                 bar.update()

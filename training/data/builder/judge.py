@@ -76,6 +76,7 @@ class Judge(Step):
         rules = self.rules
         sure = rules.other_language is not None and language_probability >= rules.other_language
         for dropped, reason in (
+            (not characters, "not translated"),
             (characters < rules.min_characters or words < rules.min_words, "too short"),
             (characters > rules.max_characters, "too long"),
             (rules.file_names and file_name, "the name of a file"),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from training.config import require
+from training.data.pairs.engines import EngineSettings
 
 Reader = Literal[
     "wit", "conceptual_3m", "conceptual_12m", "json_lines", "mscoco_it", "sidecars", "table", "web_dataset"
@@ -45,6 +46,7 @@ class Source:
     images: str = ""  # the folder below the root that holds the photographs
     language: str = "it"
     licence: str | None = None  # None: as the reader says
+    translated: bool = False  # from `language`, as the recipe's `translation` says
     rules: Rules = Rules()
     wit_captions: tuple[str, ...] = ("reference",)
     image_column: str = "image"
@@ -81,6 +83,8 @@ class DataRecipe:
     evaluation_words: int = 6  # captions with fewer are in evaluation sets by chance
     chunk_rows: int = 1024  # what is computed, and after a kill computed again, at once
     shard_records: int = 4096
+    translation: EngineSettings | None = None
+    translation_budget: int | None = None  # characters, over all runs; captions are then translated one chunk at a time
     max_side: int | None = 512  # of photographs that are downloaded, which are kept as JPEG; None: as they come
     web_dataset: bool = False  # also as tar files
 
@@ -88,6 +92,10 @@ class DataRecipe:
         names = [part.name for part in (*self.sources, *self.evaluation)]
         require(len(set(names)) == len(names), "names", "different from one another", names)
         require(bool(self.sources), "sources", "at least one", self.sources)
+        known = None if self.translation is None else self.translation.source
+        for source in self.sources:
+            if source.translated:
+                require(source.language == known, "translation", f"given, from {source.language!r}", self.translation)
         require(0 <= self.validation_share < 1, "validation_share", "a share in [0, 1)", self.validation_share)
         require(0 <= self.near_bits <= 16, "near_bits", "from 0 to 16", self.near_bits)
         require(

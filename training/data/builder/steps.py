@@ -4,9 +4,10 @@ Columns of captions are lists, a value a caption.
 """
 
 import hashlib
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -59,12 +60,13 @@ class Run:
 
     def run(self) -> None:
         """Computes the columns and writes them."""
-        write_table(_loaded(self.step)(read_columns(self.inputs, self.step.reads)), self.output)
+        function = _loaded(pickle.dumps(self.step))
+        write_table(function(read_columns(self.inputs, self.step.reads)), self.output)
 
 
-@cache
-def _loaded(step: Step) -> Function:
-    return step.load()
+@lru_cache(maxsize=1)  # steps come one after another, and a model of one that is done is no longer needed
+def _loaded(step: bytes) -> Function:
+    return pickle.loads(step).load()
 
 
 @dataclass(frozen=True)

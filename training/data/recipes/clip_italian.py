@@ -1,6 +1,6 @@
 """The 1.4 million pairs of CLIP-Italian (arXiv:2108.08688), from the files that its four sources are published as.
 
-clipita-train data build clip_italian --root SOURCES --out clip-italian-data
+clipita-train data build clip_italian --root SOURCES --out clip-italian-data --contact you@example.org
 
     SOURCES/wit/wit_v1.train.all-0000{0..9}-of-00010.tsv.gz                google-research-datasets/wit
     SOURCES/mscoco-it/captions_ita_trainingset_{train,val}2014.json.gz     crux82/mscoco-it
@@ -14,6 +14,7 @@ and of its sources only WIT's captions were filtered, by their share of proper n
 """
 
 from training.data.builder.recipe import DataRecipe, Evaluation, Rules, Source
+from training.data.pairs.engines import EngineSettings
 
 RECIPE = DataRecipe(
     name="clip-italian",
@@ -32,8 +33,16 @@ RECIPE = DataRecipe(
             licence="rights reserved by their owners",
         ),
         Source("wit", "wit", ("wit/wit_v1.train.all-*.tsv.gz",), rules=Rules(min_side=100, copies=50)),
-        Source("conceptual", "conceptual_3m", ("cc/Train_GCC-training.tsv",), rules=Rules(min_side=100, copies=50)),
+        Source(
+            "conceptual",
+            "conceptual_3m",
+            ("cc/Train_GCC-training.tsv",),
+            language="en",
+            translated=True,
+            rules=Rules(min_side=100, copies=50),
+        ),
     ),
+    translation=EngineSettings("deepl"),  # or EngineSettings("ctranslate2", model="opus-mt-en-it")
     evaluation=tuple(
         Evaluation(f"mscoco_it_{name}", f"mscoco-it/captions_ita_{name}.json.gz", images="coco")
         for name in ("devset_validated", "devset_unvalidated", "testset_validated", "testset_unvalidated")

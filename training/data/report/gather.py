@@ -104,11 +104,11 @@ class _Sample:
         return {name: [row for *_, row in sorted(heap, reverse=True)] for name, heap in self._heaps.items()}
 
 
-def gather(out: Path, *, examples: int = 8, groups: int = 12, largest: int = 6) -> Gathered:
+def gather(out: Path, *, examples: int = 6, groups: int = 12, largest: int = 6) -> Gathered:
     """Reads the manifest in the folder of a build.
 
     Args:
-        examples: Rows shown of each source, and for each reason.
+        examples: Rows shown for each reason; of what is kept of a source, twice as many.
         groups: Groups of copies that are shown, half of them the largest.
         largest: Rows shown of a group.
 
@@ -119,7 +119,7 @@ def gather(out: Path, *, examples: int = 8, groups: int = 12, largest: int = 6) 
     if not path.is_file():
         raise FileNotFoundError(f"no manifest at {path}: build the data set first, with clipita-train data build")
     found, copies = Gathered(), Counter[str]()
-    samples = [_Sample(examples) for _ in range(3)]
+    samples = [_Sample(size) for size in (2 * examples, examples, examples)]
     names = set(pq.read_schema(path).names)
     for quantity in QUANTITIES:
         if names.issuperset(quantity.columns):

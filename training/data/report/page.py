@@ -15,7 +15,7 @@ from training.data.report.charts import bars, histogram, parts_of
 from training.data.report.gather import STAGES, Gathered, row_id, stage_of
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_LANGUAGES = 12
+_LANGUAGES = 8
 _PLACES = 5
 
 
