@@ -20,7 +20,8 @@ from training.data.builder.build import build
 from training.data.builder.recipe import DataRecipe, Rules, Source
 from training.data.builder.runners import LocalRunner
 from training.data.report.charts import histogram, short
-from training.data.report.gather import QUANTITIES, STAGES, Histogram, gather, row_id, stage_of
+from training.data.report.gather import QUANTITIES, STAGES, Gathered, Histogram, gather, row_id, stage_of
+from training.data.report.page import page
 from training.data.report.pictures import thumbnails
 from training.data.report.write import write_report
 
@@ -138,16 +139,16 @@ def test_every_row_that_can_be_has_its_picture(built):
 def test_the_page_stands_by_itself(built):
     _, out = built
     text = (out / "report.html").read_text()
-    page = Page(text)
-    assert page.tags["script"] == 0
-    for tag, name, value in page.attributes:
+    parsed = Page(text)
+    assert parsed.tags["script"] == 0
+    for tag, name, value in parsed.attributes:
         assert not name.startswith("on")
         if name in ("src", "href"):
             assert (tag, name) == ("img", "src")
             assert value.startswith("data:image/jpeg;base64,")
     assert "url(" not in text
     assert "@import" not in text
-    assert all(any(reason in piece for piece in page.texts) for _, reason in gather(out).rows)
+    assert all(any(reason in piece for piece in parsed.texts) for _, reason in gather(out).rows)
 
 
 def test_the_command_writes_it_again(built, tmp_path):
@@ -191,24 +192,24 @@ def hostile(tmp_path_factory):
 
 def test_captions_are_text_and_nothing_else(hostile):
     text = (hostile / "report.html").read_text()
-    page = Page(text)
+    parsed = Page(text)
     for caption in HOSTILE:
-        assert caption in page.texts
-    assert page.tags["script"] == page.tags["u"] == 0
-    assert page.tags["h1"] == 1
-    assert page.tags["img"] == text.count("data:image/jpeg;base64,")
-    assert not [one for one in page.attributes if one[1].startswith("on")]
+        assert caption in parsed.texts
+    assert parsed.tags["script"] == parsed.tags["u"] == 0
+    assert parsed.tags["h1"] == 1
+    assert parsed.tags["img"] == text.count("data:image/jpeg;base64,")
+    assert not [one for one in parsed.attributes if one[1].startswith("on")]
 
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 in_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium")
 
 
-def browse(page, *arguments, folder):
+def browse(path, *arguments, folder):
     """What headless Chromium says of a file."""
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={folder}"]
     done = subprocess.run(
-        [*command, *arguments, page.as_uri()], capture_output=True, text=True, timeout=300, check=True
+        [*command, *arguments, path.as_uri()], capture_output=True, text=True, timeout=300, check=True
     )
     return done.stdout
 
@@ -235,6 +236,16 @@ def test_a_browser_shows_its_pictures_light_and_dark(hostile, tmp_path, dark):
     assert red.sum() > len(HOSTILE) * 90 * 90
     ink = np.abs(pixels - paper).sum(-1) > 450 if dark else np.abs(pixels - paper).sum(-1) > 550
     assert ink.sum() > 5000  # text that stands out from the paper
+
+
+def test_translations_are_shown_with_what_they_are_of():
+    row = {"source": "cc", "key": "1", "captions": ["Un gatto", ""], "caption_reasons": ["", "not translated"]}
+    row |= {"original": ["A <cat>", "???"], "width": 9, "height": 9, "copy_of": None, "reason": "", "split": "train"}
+    told = {"recipe": "prova", "build": "0", "sources": {}}
+    shown = Page(page(told, Gathered(kept={"cc": [row]}), {"cc/1": "no picture"})).texts
+    assert [text for text in shown if text in ("Un gatto", "A <cat>", "???", "not translated")] == [
+        "Un gatto", "A <cat>", "???", "not translated",
+    ]  # fmt: skip
 
 
 def test_reasons_belong_to_steps():

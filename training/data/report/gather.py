@@ -16,7 +16,7 @@ from training.data.builder.output import MANIFEST
 
 SHOWN = {
     *("source", "key", "path", "file", "width", "height", "problem", "captions", "caption_reasons", "reason"),
-    *("copy_of", "split", "record"),
+    *("original", "copy_of", "split", "record"),
 }
 BATCH = 8192
 OTHER = "other rules"

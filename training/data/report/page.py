@@ -178,17 +178,19 @@ def _cards(rows: Iterable[dict[str, Any]], pictures: Mapping[str, str], *, only:
 
 
 def _card(row: dict[str, Any], picture: str, only: str | None) -> str:
-    """A row: its picture, its captions, those that are not kept crossed out, and where it is from."""
+    """Its picture, its captions with what they are translated from, crossed out if not kept, and where it is from."""
     if picture.startswith("data:image/jpeg;base64,"):
-        image = f'<img src="{escape(picture)}" alt="" loading="lazy">'
+        image = f'<img src="{escape(picture)}" alt="">'
     else:
         image = f'<div class="none">{escape(picture)}</div>'
     lines = []
-    for caption, reason in zip(row["captions"], row["caption_reasons"], strict=True):
+    originals = row.get("original") or [None] * len(row["captions"])
+    for caption, reason, original in zip(row["captions"], row["caption_reasons"], originals, strict=True):
         if only in (None, reason):
             mark = f' class="not" title="{escape(reason)}"' if reason else ""
             why = f"<em>{escape(reason)}</em>" if reason and only is None else ""
-            lines.append(f"<li{mark}><bdi>{escape(caption)}</bdi>{why}</li>")
+            source = f"<small><bdi>{escape(original)}</bdi></small>" if original is not None else ""
+            lines.append(f"<li{mark}><bdi>{escape(caption)}</bdi>{source}{why}</li>")
     return (
         f"<article>{image}<ul>{''.join(lines)}</ul>"
         f"<footer><bdi>{escape(row_id(row))}</bdi>{_about(row)}</footer></article>"
@@ -210,10 +212,10 @@ def _copies(found: Gathered, pictures: Mapping[str, str]) -> str:
     if not found.groups:
         return ""
     sizes = [(_kind("copies"), f"{size} alike", count) for size, count in sorted(found.group_sizes.items())]
-    parts = [f'<p class="note">The first of each stays, if nothing else drops it.</p>{bars(sizes)}']
+    parts = [f'<p class="note">The first of each stays, if nothing else drops it.</p>{bars(sizes)}<div class="groups">']
     for rows in found.groups:
-        parts.append(f'<div class="group">{_cards(rows, pictures)}</div>')
-    return "".join(parts)
+        parts.append(f'<div class="group{" large" if len(rows) > 2 else ""}">{_cards(rows, pictures)}</div>')
+    return f"{''.join(parts)}</div>"
 
 
 def _bad(told: Mapping[str, Any]) -> str:
