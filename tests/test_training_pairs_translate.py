@@ -328,8 +328,8 @@ def test_translations_are_those_of_transformers(name, beams, request):
     results = local(folder, beams=beams).translate(texts)
     expected = tokenizer.batch_decode(generated, skip_special_tokens=True)
     assert results == [text.removeprefix("__it__ ") for text in expected]  # no special token to transformers 5
-    assert len(set(results)) > 15
-    if name == "m2m100":
+    assert len(set(results)) > 5
+    if name == "m2m100":  # trained less
         return
     right = sum(result == translated(text) for result, text in zip(results[:60], texts[:60], strict=True))
     assert right >= 55  # it was trained on these words: what is compared are translations

@@ -100,7 +100,7 @@ def m2m100(folder: Path) -> tuple[M2M100ForConditionalGeneration, M2M100Tokenize
     torch.manual_seed(0)
     size = max(tokenizer.lang_token_to_id.values()) + 1 + tokenizer.num_madeup_words
     config = M2M100Config(vocab_size=size, **SIZES)
-    return trained(M2M100ForConditionalGeneration(config), tokenizer, english, folder)
+    return trained(M2M100ForConditionalGeneration(config), tokenizer, english, folder, steps=80)
 
 
 def convert(folder: Path, files: list[str], out: Path) -> None:

@@ -15,6 +15,7 @@ from training.data.builder.recipe import DataRecipe
 from training.data.builder.runners import LocalRunner, RayRunner
 from training.data.builder.summary import as_text
 from training.data.pairs.fetch import Settings
+from training.data.report.write import write_report
 
 Folder = click.Path(path_type=Path, file_okay=False)
 
@@ -72,7 +73,20 @@ def build_command(
         downloads = Settings(contact, max_side=recipe.max_side) if contact is not None else None
         with LocalRunner(count) if runner == "local" else RayRunner(count) as chosen:
             told = build(recipe, root, out, chosen, downloads=downloads)
+        report = write_report(out, root)
     except (OSError, ValueError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(as_text(told["sources"]))
-    click.echo(f"wrote {out}, build {told['build']}")
+    click.echo(f"wrote {out}, build {told['build']}; see {report}")
+
+
+@data.command("report")
+@click.argument("out", type=Folder)
+@click.option("--root", type=Folder, help="The folder of the sources, for the pictures of what is not kept.")
+def report_command(out: Path, root: Path | None) -> None:
+    """Write OUT/report.html again: what went into a build and came out, with pictures."""
+    try:
+        report = write_report(out, root)
+    except (OSError, ValueError, ClipitaError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"wrote {report}")
