@@ -14,6 +14,7 @@ import training.recipes
 from clipita.convert.export import Provenance
 from clipita.errors import ClipitaError
 from training.config import replace_from_strings
+from training.data.audit_cli import audit_group
 from training.data.manifest import counts, read_manifest
 from training.evaluate.cli import evaluate
 from training.export import export
@@ -165,5 +166,8 @@ def export_command(
     click.echo(f"wrote {out}: {made.size / 1e6:.2f} MB, {made.pieces:,} pieces, backends agree to {made.agreement:.6f}")
 
 
+data = click.Group("data", help="Photographs and captions, before training.", commands=[audit_group])
+
 main.add_command(augment_sheet)
+main.add_command(data)
 main.add_command(evaluate)
