@@ -14,6 +14,7 @@ import training.recipes
 from clipita.convert.export import Provenance
 from clipita.errors import ClipitaError
 from training.config import replace_from_strings
+from training.data.builder.cli import data
 from training.data.manifest import counts, read_manifest
 from training.evaluate.cli import evaluate
 from training.export import export
@@ -166,4 +167,5 @@ def export_command(
 
 
 main.add_command(augment_sheet)
+main.add_command(data)
 main.add_command(evaluate)
