@@ -12,7 +12,7 @@ from clipita.known import known_model, restriction
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from clipita.convert.foreign import Origin
+    from clipita.convert.origin import Origin
 
 _log = logging.getLogger("clipita")
 _said: set[str] = set()
@@ -57,7 +57,7 @@ def say_restriction(bundle: Bundle) -> None:
 
 def origin_of(folder: Path, name: str, license: str | None = None, images: Path | None = None) -> "Origin":
     """What is known of a folder in another layout that `resolve` gave for `name`."""
-    from clipita.convert.foreign import Origin
+    from clipita.convert.origin import Origin
 
     if is_snapshot(folder):
         return Origin(name, "Hugging Face hub", folder.name, license, images)
@@ -78,13 +78,15 @@ def _converted(
     cache_dir: str | os.PathLike[str] | None,
 ) -> Bundle:
     from clipita.convert.cache import cache_folder, cached_bundle
-    from clipita.convert.foreign import convert, identity
+    from clipita.convert.origin import identity
 
     origin = origin_of(folder, name, license, images)
     key, needed_bytes = identity(folder, origin, precision)
     place = cache_folder(cache_dir) / _file_name(origin.name) / f"{key}-v{CONVERTER}"
 
     def make(part: Path) -> None:
+        from clipita.convert.foreign import convert
+
         with progress(f"Converting {origin.name}") as bar:
             convert(folder, part, origin, precision=precision, on_step=bar.set_postfix_str)
 

@@ -431,7 +431,8 @@ def load(
         local_files_only: Never open a connection.
         exact: Prepare images as torchvision does, to the bit. By default large JPEGs are decoded in fewer pixels (at
             least three times what the tower reads) and only the crop is resized, up to four times as fast; embeddings
-            of photographs then have a cosine of 0.9999 to the exact ones, on average, and of 0.996 at worst.
+            of photographs then have a cosine of 0.9999 to the exact ones, on average, and of 0.996 at worst. With
+            backend="flax" on an accelerator, also compute in float32 instead of bfloat16.
 
     Raises:
         ModelNotFoundError: no such model, or it is not here and may not or cannot be fetched.
@@ -472,7 +473,7 @@ def load(
             raise BackendError(
                 f"backend='flax' needs {error.name}, which is not installed: pip install clipita[flax]"
             ) from error
-        engine = FlaxBackend(bundle, precision=precision)
+        engine = FlaxBackend(bundle, precision=precision, dtype="float32" if exact else None)
     return Model(bundle, engine, precision=precision, decode_threads=threads or usable_cpus(), exact=exact)
 
 

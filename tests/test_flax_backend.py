@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import onnx
 import onnxruntime
@@ -42,6 +43,20 @@ def test_backends_agree(tmp_path: Path, formats: str) -> None:
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         flax, ort = FlaxBackend(bundle, precision=precision), OnnxBackend(bundle, precision=precision, threads=1)
         assert difference(flax, ort) < 1e-5
+
+
+def test_in_bfloat16_only_the_rounding_differs(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path, "float32")
+    exact = FlaxBackend(bundle, precision="fp32")
+    fast = FlaxBackend(bundle, precision="fp32", dtype=jnp.bfloat16)
+    for encode, inputs in (("encode_pixels", (PIXELS,)), ("encode_tokens", (IDS, MASK))):
+        expected, found = (getattr(backend, encode)(*inputs) for backend in (exact, fast))
+        assert found.dtype == np.float32
+        assert np.abs(found - expected).max() > 1e-5  # it was computed in bfloat16
+        assert (found * expected).sum(-1).min() > 0.999
+    on_this_device = FlaxBackend(bundle, precision="fp32", dtype=None)
+    if jax.default_backend() == "cpu":
+        np.testing.assert_array_equal(on_this_device.encode_pixels(PIXELS), exact.encode_pixels(PIXELS))
 
 
 def test_neither_the_batch_nor_the_padding_changes_a_row(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from tokenizers.processors import TemplateProcessing
 import clipita
 from clipita import _repository
 from clipita.convert import checkpoint
-from clipita.convert.readers import WEIGHT_FILES
+from clipita.convert.files import WEIGHT_FILES
 from clipita.errors import CheckpointError
 
 WORDS = ["un", "una", "foto", "di", "cane", "gatto", "nero", "mare", "è"]
@@ -145,6 +145,15 @@ def test_a_checkpoint_is_converted_once_and_again_when_it_changes(
     assert changed.fingerprint != first.fingerprint
     np.testing.assert_allclose(changed.encode_image(picture()), first.encode_image(picture()), atol=1e-6)
     assert len(list((tmp_path / "cache" / "clipita" / "mio").glob("[!.]*"))) == 2
+
+
+def test_of_the_conversion_a_second_load_imports_nothing_heavy(folders: dict[str, Path], tmp_path: Path) -> None:
+    clipita.load(folders["clip"], cache_dir=tmp_path)
+    code = (
+        f"import sys, clipita; clipita.load({str(folders['clip'])!r}, cache_dir={str(tmp_path)!r}); "
+        "print([name for name in ('onnx', 'ml_dtypes', 'safetensors') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_int8_is_made_once_and_knows_what_it_costs(

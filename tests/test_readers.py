@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from clipita.convert.readers import WEIGHT_FILES, read_weights
+from clipita.convert.files import WEIGHT_FILES
+from clipita.convert.readers import read_weights
 from clipita.convert.readers.flax_msgpack import read_flax_msgpack
 from clipita.convert.readers.mapped import Array
 from clipita.convert.readers.safe_tensors import read_safetensors

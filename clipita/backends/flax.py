@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from flax import nnx
+from jax.typing import DTypeLike
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
@@ -31,7 +33,9 @@ class FlaxBackend:
 
     Args:
         bundle: a verified bundle.
-        precision: one of the bundle's precisions; all of them share the weights, which are computed with in float32.
+        precision: one of the bundle's precisions; all of them share the weights.
+        dtype: what matrix products and convolutions are computed in (see `DualEncoder`); None means bfloat16 on
+            accelerators, and float32 on CPUs, most of which have no units for less.
 
     Raises:
         BackendError: the bundle has no such precision.
@@ -40,7 +44,7 @@ class FlaxBackend:
 
     name = "flax"
 
-    def __init__(self, bundle: Bundle, *, precision: str) -> None:
+    def __init__(self, bundle: Bundle, *, precision: str, dtype: DTypeLike | None = jnp.float32) -> None:
         if precision not in bundle.config.precisions:
             raise BackendError(
                 f"{bundle.config.name!r} has no precision {precision!r}, only {[*bundle.config.precisions]}"
@@ -55,7 +59,9 @@ class FlaxBackend:
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{str(bundle.path(WEIGHTS))!r} cannot be read: {error}") from error
         # The initial weights are never computed: only their shapes are needed.
-        model = nnx.eval_shape(lambda: DualEncoder(config, folded=True, rngs=nnx.Rngs(0)))
+        fast = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+        computed_in = fast if dtype is None else dtype
+        model = nnx.eval_shape(lambda: DualEncoder(config, folded=True, dtype=computed_in, rngs=nnx.Rngs(0)))
         set_parameters(model, table)
         graph, state = nnx.split(model)
         self._state = state

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipita.convert.files import json_in
+from clipita.convert.files import has_weights, json_in
 from clipita.convert.layouts.clip import read_clip, read_siglip
 from clipita.convert.layouts.dual import DualWeights
 from clipita.convert.layouts.open_clip import CONFIG as OPEN_CLIP_CONFIG
@@ -21,7 +21,6 @@ from clipita.convert.layouts.open_clip import read_open_clip
 from clipita.convert.layouts.sentence_transformers import MODULES, read_sentence_transformers
 from clipita.convert.layouts.vision_text import read_vision_text
 from clipita.convert.quantize import Array
-from clipita.convert.readers import has_weights
 from clipita.convert.tokenizer_files import tokenizer_of
 from clipita.errors import CheckpointError
 from clipita.tokenizer import TokenizerConfig

@@ -10,6 +10,12 @@ from typing import Any, cast
 from clipita.bundle import check_inside
 from clipita.errors import CheckpointError
 
+# Of weights, in the order in which they are looked for. Each may also be in shards, listed in "<name>.index.json".
+TRANSFORMERS_FILES = ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack")
+OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+WEIGHT_FILES = (*TRANSFORMERS_FILES, *OPEN_CLIP_FILES)
+INDEX = ".index.json"
+
 # config.json and its kind take kilobytes.
 _MAX_JSON_BYTES = 4 << 20
 
@@ -32,6 +38,12 @@ def file_in(folder: Path, name: str, max_bytes: int | None = None) -> Path | Non
             "Nothing of it was read; check where it comes from."
         )
     return path
+
+
+def has_weights(folder: Path, *, open_clip: bool = False) -> bool:
+    """Whether a folder holds weights as transformers calls them, or open_clip."""
+    names = OPEN_CLIP_FILES if open_clip else TRANSFORMERS_FILES
+    return any((folder / f"{name}{end}").exists() for name in names for end in ("", INDEX))
 
 
 def text_in(folder: Path, name: str, max_bytes: int) -> str | None:

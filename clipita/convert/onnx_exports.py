@@ -27,7 +27,6 @@ from clipita.convert.layouts.clip import is_lower_case
 from clipita.convert.layouts.dual import clip_preprocessing, half_preprocessing
 from clipita.convert.preprocessor_config import preprocessing_of
 from clipita.convert.quantize import Array, Stored
-from clipita.convert.readers import has_weights
 from clipita.convert.tokenizer_files import tokenizer_of
 from clipita.convert.weights_file import StoredWeights, write_weights
 from clipita.errors import CheckpointError
@@ -45,12 +44,6 @@ KIND = "onnx"  # of such towers, in clipita.json
 # exports have the embeddings beside.
 _OUTPUTS = {"image": ("image_embeds", "pooler_output"), "text": ("text_embeds", "pooler_output")}
 _INPUTS = {"image": {"pixel_values"}, "text": {"input_ids", "attention_mask"}}
-
-
-def is_export(folder: Path) -> bool:
-    """Whether a folder holds exports and no weights in another form."""
-    in_another_form = has_weights(folder) or has_weights(folder, open_clip=True)
-    return not in_another_form and any((folder / "onnx").glob("vision_model*.onnx"))
 
 
 def write_export_bundle(folder: Path, out: Path, provenance: Provenance, precision: str) -> Bundle:

@@ -10,6 +10,7 @@ counted from 0, layer norm after each residual sum, exact GELU (by erf; the tanh
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from clipita.towers.config import BertConfig
 from clipita.towers.transformer import ALL, FIRST, TransformerLayer, embed, linear
@@ -18,14 +19,14 @@ from clipita.towers.transformer import ALL, FIRST, TransformerLayer, embed, line
 class Bert(nnx.Module):
     """The text tower; token types are all 0."""
 
-    def __init__(self, config: BertConfig, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: BertConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs) -> None:
         width = config.width
         self.pooling = config.pooling
         self.word = embed(config.vocabulary, width, rngs)
         self.position = embed(config.positions, width, rngs)
         self.token_type = embed(config.token_types, width, rngs) if config.token_types else None
         self.norm = nnx.LayerNorm(width, epsilon=config.epsilon, rngs=rngs)
-        self.layers = nnx.List([TransformerLayer(config, rngs=rngs) for _ in range(config.layers)])
+        self.layers = nnx.List([TransformerLayer(config, dtype=dtype, rngs=rngs) for _ in range(config.layers)])
         self.pooler = linear(width, width, rngs) if config.pooling == "pooler" else None
 
     def __call__(self, input_ids: jax.Array, attention_mask: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ for SigLIP, which sees padding and is read at the last position; Fan et al. (arX
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from clipita.towers.config import ClipTextConfig
 from clipita.towers.transformer import ALL, FIRST, LAST, TransformerLayer, embed
@@ -18,11 +19,11 @@ from clipita.towers.transformer import ALL, FIRST, LAST, TransformerLayer, embed
 class ClipText(nnx.Module):
     """The text tower."""
 
-    def __init__(self, config: ClipTextConfig, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: ClipTextConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs) -> None:
         self.config = config
         self.word = embed(config.vocabulary, config.width, rngs)
         self.position = embed(config.positions, config.width, rngs)
-        self.layers = nnx.List([TransformerLayer(config, rngs=rngs) for _ in range(config.layers)])
+        self.layers = nnx.List([TransformerLayer(config, dtype=dtype, rngs=rngs) for _ in range(config.layers)])
         self.norm = nnx.LayerNorm(config.width, epsilon=config.epsilon, rngs=rngs)
 
     def __call__(self, input_ids: jax.Array, attention_mask: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 
 from clipita.towers.bert import Bert
 from clipita.towers.clip_text import ClipText
@@ -44,19 +45,23 @@ class DualEncoder(nnx.Module):
     Args:
         config: the architecture.
         folded: as for `EfficientNetLite`.
+        dtype: what the towers' matrix products and convolutions are computed in. Weights, norms, sums over layers,
+            pooled features and projections are float32 whatever it is.
         rngs: random numbers of the initial weights.
     """
 
-    def __init__(self, config: DualConfig, *, folded: bool = False, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, config: DualConfig, *, folded: bool = False, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
+    ) -> None:
         self.mean, self.std = config.preprocessing.mean, config.preprocessing.std
         if isinstance(config.image, VitConfig):
-            self.image = Vit(config.image, config.preprocessing.image_size, rngs=rngs)
+            self.image = Vit(config.image, config.preprocessing.image_size, dtype=dtype, rngs=rngs)
         else:
-            self.image = EfficientNetLite(config.image, folded=folded, rngs=rngs)
+            self.image = EfficientNetLite(config.image, folded=folded, dtype=dtype, rngs=rngs)
         if isinstance(config.text, BertConfig):
-            self.text = Bert(config.text, rngs=rngs)
+            self.text = Bert(config.text, dtype=dtype, rngs=rngs)
         else:
-            self.text = ClipText(config.text, rngs=rngs)
+            self.text = ClipText(config.text, dtype=dtype, rngs=rngs)
         project = config.image_projection, config.text_projection
         self.image_projection = Projection(config.image.features, config.embed_dim, project[0], rngs=rngs)
         self.text_projection = Projection(config.text.features, config.embed_dim, project[1], rngs=rngs)

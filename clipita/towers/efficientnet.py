@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
+from jax.typing import DTypeLike
 
 from clipita.towers.efficientnet_config import BlockShape, EfficientNetLiteConfig, block_shapes, same_padding
 
@@ -84,10 +85,19 @@ class EfficientNetLite(nnx.Module):
     Args:
         config: its size.
         folded: hold each convolution and its normalisation as one kernel and bias (bundles do), instead of apart.
+        dtype: what all but the mean at the end is computed in; weights stay as they are.
         rngs: random numbers of the initial weights.
     """
 
-    def __init__(self, config: EfficientNetLiteConfig, *, folded: bool = False, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self,
+        config: EfficientNetLiteConfig,
+        *,
+        folded: bool = False,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.dtype = dtype
         conv = partial(ConvNorm, folded=folded, rngs=rngs)
         shapes = block_shapes(config)
         self.stem = conv(3, config.stem_width, 3, 2, depthwise=False)
@@ -95,11 +105,11 @@ class EfficientNetLite(nnx.Module):
         self.head = conv(shapes[-1].outputs, config.head_width, 1, 1, depthwise=False)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalised pixels (B, S, S, 3), any S, float -> pooled features (B, head_width) of the same dtype."""
-        x = jax.nn.relu6(self.stem(x))
+        """Normalised pixels (B, S, S, 3), any S, float32 -> pooled features (B, head_width) float32."""
+        x = jax.nn.relu6(self.stem(x.astype(self.dtype)))
         for block in self.blocks:
             x = block(x)
-        return jax.nn.relu6(self.head(x)).mean(axis=(1, 2))
+        return jax.nn.relu6(self.head(x)).mean(axis=(1, 2), dtype=jnp.float32)
 
 
 def _depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:

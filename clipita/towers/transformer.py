@@ -10,8 +10,9 @@ before attention and before the MLP.
 from collections.abc import Callable
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from clipita.towers.config import Activation, BertConfig, TransformerConfig
 
@@ -20,9 +21,9 @@ LAST = slice(-1, None)
 ALL = slice(None)
 
 
-def linear(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
+def linear(inputs: int, outputs: int, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32) -> nnx.Linear:
     """With the initial weights of a transformer."""
-    return nnx.Linear(inputs, outputs, kernel_init=nnx.initializers.normal(0.02), rngs=rngs)
+    return nnx.Linear(inputs, outputs, kernel_init=nnx.initializers.normal(0.02), dtype=dtype, rngs=rngs)
 
 
 def embed(rows: int, width: int, rngs: nnx.Rngs) -> nnx.Embed:
@@ -31,7 +32,7 @@ def embed(rows: int, width: int, rngs: nnx.Rngs) -> nnx.Embed:
 
 
 def _quick_gelu(x: jax.Array) -> jax.Array:  # Hendrycks and Gimpel, arXiv:1606.08415; CLIP's choice
-    return x * jax.nn.sigmoid(x * np.float32(1.702))
+    return x * jax.nn.sigmoid(x * 1.702)
 
 
 _ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
@@ -43,15 +44,20 @@ _ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
 
 
 class AttentionMlp(nnx.Module):
-    """The weights of one layer, and its two halves."""
+    """The weights of one layer, and its two halves.
 
-    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs) -> None:
+    Only matrix products, and what is between two of them, are computed in `dtype`. What is added up over the layers,
+    and the norms, stay in float32: rounded to bfloat16, that sum alone moves the embeddings of a text to a cosine of
+    0.96 to what they were.
+    """
+
+    def __init__(self, config: TransformerConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs) -> None:
         width = config.width
         self.heads = config.heads
         self.activation = _ACTIVATIONS[config.activation]
-        self.query, self.key, self.value, self.output = (linear(width, width, rngs) for _ in range(4))
-        self.mlp_in = linear(width, config.mlp_width, rngs)
-        self.mlp_out = linear(config.mlp_width, width, rngs)
+        self.query, self.key, self.value, self.output = (linear(width, width, rngs, dtype) for _ in range(4))
+        self.mlp_in = linear(width, config.mlp_width, rngs, dtype)
+        self.mlp_out = linear(config.mlp_width, width, rngs, dtype)
         self.mlp_norm = nnx.LayerNorm(width, epsilon=config.epsilon, rngs=rngs)
 
     def attend(self, asking: jax.Array, x: jax.Array, mask: jax.Array | None, causal: bool) -> jax.Array:
@@ -61,17 +67,17 @@ class AttentionMlp(nnx.Module):
             for project, y in ((self.query, asking), (self.key, x), (self.value, x))
         )
         attended = jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal)
-        return self.output(attended.reshape(asking.shape))
+        return self.output(attended.reshape(asking.shape)).astype(asking.dtype)
 
     def mlp(self, x: jax.Array) -> jax.Array:  # (B, L, D) -> (B, L, D)
-        return self.mlp_out(self.activation(self.mlp_in(x)))
+        return self.mlp_out(self.activation(self.mlp_in(x))).astype(x.dtype)
 
 
 class TransformerLayer(AttentionMlp):
     """One layer."""
 
-    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs) -> None:
-        super().__init__(config, rngs=rngs)
+    def __init__(self, config: TransformerConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs) -> None:
+        super().__init__(config, dtype=dtype, rngs=rngs)
         self.norm_first = not isinstance(config, BertConfig)
         self.attention_norm = nnx.LayerNorm(config.width, epsilon=config.epsilon, rngs=rngs)
 

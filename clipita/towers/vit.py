@@ -10,6 +10,7 @@ layer; Zhai et al. (arXiv:2106.04560) for the pooling by attention that SigLIP h
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from clipita.towers.config import VitConfig
 from clipita.towers.transformer import ALL, FIRST, AttentionMlp, TransformerLayer, embed, linear
@@ -18,8 +19,8 @@ from clipita.towers.transformer import ALL, FIRST, AttentionMlp, TransformerLaye
 class AttentionPool(AttentionMlp):
     """One learned query attends to all tokens, and an MLP follows: (B, N, D) -> (B, D)."""
 
-    def __init__(self, config: VitConfig, *, rngs: nnx.Rngs) -> None:
-        super().__init__(config, rngs=rngs)
+    def __init__(self, config: VitConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs) -> None:
+        super().__init__(config, dtype=dtype, rngs=rngs)
         self.probe = embed(1, config.width, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -31,25 +32,25 @@ class AttentionPool(AttentionMlp):
 class Vit(nnx.Module):
     """The image tower for images of one size."""
 
-    def __init__(self, config: VitConfig, image_size: int, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: VitConfig, image_size: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs) -> None:
         width, patch = config.width, (config.patch, config.patch)
         norm = nnx.LayerNorm
         self.pooling = config.pooling
         self.patch = nnx.Conv(
             3, width, patch, strides=patch, padding="VALID", use_bias=config.patch_bias,
-            kernel_init=nnx.initializers.normal(0.02), rngs=rngs,
+            kernel_init=nnx.initializers.normal(0.02), dtype=dtype, rngs=rngs,
         )  # fmt: skip
         self.class_token = embed(1, width, rngs) if config.class_token else None
         self.position = embed(config.positions(image_size), width, rngs)
         self.embedding_norm = norm(width, epsilon=config.epsilon, rngs=rngs) if config.embedding_norm else None
-        self.layers = nnx.List([TransformerLayer(config, rngs=rngs) for _ in range(config.layers)])
+        self.layers = nnx.List([TransformerLayer(config, dtype=dtype, rngs=rngs) for _ in range(config.layers)])
         self.norm = norm(width, epsilon=config.epsilon, rngs=rngs)
         self.pooler = linear(width, width, rngs) if config.pooling == "pooler" else None
-        self.head = AttentionPool(config, rngs=rngs) if config.pooling == "map" else None
+        self.head = AttentionPool(config, dtype=dtype, rngs=rngs) if config.pooling == "map" else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalised pixels (B, S, S, 3), float -> pooled features (B, D) of the same dtype."""
-        x = self.patch(x)
+        x = self.patch(x).astype(x.dtype)
         x = x.reshape(x.shape[0], -1, x.shape[-1])  # (B, N, D), row by row
         if self.class_token is not None:
             first = jnp.broadcast_to(self.class_token.embedding[...][None], (x.shape[0], 1, x.shape[2]))

@@ -15,13 +15,13 @@ from clipita.convert.layouts.dual import LINEAR, DualWeights, Half, TextRules, a
 from clipita.convert.layouts.leaves import exp_scale, scalar
 from clipita.convert.layouts.settings import Settings
 from clipita.convert.layouts.text_towers import text_tower
+from clipita.convert.origin import IMAGES
 from clipita.convert.preprocessor_config import preprocessing_of
 from clipita.convert.readers import read_weights
 from clipita.errors import CheckpointError
 from clipita.towers.config import ProjectionConfig
 
 MODULES = "modules.json"
-IMAGES = "clip-ViT-B-32"  # what the image half is called on the hub, and inside the text half
 
 
 def read_sentence_transformers(folder: Path, images: Path | None) -> DualWeights:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from clipita.convert.files import file_in, json_in
+from clipita.convert.files import INDEX, OPEN_CLIP_FILES, TRANSFORMERS_FILES, file_in, json_in
 from clipita.convert.readers.flax_msgpack import read_flax_msgpack
 from clipita.convert.readers.mapped import Array
 from clipita.convert.readers.safe_tensors import read_safetensors
@@ -12,33 +12,18 @@ from clipita.errors import CheckpointError
 
 _Reader = Callable[[Path], dict[str, Array]]
 
-# In the order in which they are looked for. Each may also be in shards, listed in "<name>.index.json".
-_TRANSFORMERS: dict[str, _Reader] = {
-    "model.safetensors": read_safetensors,
-    "pytorch_model.bin": read_torch_checkpoint,
-    "flax_model.msgpack": read_flax_msgpack,
-}
-_OPEN_CLIP: dict[str, _Reader] = {
-    "open_clip_model.safetensors": read_safetensors,
-    "open_clip_pytorch_model.bin": read_torch_checkpoint,
-}
-_INDEX = ".index.json"
+_TRANSFORMERS: dict[str, _Reader] = dict(
+    zip(TRANSFORMERS_FILES, (read_safetensors, read_torch_checkpoint, read_flax_msgpack), strict=True)
+)
+_OPEN_CLIP: dict[str, _Reader] = dict(zip(OPEN_CLIP_FILES, (read_safetensors, read_torch_checkpoint), strict=True))
 _MAX_INDEX_BYTES = 16 << 20
-
-WEIGHT_FILES = (*_TRANSFORMERS, *_OPEN_CLIP)
-
-
-def has_weights(folder: Path, *, open_clip: bool = False) -> bool:
-    """Whether a folder holds weights as transformers calls them, or open_clip."""
-    names = _OPEN_CLIP if open_clip else _TRANSFORMERS
-    return any((folder / f"{name}{end}").exists() for name in names for end in ("", _INDEX))
 
 
 def read_weights(folder: Path, *, open_clip: bool = False) -> Mapping[str, Array]:
     """The arrays of a folder, by the names they are stored under (Flax's nested names joined with "/").
 
     Args:
-        folder: may hold more than one set of files; the first of `WEIGHT_FILES` that is there is read.
+        folder: may hold more than one set of files; the first of `WEIGHT_FILES` is read.
         open_clip: read open_clip's own files, where a folder also holds the same model in transformers' layout.
 
     Returns:
@@ -51,11 +36,11 @@ def read_weights(folder: Path, *, open_clip: bool = False) -> Mapping[str, Array
     for name, read in known.items():
         if (path := file_in(folder, name)) is not None:
             return read(path)
-        if (index := json_in(folder, name + _INDEX, _MAX_INDEX_BYTES)) is not None:
-            return _read_shards(folder, name + _INDEX, index.get("weight_map"), read)
+        if (index := json_in(folder, name + INDEX, _MAX_INDEX_BYTES)) is not None:
+            return _read_shards(folder, name + INDEX, index.get("weight_map"), read)
     raise CheckpointError(
         f"'{folder}' holds no weights: it has none of {', '.join(known)}, nor one of these in shards "
-        f"({next(iter(known))}{_INDEX}). Download the whole repository, or name the folder that holds them."
+        f"({next(iter(known))}{INDEX}). Download the whole repository, or name the folder that holds them."
     )
 
 
@@ -68,7 +53,7 @@ def _read_shards(folder: Path, index: str, weight_map: object, read: _Reader) ->
         if (
             not isinstance(shard, str)
             or Path(shard).name != shard
-            or not shard.endswith(Path(index.removesuffix(_INDEX)).suffix)
+            or not shard.endswith(Path(index.removesuffix(INDEX)).suffix)
         ):
             raise CheckpointError(
                 f"{where} puts {str(name)[:80]!r} into {str(shard)[:80]!r}, which is no shard in the folder itself."  # pyright: ignore[reportUnknownArgumentType]
