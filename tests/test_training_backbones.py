@@ -61,6 +61,11 @@ BERTS = {
     "BertModel": lambda: transformers.BertModel(transformers.BertConfig(**SMALL_TEXT)),
     "BertForPreTraining": lambda: transformers.BertForPreTraining(transformers.BertConfig(**SMALL_TEXT)),
     "BertForMaskedLM": lambda: transformers.BertForMaskedLM(transformers.BertConfig(**SMALL_TEXT)),
+    "DistilBertForMaskedLM": lambda: transformers.DistilBertForMaskedLM(
+        transformers.DistilBertConfig(
+            vocab_size=len(WORDS), max_position_embeddings=POSITIONS, dim=36, hidden_dim=72, n_layers=2, n_heads=3
+        )
+    ),
     "RobertaForMaskedLM": lambda: transformers.RobertaForMaskedLM(transformers.RobertaConfig(**ROBERTA)),
 }
 
@@ -71,9 +76,10 @@ def test_text_towers_give_what_transformers_gives(kind, pooling, tmp_path):
     model = BERTS[kind]()
     folder = saved(model, tmp_path / "text")
     choice = TextBackbone(str(folder), pooling=pooling)
-    inner = getattr(model, "bert", getattr(model, "roberta", model))
-    if pooling == "pooler" and inner.pooler is None:
-        with pytest.raises(CheckpointError, match=r"has no 'pooler\.dense\..*name text\.pooling, 'mean' or 'cls'"):
+    inner = next((part for name, part in model.named_children() if name in ("bert", "roberta", "distilbert")), model)
+    if pooling == "pooler" and getattr(inner, "pooler", None) is None:
+        without = r"has no 'pooler\.dense\..*name text\.pooling, 'mean' or 'cls'|a DistilBERT has no pooled output"
+        with pytest.raises(CheckpointError, match=without):
             read_text_tower(choice)
         return
     found = read_text_tower(choice)

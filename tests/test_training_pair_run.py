@@ -12,14 +12,15 @@ import pytest
 import training_devices
 from click.testing import CliRunner
 from flax import nnx
-from pair_toy import ALL, HEADS, toy_recipe, write_toy
+from pair_toy import ALL, CONFIG, HEADS, toy_recipe, write_backbone, write_toy
 
 import clipita
 from clipita.errors import CheckpointError
 from training import pair_run
 from training.cli import main
-from training.config import LossConfig, StageConfig
+from training.config import LossConfig, OptimizerConfig, StageConfig
 from training.pair_model import pair_loss
+from training.pair_recipe import ImageBackbone, TextBackbone
 from training.state import split_model
 from training.step import NonFiniteLossError, take_ids
 
@@ -71,6 +72,32 @@ def environment(cache: dict[str, str]) -> dict[str, str]:
 def run_command(toy: Path, out: Path, *more: str) -> list[str]:
     code = "import warnings; warnings.simplefilter('error'); from training.cli import main; main()"
     return [sys.executable, "-c", code, "run", str(toy / "recipe.py"), "--out", str(out), *more]
+
+
+def test_overfits_64_pairs(toy, tmp_path):
+    lines = [json.loads(line) for line in (toy / "pairs.jsonl").read_text().splitlines()]
+    one = [{**line, "captions": line["captions"][:1]} for line in lines]
+    (toy / "one.jsonl").write_text("".join(json.dumps(line) + "\n" for line in one))
+    deeper = dataclasses.replace(
+        CONFIG, image=dataclasses.replace(CONFIG.image, layers=2), text=dataclasses.replace(CONFIG.text, layers=2)
+    )
+    write_backbone(toy / "deeper", deeper)
+    recipe = toy_recipe(
+        toy,
+        stages=(
+            StageConfig("all", ALL, 5e-3, 64, steps=200, eval_every=200, optimizer=OptimizerConfig(clipping=0.05)),
+        ),
+        source={"path": "one.jsonl", "validation": "one.jsonl"},
+        image=ImageBackbone(str(toy / "deeper")),
+        text=TextBackbone(str(toy / "deeper")),
+        embed_dim=64,
+        loss=LossConfig(logit_scale=100.0),
+    )
+    pair_run.train(recipe, tmp_path)
+    last = lines_of(tmp_path, "validation")[-1]
+    assert last["rows"] == 64
+    assert last["loss"] < 0.05
+    assert last["recall"] == 1.0
 
 
 @pytest.mark.parametrize("kind", ["softmax", "per_device"])

@@ -197,7 +197,8 @@ def run_pairs(recipe: PairRecipe, out: Path, assignments: tuple[str, ...], resum
         pair_run.train(recipe, out, resume=resume, tensorboard=tensorboard)
     except ERRORS as error:
         raise click.ClickException(str(error)) from None
-    click.echo(f"trained {recipe.name} in {out}; next: clipita-train export")
+    if jax.process_index() == 0:
+        click.echo(f"trained {recipe.name} in {out}; next: clipita-train export")
 
 
 @click.command()
