@@ -15,6 +15,10 @@ from typing import Literal
 
 from clipita.errors import TextError
 
+# For averaging: `model.label_bank(labels, templates=TEMPLATES)`, of labels that have their articles. Chosen from 38 by
+# `clipita-train evaluate templates` for clipita-mini; training's README has the figures.
+TEMPLATES = ("{}", "un'immagine di {}")
+
 Gender = Literal["m", "f"]
 Number = Literal["s", "p"]
 

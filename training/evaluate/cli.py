@@ -13,7 +13,7 @@ import clipita
 from clipita.errors import ClipitaError
 from training.data.concepts import load_ontology
 from training.data.manifest import read_manifest
-from training.evaluate import comparison, development, zero_shot
+from training.evaluate import comparison, development, templates, zero_shot
 from training.evaluate.captions import FORMATS, read_captions
 from training.evaluate.classified import find_classified
 from training.evaluate.label_sets import IMAGENET_IT, read_label_set
@@ -54,6 +54,29 @@ def development_command(model: str, root: Path, work: Path, out: Path | None) ->
         raise click.ClickException(str(error)) from None
     facts = {"model": loaded.name, "fingerprint": loaded.fingerprint, "templates": loaded.templates}
     _write(development.markdown(scores), {**facts, "scores": [score.to_json() for score in scores]}, out)
+
+
+@evaluate.command("templates")
+@click.option("--model", default="clipita-mini", help="An embedded model, a folder, or a name on the hub.")
+@click.option("--root", type=Folder, required=True, help="Holds the clones, as OWNER/NAME.")
+@click.option("--work", type=Folder, required=True, help="Holds manifest.jsonl.")
+@_cache
+@click.option("--out", type=Out, help="Also write OUT.md and OUT.json.")
+def templates_command(model: str, root: Path, work: Path, cache: Path | None, out: Path | None) -> None:
+    """Which templates to average, chosen on one half of two development sets and judged on the other."""
+    try:
+        loaded = clipita.load(model)
+        with _kept(cache) as kept:
+            sets = templates.tasks(loaded, read_manifest(work / "manifest.jsonl"), root, load_ontology(), kept)
+    except (FileNotFoundError, ValueError, ClipitaError) as error:
+        raise click.ClickException(str(error)) from None
+    steps = templates.choose(sets, loaded.logit_scale)
+    places = {name: i for i, name in enumerate(templates.CANDIDATES)}
+    others = [[places["{}"]], [places[name] for name in loaded.templates if name in places], [*places.values()]]
+    compared = [templates.measure(sets, loaded.logit_scale, some) for some in others if some]
+    facts = {"model": loaded.name, "fingerprint": loaded.fingerprint, "chosen": steps[-1].templates}
+    tables = {"steps": [step.to_json() for step in steps], "others": [step.to_json() for step in compared]}
+    _write(templates.markdown(steps, compared), facts | tables, out)
 
 
 @evaluate.command("zeroshot")
