@@ -108,13 +108,18 @@ def resize_and_crop(
     )
 
 
-def resize_and_pad(view: View, size: int, resample: Image.Resampling, fill: int) -> Image.Image:
-    """The longer side to `size`, in the middle of a square: open_clip's ResizeKeepRatio and CenterCropOrPad."""
+def fit(view: View, size: int, resample: Image.Resampling) -> Image.Image:
+    """The longer side to `size`, and the shorter by the same ratio."""
     ratio = max(view.size) / size
     width, height = (max(1, round(length / ratio)) for length in view.size)
+    return view.image.resize((width, height), resample, view.box)
+
+
+def resize_and_pad(view: View, size: int, resample: Image.Resampling, fill: int) -> Image.Image:
+    """The longer side to `size`, in the middle of a square: open_clip's ResizeKeepRatio and CenterCropOrPad."""
     square = Image.new("RGB", (size, size), (fill, fill, fill))
-    resized = view.image.resize((width, height), resample, view.box)
-    square.paste(resized, ((size - width) // 2, (size - height) // 2))
+    resized = fit(view, size, resample)
+    square.paste(resized, ((size - resized.width) // 2, (size - resized.height) // 2))
     return square
 
 

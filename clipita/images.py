@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile
 
-from clipita._geometry import FILTERS, NO_MARGINS, UPRIGHT, Margins, View, resize_and_crop, resize_and_pad, squash
+from clipita._geometry import FILTERS, NO_MARGINS, UPRIGHT, Margins, View, fit, resize_and_crop, resize_and_pad, squash
 from clipita._strict import from_mapping
 from clipita.errors import CheckpointError, ImageError, ImageTooLargeError
 
@@ -152,6 +152,28 @@ def load_pixels(
         ImageTooLargeError: more pixels than `max_pixels`.
         ImageError: anything else that keeps the image from being used; whatever the bytes, there is no other error.
     """
+    return _resize(_view(image, name, max_pixels, preprocessing, exact), preprocessing, exact)
+
+
+def load_picture(
+    image: ImageInput, *, max_side: int, name: str, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> tuple[Image.Image, tuple[int, int]]:
+    """Read the whole of an image, for a copy of it rather than for a tower; otherwise as `load_pixels` does.
+
+    Returns:
+        The picture upright, opaque and in mode "L" or "RGB", shrunk where its longer side is more than `max_side`; and
+        the width and height that it had.
+
+    Raises:
+        ImageTooLargeError: more pixels than `max_pixels`.
+        ImageError: anything else that keeps the image from being used.
+    """
+    longest = Preprocessing(max_side, "longest", "bicubic", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
+    view = _view(image, name, max_pixels, longest, exact=False)
+    return fit(view, max_side, FILTERS["bicubic"]) if max(view.size) > max_side else view.image, view.size
+
+
+def _view(image: ImageInput, name: str, max_pixels: int, preprocessing: Preprocessing, exact: bool) -> View:
     with contextlib.ExitStack() as stack:
         if isinstance(image, np.ndarray):
             source = _image_from_array(image, name)
@@ -160,12 +182,11 @@ def load_pixels(
         else:
             source = stack.enter_context(_open(image, name))
         try:
-            view = _decode(source, name, max_pixels, preprocessing, exact)
+            return _decode(source, name, max_pixels, preprocessing, exact)
         except ImageError:
             raise
         except Exception as error:  # Pillow's decoders raise whatever hostile bytes make them stumble over
             raise _diagnosis(error, name) from error
-        return _resize(view, preprocessing, exact)
 
 
 def _image_from_array(image: npt.NDArray[Any], name: str) -> Image.Image:

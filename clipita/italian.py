@@ -2,8 +2,9 @@
 
 The article follows from gender, number and the sound that the noun begins with. The sound is read off the spelling.
 Gender and number come from `italian_nouns.txt`, a list of the nouns that the rules of `gender` and `number` get wrong,
-and from those rules for all others. A noun may have words after it ("gatto nero"), and before it one of the adjectives
-that stand there ("grande squalo bianco"); the gender is the noun's and the form the first word's.
+and from those rules for all others; what is a stuff ("acqua") is in there too. A noun may have words after it ("gatto
+nero"), and before it one of the adjectives that stand there ("grande squalo bianco"); the gender is the noun's and the
+form the first word's.
 
 Source: Serianni, Grammatica italiana, chapters III (gender, number) and IV (articles).
 """
@@ -13,6 +14,10 @@ import re
 from typing import Literal
 
 from clipita.errors import TextError
+
+# For averaging: `model.label_bank(labels, templates=TEMPLATES)`, of labels that have their articles. Chosen from 38 by
+# `clipita-train evaluate templates` for clipita-mini; training's README has the figures.
+TEMPLATES = ("{}", "un'immagine di {}")
 
 Gender = Literal["m", "f"]
 Number = Literal["s", "p"]
@@ -44,6 +49,7 @@ _ARTICLES = {
     "definite": {"m": ("il", "lo", "l'"), "f": ("la", "la", "l'"), "mp": ("i", "gli", "gli"), "fp": ("le", "le", "le")},
     "indefinite": {"m": ("un", "uno", "un"), "f": ("una", "una", "un'")},
 }
+_DI_PARTITIVE = re.compile(r"\b(di )(?:(?:del|dello|della|dei|degli|delle) |dell['’])")
 _CONTRACTED = {"di": "de", "a": "a", "da": "da", "in": "ne", "su": "su"}
 
 
@@ -89,6 +95,17 @@ def indefinite(noun: str) -> str:
     return partitive(noun) if number(noun) == "p" else _join(_article("indefinite", noun), noun)
 
 
+def is_mass(noun: str) -> bool:
+    """Whether it is a stuff, of which one says how much and not how many: "acqua", "neve", "pane integrale".
+
+    A noun or a phrase that is listed is, and a listed noun with other words after it. With "da" or "su" after it, it
+    is a thing made of the stuff, or named after it: "ferro da stiro", "olio su tela".
+    """
+    head, listed = _head(noun), _listed()["mass"]
+    after = noun.lower().partition(head)[2].split()
+    return (head in listed and after[:1] not in (["da"], ["su"])) or "_".join(noun.lower().split()) in listed
+
+
 def partitive(noun: str) -> str:
     """Some of it: "del pane", "dello zucchero", "dell'acqua", "degli spinaci"."""
     return contracted("di", noun)
@@ -109,7 +126,8 @@ def contracted(preposition: str, noun: str) -> str:
 
 
 def with_article(label: str) -> str:
-    """The label as a sentence has it: `indefinite` of a noun with what follows it, and all others as they are.
+    """The label as a sentence has it: `indefinite` of a noun with what follows it, `partitive` of a stuff ("del pane"),
+    and all others as they are.
 
     Left alone are labels with an article, preposition, number or other determiner of their own ("il mare", "due gatti",
     "di notte"), names (a capital letter: "Roma"), and sentences (a mark of punctuation, or more than five words).
@@ -118,7 +136,17 @@ def with_article(label: str) -> str:
     words = text.split()
     if not words or not text[0].islower() or _OWN.match(text) or len(words) > 5 or re.search(r"[.!?;:,{}\d]", text):
         return label
-    return indefinite(text)
+    return partitive(text) if is_mass(text) else indefinite(text)
+
+
+def in_template(template: str, label: str) -> str:
+    """The template with the label where "{}" stands; "di" takes no partitive: "una foto di acqua", not "di dell'acqua".
+
+    An article in capitals ("Della Robbia") is a name's and stays.
+
+    Source: Serianni, chapter IV, on the partitive article.
+    """
+    return _DI_PARTITIVE.sub(r"\1", template.replace("{}", label))
 
 
 # Endings of plurals: -i, but for words of one syllable (sci), and of the feminines in -e those that few singulars have.

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipita.errors import TextError
+from clipita.italian import in_template
 from clipita.tokenizer import check_text
 
 FloatArray = npt.NDArray[np.float32]
@@ -85,7 +86,7 @@ def embed_labels(
     encode_text: Callable[[list[str]], FloatArray], labels: Sequence[str], templates: Sequence[str]
 ) -> FloatArray:
     """(K, E) of unit norm: for each label the mean over its templates, of unit vectors, normalised again."""
-    texts = [template.replace("{}", label) for template in templates for label in labels]
+    texts = [in_template(template, label) for template in templates for label in labels]
     embeddings = encode_text(texts).reshape(len(templates), len(labels), -1).mean(axis=0)  # (T, K, E) -> (K, E)
     return embeddings / np.linalg.norm(embeddings, axis=-1, keepdims=True)
 

@@ -23,7 +23,7 @@ from PIL import Image, ImageFile
 
 from clipita import _geometry, images
 from clipita.errors import CheckpointError, ImageError, ImageTooLargeError
-from clipita.images import DEFAULT_MAX_PIXELS, Preprocessing, describe, load_pixels
+from clipita.images import DEFAULT_MAX_PIXELS, Preprocessing, describe, load_picture, load_pixels
 
 CONFIG = {
     "image_size": 32,
@@ -445,6 +445,39 @@ def test_a_strip_of_a_pixel_costs_no_memory() -> None:
     strip = noise(1, 20_000)
     expected = reference(strip[10_000 - 8 : 10_000 + 8], 224)  # the same symmetry, and the crop is one pixel high
     np.testing.assert_array_equal(load(strip, 224), expected)
+
+
+# --- the whole picture
+
+
+def test_a_whole_picture_is_upright_opaque_and_shrunk_at_need() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = noise(90, 40)
+    whole, size = load_picture(encode(stored, exif=exif), max_side=90, name="a")
+    assert size == whole.size == (40, 90)
+    np.testing.assert_array_equal(np.asarray(whole), np.rot90(stored, -1))
+    small, size = load_picture(encode(stored, exif=exif), max_side=45, name="a")
+    assert (small.size, size) == ((20, 45), (40, 90))
+    np.testing.assert_array_equal(small, Image.fromarray(np.rot90(stored, -1).copy()).resize((20, 45), 3))
+    clear, _ = load_picture(Image.new("RGBA", (5, 5), (0, 0, 0, 0)), max_side=5, name="a")
+    assert (clear.mode, clear.getpixel((2, 2))) == ("RGB", (255, 255, 255))
+
+
+def test_a_large_jpeg_has_its_size_and_is_close_to_the_whole() -> None:
+    stored = smooth(1203, 907)
+    small, size = load_picture(encode(stored, "JPEG", quality=95), max_side=100, name="a")
+    assert (small.size, size) == ((100, 75), (1203, 907))
+    expected = np.asarray(Image.fromarray(stored).resize((100, 75), 3), np.int16)
+    assert np.abs(np.asarray(small, np.int16) - expected).max() <= 4
+
+
+def test_a_whole_picture_that_is_none_names_itself() -> None:
+    with pytest.raises(ImageTooLargeError, match="the answer has 90 x 40 = 3,600 pixels"):
+        load_picture(encode(noise(90, 40)), max_side=9, name="the answer", max_pixels=3_599)
+    data = encode(smooth(1203, 907), "JPEG")
+    with pytest.raises(ImageError, match="the answer is truncated"):
+        load_picture(data[: len(data) // 2], max_side=64, name="the answer")
 
 
 # --- the pixel limit

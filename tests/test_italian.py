@@ -7,7 +7,17 @@ import pytest
 
 from clipita import italian, italian_labels
 from clipita.errors import TextError
-from clipita.italian import contracted, definite, gender, indefinite, number, partitive, with_article
+from clipita.italian import (
+    contracted,
+    definite,
+    gender,
+    in_template,
+    indefinite,
+    is_mass,
+    number,
+    partitive,
+    with_article,
+)
 
 NOUNS = [
     line.split("\t")
@@ -87,6 +97,17 @@ def test_gender_and_number() -> None:
         ("gatto nero sul divano", "un gatto nero sul divano"),
         ("dipinto a olio", "un dipinto a olio"),
         (" oca", "un'oca"),
+        ("acqua", "dell'acqua"),
+        ("neve fresca", "della neve fresca"),
+        ("zucchero", "dello zucchero"),
+        ("buon pane", "del buon pane"),
+        ("carta igienica", "della carta igienica"),
+        ("carta geografica", "una carta geografica"),
+        ("ferro", "del ferro"),
+        ("ferro da stiro", "un ferro da stiro"),
+        ("olio su tela", "un olio su tela"),
+        ("latte", "del latte"),
+        ("lattina", "una lattina"),
         *(
             (same, same)
             for same in (
@@ -102,7 +123,31 @@ def test_a_label_takes_its_article_and_others_stay(label: str, asked: str) -> No
     assert with_article(label) == asked
 
 
-@pytest.mark.parametrize("function", [gender, number, definite, indefinite, partitive])
+def test_a_stuff_is_known_by_noun_or_phrase() -> None:
+    stuffs = ("acqua", "Acqua minerale", "sabbia", "erba alta", "carta igienica", "pane,")
+    assert all(map(is_mass, stuffs))
+    assert not any(map(is_mass, ("bottiglia d'acqua", "panino", "ferro da stiro", "carta", "gatto", "acque")))
+
+
+@pytest.mark.parametrize(
+    ("template", "label", "asked"),
+    [
+        ("una foto di {}", "un gatto", "una foto di un gatto"),
+        ("una foto di {}", "dell'acqua", "una foto di acqua"),
+        ("una foto di {}", "dell’acqua", "una foto di acqua"),
+        ("una foto di {}", "degli gnocchi", "una foto di gnocchi"),
+        ("una foto di {} nel piatto", "della pasta", "una foto di pasta nel piatto"),
+        ("{}", "della neve", "della neve"),
+        ("una foto con {}", "della neve", "una foto con della neve"),
+        ("una foto di {}", "un vaso della Ming", "una foto di un vaso della Ming"),
+        ("un'opera di {}", "Della Robbia", "un'opera di Della Robbia"),
+    ],
+)
+def test_di_takes_no_partitive(template: str, label: str, asked: str) -> None:
+    assert in_template(template, label) == asked
+
+
+@pytest.mark.parametrize("function", [gender, number, definite, indefinite, is_mass, partitive])
 def test_nothing_has_no_article(function) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(TextError, match="a noun is expected"):
         function(" ")
@@ -112,4 +157,4 @@ def test_nothing_has_no_article(function) -> None:  # type: ignore[no-untyped-de
 def test_ready_labels_can_be_asked_for(name: str) -> None:
     labels = getattr(italian_labels, name)
     assert len(labels) == len(set(labels)) >= 35
-    assert all(re.match(r"(un'|(un|una|uno|del|dei|degli|delle) )\w", with_article(label)) for label in labels)
+    assert all(re.match(r"(un'|(un|una|uno|del|dello|dei|degli|delle) )\w", with_article(label)) for label in labels)

@@ -110,7 +110,7 @@ ARROWS: dict[str, set[str]] = {
     "convert": {"convert", "towers", "_repository", "bundle", "images", "tokenizer"},
     "backends.onnx": {"bundle"},
     "backends.flax": {"bundle", "towers", "convert"},
-    "zero_shot": {"tokenizer"},
+    "zero_shot": {"tokenizer", "italian"},
     "_open": {"bundle", "hub", "known", "convert", "backends.onnx"},
     "model": {
         "_open",

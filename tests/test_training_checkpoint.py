@@ -76,13 +76,17 @@ def test_an_unfinished_checkpoint_does_not_count(tmp_path):
 
 def test_a_folder_belongs_to_one_run(tmp_path):
     config = make_config()
-    claim_folder(tmp_path / "run", config, resume=True)
-    claim_folder(tmp_path / "run", config, resume=True)
+
+    def claim(config, *, resume):
+        claim_folder(tmp_path / "run", dataclasses.asdict(config), resume=resume)
+
+    claim(config, resume=True)
+    claim(config, resume=True)
     with pytest.raises(FileExistsError, match="holds a run: resume it"):
-        claim_folder(tmp_path / "run", config, resume=False)
+        claim(config, resume=False)
     stages = (dataclasses.replace(config.stages[0], patience=3), config.stages[1])
     with pytest.raises(ValueError, match=r"other settings than this run: seed, stages\.0\.patience\. "):
-        claim_folder(tmp_path / "run", dataclasses.replace(config, seed=1, stages=stages), resume=True)
+        claim(dataclasses.replace(config, seed=1, stages=stages), resume=True)
 
 
 def test_a_stage_starts_from_the_best_or_the_last_of_the_one_before(tmp_path):

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from training.config import OptimizerConfig, ParameterRule, StageConfig, TrainConfig, replace_from_strings
+from training.config import LossConfig, OptimizerConfig, ParameterRule, StageConfig, TrainConfig, replace_from_strings
 
 CONFIG = TrainConfig(
     stages=(
@@ -70,4 +70,5 @@ def test_a_boolean_is_true_or_false():
 
 def test_the_defaults_are_those_of_clip_italian():
     assert OptimizerConfig() == OptimizerConfig("adabelief", 0.01, 1e-3, weight_decay=0.0, warmup=0.1)
-    assert CONFIG.logit_scale == 20.0
+    assert LossConfig().logit_scale == 20.0
+    assert not LossConfig().learned

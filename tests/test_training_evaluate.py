@@ -14,8 +14,8 @@ from tiny import make_tiny_bundle
 import clipita
 from training.data.concepts import Concept, Ontology, load_ontology
 from training.data.sources import SOURCES, Example
+from training.evaluate.development import BROADER, KINDS, Score, evaluate, markdown
 from training.evaluate.metrics import Relevant, accuracy_at_k, mrr_at_k, recall_at_k
-from training.evaluate.zero_shot import BROADER, KINDS, Score, evaluate, markdown
 
 
 @given(

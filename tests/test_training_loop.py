@@ -76,7 +76,7 @@ def test_two_stages_learn_and_are_written_down(whole_run):
     assert all(line["rows"] == 50 for line in validation)
     assert validation[-1]["loss"] < validation[2]["loss"] < validation[0]["loss"]
     assert validation[2]["loss"] == validation[3]["loss"]  # the second stage starts from the best of the first
-    assert json.loads((out_dir / "config.json").read_text())["logit_scale"] == 20.0
+    assert json.loads((out_dir / "config.json").read_text())["save_every"] == 3
     again = load_best(Towers(nnx.Rngs(1)), CONFIG, out_dir)
     jax.tree.map(np.testing.assert_array_equal, nnx.state(again, nnx.Param), nnx.state(model, nnx.Param))
 

@@ -19,8 +19,10 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
+from pair_toy import toy_recipe
 from training_toy import Pairs, Towers, loss_fn, make_batches, make_config
 
+from training import pair_run
 from training.config import LossConfig, MeshConfig, ShardingRule
 from training.device_losses import per_device_softmax, sigmoid_ring
 from training.loop import fit
@@ -206,6 +208,14 @@ def check_fit(out_dir: str, manner: str) -> None:
     if jax.process_index() == 0:
         weights = dict(zip(parameter_paths(params), jax.tree.leaves(params), strict=True))
         np.savez(Path(out_dir) / "weights.npz", **weights)
+
+
+def check_pairs(toy: str, out_dir: str, kind: str) -> None:
+    """A run of the toy recipe for whole towers."""
+    import test_training_pair_run as tests
+
+    recipe = toy_recipe(Path(toy), stages=tests.SHORT, loss=tests.device_loss(kind), augmentation="light")
+    pair_run.train(recipe, Path(out_dir))
 
 
 if __name__ == "__main__":

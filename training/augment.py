@@ -70,9 +70,9 @@ def draw(key: jax.Array, config: Augmentation, shape: tuple[int, int], size: int
 
 
 def sample_keys(seed: int | jax.Array, ids: jax.Array, step: int | jax.Array) -> jax.Array:
-    """A key (B,) for each sample id (B,) at a step, whatever else is in the batch."""
-    key = jax.random.key(seed)
-    return jax.vmap(lambda id: jax.random.fold_in(jax.random.fold_in(key, id), step))(ids)
+    """A key (B,) for each sample id (B,) at a step, or each at its own (B,), whatever else is in the batch."""
+    key, steps = jax.random.key(seed), jnp.broadcast_to(step, ids.shape)
+    return jax.vmap(lambda id, step: jax.random.fold_in(jax.random.fold_in(key, id), step))(ids, steps)
 
 
 def augment(
@@ -91,7 +91,7 @@ def augment(
         pixels: (B, H, W, 3) uint8, of any height and width: the more they show beyond `size`, the more a crop and the
             corners of a rotated image have to show.
         ids: (B,) integers, one for each sample of the whole data set.
-        step: or epoch: an id gets another augmentation at every one.
+        step: or epoch, or for each sample its own (B,): an id gets another augmentation at every one.
         config: what to do.
         size: side of the result.
         seed: of the run.

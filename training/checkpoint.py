@@ -1,6 +1,8 @@
 """Checkpoints: model, optimizer, data position and progress together, or nothing; and the folder of a run."""
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,15 @@ from training.mesh import wait_for_all
 from training.stages import Progress
 from training.state import TrainState
 
+CONFIG = "config.json"
+
 
 def stage_folder(out_dir: Path, index: int, name: str) -> Path:
     return out_dir.absolute() / "checkpoints" / f"{index}-{name}"
+
+
+class CheckpointWriteError(OSError):
+    """A checkpoint could not be written, for one because the disk is full; those before it are whole."""
 
 
 class Checkpoints:
@@ -27,20 +35,39 @@ class Checkpoints:
     `with`, which waits for it.
     """
 
-    def __init__(self, out_dir: Path, index: int, name: str, *, keep: int = 1) -> None:
+    def __init__(
+        self, out_dir: Path, index: int, name: str, *, keep: int = 1, about: Mapping[str, Any] | None = None
+    ) -> None:
+        """`about` is saved beside every checkpoint: what made it."""
+        self._about = dict(about or {})
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_LatestAndBest(keep),
             best_fn=lambda metrics: metrics["loss"],  # without it losses are not written, and lost to a resumed run
             best_mode="min",
             cleanup_tmp_directories=True,
         )
-        self._manager = ocp.CheckpointManager(stage_folder(out_dir, index, name), options=options)
+        self._folder = stage_folder(out_dir, index, name)
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Waits for what is being written. Raises CheckpointWriteError: it could not be."""
+        with suppress(CheckpointWriteError) if kind is not None else nullcontext(), self._writing("the last one"):
+            self._manager.close()
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """Names what fails, now or in the background since the last time; Orbax raises whatever its libraries do."""
+        try:
+            yield
+        except Exception as error:
+            whole = sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdecimal())
+            raise CheckpointWriteError(
+                f"the checkpoints in {self._folder} could not be written to ({what}): {str(error).splitlines()[0]}. Of "
+                f"steps {whole} they are whole: make room, and go on from there with --resume"
+            ) from error
 
     def latest_step(self) -> int | None:
         """The step of the last whole checkpoint."""
@@ -52,19 +79,21 @@ class Checkpoints:
         Args:
             iterator_state: what the training batches return from `get_state()`; JSON-serialisable.
             loss: validation loss at this step; None where it was not evaluated.
+
+        Raises:
+            CheckpointWriteError: it, or the one before, could not be written.
         """
         step = int(state.step)
         if step == self.latest_step():
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                model=ocp.args.StandardSave({"params": state.params, "rest": state.rest}),
-                training=ocp.args.StandardSave(_all_but_model(state)),
-                host=ocp.args.JsonSave({"iterator": iterator_state, "progress": asdict(progress)}),
-            ),
-            metrics=None if loss is None else {"loss": loss},
+        items = ocp.args.Composite(
+            model=ocp.args.StandardSave({"params": state.params, "rest": state.rest}),
+            training=ocp.args.StandardSave(_all_but_model(state)),
+            host=ocp.args.JsonSave({"iterator": iterator_state, "progress": asdict(progress)}),
+            about=ocp.args.JsonSave(self._about),
         )
+        with self._writing(f"step {step}"):
+            self._manager.save(step, args=items, metrics=None if loss is None else {"loss": loss})
 
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, Any, Progress]:
         """(state, iterator state, progress) as saved; `like` gives shapes, dtypes and placement on devices."""
@@ -111,26 +140,44 @@ def _abstract(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), tree)
 
 
-def claim_folder(out_dir: Path, config: TrainConfig, *, resume: bool) -> None:
+def claim_folder(out_dir: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
     """Writes config.json into the folder of a run; of several processes the first does, once all have looked.
 
     Raises:
         FileExistsError: it holds a run and `resume` is False.
         ValueError: it holds a run with other settings; they are named.
     """
-    path, text = out_dir / "config.json", json.dumps(asdict(config), indent=2) + "\n"
+    path = out_dir / CONFIG
     if path.exists():
         if not resume:
             raise FileExistsError(f"{out_dir} holds a run: resume it, or name another folder")
-        before, now = _settings(path.read_text(encoding="utf-8")), _settings(text)
-        changed = [name for name in {**before, **now} if before.get(name, "missing") != now.get(name, "missing")]
-        if changed:
-            raise ValueError(f"{path} has other settings than this run: {', '.join(changed)}. Resume with its own")
+        check_settings(out_dir, settings)
     wait_for_all("claim")
     if jax.process_index() == 0:
         out_dir.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(_text(settings), encoding="utf-8")
     wait_for_all("claimed")
+
+
+def check_settings(out_dir: Path, settings: Mapping[str, Any], *, whatever: Sequence[str] = ()) -> None:
+    """Looks whether the run in a folder has these settings; those named in `whatever` may be anything.
+
+    Raises:
+        FileNotFoundError: there is no run.
+        ValueError: it has other settings; they are named.
+    """
+    path = out_dir / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(f"no run in {out_dir}: it has no {CONFIG}")
+    before, now = _settings(path.read_text(encoding="utf-8")), _settings(_text(settings))
+    names = [name for name in {**before, **now} if name not in whatever]
+    changed = [name for name in names if before.get(name, "missing") != now.get(name, "missing")]
+    if changed:
+        raise ValueError(f"{path} has other settings than this run: {', '.join(changed)}. Go on with its own")
+
+
+def _text(settings: Mapping[str, Any]) -> str:
+    return json.dumps(settings, indent=2) + "\n"
 
 
 def _settings(text: str) -> dict[str, Any]:

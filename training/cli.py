@@ -1,7 +1,6 @@
 """`clipita-train`: from photographs on disk to a bundle, one command a step."""
 
-import importlib
-import pkgutil
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,35 +9,34 @@ import jax
 import numpy as np
 
 import clipita
-import training.recipes
 from clipita.convert.export import Provenance
 from clipita.errors import ClipitaError
+from training import pair_export, pair_run
+from training.by_recipe import ByRecipe
 from training.config import replace_from_strings
+from training.data.builder.cli import data
+from training.data.files import written_whole
+from training.data.labelled import labelled_pairs
 from training.data.manifest import counts, read_manifest
 from training.evaluate.cli import evaluate
 from training.export import export
 from training.material import LeftOut
 from training.mesh import join_processes
+from training.pair_recipe import PairRecipe
 from training.recipe import Corpus, Recipe, load_towers, prepare
 from training.run import Trained, run_folder, train
 from training.sheet import augment_sheet
 
+MANIFEST = "manifest.jsonl"
 Folder = click.Path(path_type=Path, file_okay=False)
+ERRORS = (OSError, ModuleNotFoundError, ValueError, FloatingPointError, ClipitaError)
 File = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
-def _recipe(_: click.Context, __: click.Parameter, name: str) -> Recipe:
-    known = [module.name for module in pkgutil.iter_modules(training.recipes.__path__)]
-    if name not in known:
-        raise click.BadParameter(f"{name!r} is no recipe; there are: {', '.join(known)}")
-    return importlib.import_module(f"training.recipes.{name}").RECIPE
-
-
 def _with_corpus(command: Callable[..., None]) -> Callable[..., None]:
-    """The arguments that say what a recipe works on."""
+    """The options that say what a recipe for projections works on."""
     for option in reversed(
         [
-            click.argument("recipe", callback=_recipe),
             click.option("--root", type=Folder, required=True, help="Holds the clones, as OWNER/NAME."),
             click.option("--work", type=Folder, required=True, help="Manifest, cached features and runs go here."),
             click.option("--nouns", type=File, required=True, help="WordNet 3.0's data.noun."),
@@ -58,6 +56,9 @@ def _left_out(_: click.Context, __: click.Parameter, text: str | None) -> LeftOu
     return LeftOut(source, classes=bool(more))
 
 
+_with_set = click.option(
+    "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="E.g. train.stages.0.steps=500."
+)
 _with_left_out = click.option(
     "--leave-out",
     "left_out",
@@ -65,6 +66,12 @@ _with_left_out = click.option(
     callback=_left_out,
     help="The run without the photographs of this source; with :classes, without any of what they show.",
 )
+
+
+def _with_bundle(command: Callable[..., None]) -> Callable[..., None]:
+    """Where the bundle goes, and what it says of itself."""
+    revision = click.option("--revision", required=True, help="What the bundle says of its version, e.g. a date.")
+    return click.option("--out", type=Folder, required=True, help="The bundle goes here.")(revision(command))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -80,8 +87,7 @@ def main(coordinator: str | None, processes: int, process: int) -> None:
         join_processes(coordinator, processes, process)
 
 
-@main.command()
-@click.argument("recipe", callback=_recipe)
+@click.command()
 @click.option("--root", type=Folder, default=Path("photographs"), help="Where you keep the clones.")
 def sources(recipe: Recipe, root: Path) -> None:
     """Print how to get what a recipe learns from, and on what terms."""
@@ -89,8 +95,7 @@ def sources(recipe: Recipe, root: Path) -> None:
         click.echo(f"# {source.name}: {source.licence}\n{source.clone_command(root)}")
 
 
-@main.command("prepare")
-@click.argument("recipe", callback=_recipe)
+@click.command()
 @click.option("--root", type=Folder, required=True, help="Holds the clones, as OWNER/NAME.")
 @click.option("--work", type=Folder, required=True, help="The manifest goes here.")
 @click.option("--without", multiple=True, help="Leave a source out; may be repeated.")
@@ -98,19 +103,36 @@ def prepare_command(recipe: Recipe, root: Path, work: Path, without: tuple[str, 
     """List the photographs to learn from, without repeats and without those of the development sets."""
     try:
         left_out = prepare(recipe, root, work, without=without)
-    except (FileNotFoundError, ValueError) as error:
+    except ERRORS as error:
         raise click.ClickException(str(error)) from None
-    for (source, split), count in counts(read_manifest(work / "manifest.jsonl")).items():
+    for (source, split), count in counts(read_manifest(work / MANIFEST)).items():
         click.echo(f"{count:7,} {split:5} {source}")
     click.echo(f"left out: {left_out}; see {work / 'manifest.left-out.txt'}")
 
 
-@main.command()
+@click.command()
+@click.option("--work", type=Folder, required=True, help="The folder with the manifest.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The list goes here.")
+@click.option("--each", type=click.IntRange(1), help="At most so many photographs of a concept.")
+def pairs(_: Recipe, work: Path, out: Path, each: int | None) -> None:
+    """List the prepared photographs with Italian captions, for recipes that learn from pairs."""
+    try:
+        lines = [
+            json.dumps(pair, ensure_ascii=False) for pair in labelled_pairs(read_manifest(work / MANIFEST), each=each)
+        ]
+    except ERRORS as error:
+        raise click.ClickException(str(error)) from None
+    with written_whole(out) as partial:
+        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    click.echo(f"wrote {out}: {len(lines):,} photographs")
+
+
+@click.command()
 @_with_corpus
-@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="E.g. train.stages.0.steps=500.")
+@_with_set
 @_with_left_out
 @click.option("--resume", is_flag=True, help="Go on with the run in WORK.")
-def run(
+def run_projections(
     recipe: Recipe,
     root: Path,
     work: Path,
@@ -120,12 +142,12 @@ def run(
     left_out: LeftOut | None,
     resume: bool,
 ) -> None:
-    """Train on a prepared manifest; features that are in WORK already are not computed again."""
+    """Train. Features that are in WORK already are not computed again."""
     try:
         recipe = replace_from_strings(recipe, assignments)
         corpus = Corpus(recipe, load_towers(recipe), root, nouns, omw, work)
         trained = train(corpus, left_out=left_out, resume=resume)
-    except (FileNotFoundError, FileExistsError, ValueError, ClipitaError) as error:
+    except ERRORS as error:
         raise click.ClickException(str(error)) from None
     if jax.process_index():
         return  # all of them have the same; the first writes it
@@ -134,12 +156,11 @@ def run(
     click.echo(f"wrote {out}, logit scale {trained.logit_scale:g}")
 
 
-@main.command("export")
+@click.command()
 @_with_corpus
 @_with_left_out
-@click.option("--out", type=Folder, required=True, help="The bundle goes here.")
-@click.option("--revision", required=True, help="What the bundle says of its version, e.g. a date.")
-def export_command(
+@_with_bundle
+def export_projections(
     recipe: Recipe,
     root: Path,
     work: Path,
@@ -149,7 +170,7 @@ def export_command(
     out: Path,
     revision: str,
 ) -> None:
-    """Make a bundle of the towers and the trained projections."""
+    """Make a bundle of what was trained, and check it."""
     try:
         projections = run_folder(work, left_out) / "projections.npz"
         if not projections.is_file():
@@ -160,10 +181,54 @@ def export_command(
         corpus = Corpus(recipe, load_towers(recipe), root, nouns, omw, work)
         provenance = Provenance(recipe.name, recipe.licence, f"clipita-train run, recipe {recipe.name}", revision)
         made = export(corpus, trained, out, provenance)
-    except (FileNotFoundError, ValueError, ClipitaError) as error:
+    except ERRORS as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"wrote {out}: {made.size / 1e6:.2f} MB, {made.pieces:,} pieces, backends agree to {made.agreement:.6f}")
 
 
+@click.command()
+@click.option("--out", type=Folder, required=True, help="Metrics and checkpoints go here.")
+@_with_set
+@click.option("--resume", is_flag=True, help="Go on with the run in OUT, if there is one.")
+@click.option("--tensorboard", is_flag=True, help="Write files for TensorBoard too.")
+def run_pairs(recipe: PairRecipe, out: Path, assignments: tuple[str, ...], resume: bool, tensorboard: bool) -> None:
+    """Train."""
+    try:
+        recipe = replace_from_strings(recipe, assignments)
+        pair_run.train(recipe, out, resume=resume, tensorboard=tensorboard)
+    except ERRORS as error:
+        raise click.ClickException(str(error)) from None
+    if jax.process_index() == 0:
+        click.echo(f"trained {recipe.name} in {out}; next: clipita-train export")
+
+
+@click.command()
+@click.option("--run", "run_folder", type=Folder, required=True, help="The folder that was given to run as --out.")
+@_with_set
+@_with_bundle
+@click.option("--transformers", type=Folder, help="Write a VisionTextDualEncoder of transformers here too.")
+def export_pairs(
+    recipe: PairRecipe,
+    run_folder: Path,
+    assignments: tuple[str, ...],
+    out: Path,
+    revision: str,
+    transformers: Path | None,
+) -> None:
+    """Make a bundle of what was trained, and check it. Give the same --set as to run."""
+    try:
+        recipe = replace_from_strings(recipe, assignments)
+        made = pair_export.export(recipe, run_folder, out, revision=revision, transformers=transformers)
+    except ERRORS as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"wrote {out}: {made.size / 1e6:.2f} MB, cosines to the trained towers of at least {made.agreement:.6f}")
+
+
+main.add_command(ByRecipe("sources", {Recipe: sources}))
+main.add_command(ByRecipe("prepare", {Recipe: prepare_command}))
+main.add_command(ByRecipe("pairs", {Recipe: pairs}))
+main.add_command(ByRecipe("run", {Recipe: run_projections, PairRecipe: run_pairs}))
+main.add_command(ByRecipe("export", {Recipe: export_projections, PairRecipe: export_pairs}))
 main.add_command(augment_sheet)
+main.add_command(data)
 main.add_command(evaluate)

@@ -113,7 +113,7 @@ class LossConfig:
     """How image and text embeddings are compared; see `training.pair_loss.PairLoss`."""
 
     kind: Literal["softmax", "per_device", "sigmoid"] = "softmax"  # per_device: only for reproducing CLIP-Italian
-    logit_scale: float = 20.0  # the multiplier itself; where learned it starts there
+    logit_scale: float = 20.0  # the multiplier itself; CLIP-Italian never learned it; where learned it starts there
     logit_bias: float = 0.0  # of the sigmoid loss alone; SigLIP starts at -10
     margin: float = 0.0  # taken from the cosines of right pairs
     learned: bool = False  # logit scale, and the sigmoid loss's bias
@@ -133,7 +133,6 @@ class TrainConfig:
 
     stages: tuple[StageConfig, ...]
     seed: int = 0
-    logit_scale: float = 20.0  # the multiplier itself, not its logarithm; CLIP-Italian never learned it
     log_every: int = 10  # steps between lines of the metrics file
     save_every: int | None = None  # steps between checkpoints, beside the one at every evaluation
     keep: int = 1  # latest checkpoints of a stage to keep, beside its best

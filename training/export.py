@@ -3,20 +3,18 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from clipita.backends.flax import FlaxBackend
 from clipita.backends.onnx import OnnxBackend
 from clipita.bundle import Bundle
 from clipita.convert.export import Provenance, write_dual_bundle
-from clipita.convert.fidelity import fidelity
+from clipita.convert.fidelity import Encoder, fidelity
 from clipita.convert.quantize import Array, dequantize
 from clipita.errors import CheckpointError
 from clipita.towers.config import DualConfig
 from training.data.concepts import load_ontology, training_texts
 from training.recipe import Corpus, Towers
 from training.run import Trained
-from training.vocabulary import italian_vocabulary
+from training.vocabulary import cut_text_tower, italian_vocabulary
 
 MIN_AGREEMENT = 0.9999  # of the two backends; the same numbers in another order differ by 1e-6
 
@@ -62,20 +60,31 @@ def export(corpus: Corpus, trained: Trained, folder: Path, provenance: Provenanc
         logit_scale=trained.logit_scale,
         templates=recipe.templates,
     )
-    agreement = min(fidelity(bundle, *(run(bundle, precision="int8") for run in (FlaxBackend, OnnxBackend))).values())
+    agreement = agree(bundle, FlaxBackend(bundle, precision="int8"), OnnxBackend(bundle, precision="int8"))
+    return Exported(bundle, size_of(folder), len(rows), agreement)
+
+
+def agree(bundle: Bundle, one: Encoder, other: Encoder) -> float:
+    """The smallest cosine of what two encoders make of the same picture or text.
+
+    Raises:
+        CheckpointError: it is below `MIN_AGREEMENT`.
+    """
+    agreement = min(fidelity(bundle, one, other).values())
     if agreement < MIN_AGREEMENT:
-        raise CheckpointError(f"ONNX Runtime and Flax disagree on {str(folder)!r}: a cosine of {agreement:.6f}.")
-    size = sum(path.stat().st_size for path in folder.iterdir())
-    return Exported(bundle, size, len(rows), agreement)
+        names = " and ".join(type(encoder).__name__ for encoder in (one, other))
+        raise CheckpointError(f"{names} disagree on {str(bundle.folder)!r}: a cosine of {agreement:.6f}.")
+    return agreement
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of its files."""
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def _cut(towers: Towers, rows: Array, positions: int) -> tuple[DualConfig, dict[str, Array]]:
     """Architecture and float32 weights of both towers; of the text tower's tables only the rows that are ever read."""
-    keep = {
-        "text.word.embedding": rows,
-        "text.position.embedding": np.arange(positions),
-        "text.token_type.embedding": np.arange(1),
-    }
-    text = {name: values[keep[name]] if name in keep else values for name, values in dequantize(towers.text).items()}
-    config = replace(towers.config.text, vocabulary=len(rows), positions=positions, token_types=1)
-    return replace(towers.config, text=config), {**towers.image, **text}
+    whole = {name.removeprefix("text."): values for name, values in dequantize(towers.text).items()}
+    config, text = cut_text_tower(towers.config.text, whole, rows, positions=positions)
+    table = {**towers.image, **{f"text.{name}": values for name, values in text.items()}}
+    return replace(towers.config, text=config), table

@@ -70,9 +70,18 @@ def locked_text_tower(config: DualConfig, stored: dict[str, Array], tokenizer: T
 
 
 def image_features(
-    tower: LockedTower, paths: Sequence[Path], config: DualConfig, folder: Path, *, batch_size: int = 32
+    tower: LockedTower,
+    keys: Sequence[Path | str],
+    config: DualConfig,
+    folder: Path,
+    *,
+    opened: Callable[[str], Path | bytes] = Path,
+    batch_size: int = 32,
 ) -> tuple[Array, Array]:
     """What a tower gives of photographs, from `folder` where it is there already.
+
+    Args:
+        keys: what photographs are called: their paths, or what `opened` makes a file or its contents of.
 
     Returns:
         (N, *shape) float16, and (N,) bool: which could be read. The others are named on the progress bar and are zeros.
@@ -83,9 +92,9 @@ def image_features(
         rows = np.zeros((len(chunk), width + 1), np.float16)  # the last column: readable
         for start in range(0, len(chunk), batch_size):
             pixels, places = [], []
-            for i, path in enumerate(chunk[start : start + batch_size], start):
+            for i, key in enumerate(chunk[start : start + batch_size], start):
                 try:
-                    pixels.append(load_pixels(path, config.preprocessing, name=repr(path)))
+                    pixels.append(load_pixels(opened(key), config.preprocessing, name=repr(key)))
                     places.append(i)
                 except ImageError as error:
                     tqdm.write(f"left out: {error}")
@@ -94,8 +103,7 @@ def image_features(
                 rows[places, -1] = 1
         return rows
 
-    keys = [str(path) for path in paths]
-    rows = cached_rows(keys, tower.fingerprint, folder, encode, width + 1, "photographs")
+    rows = cached_rows([str(key) for key in keys], tower.fingerprint, folder, encode, width + 1, "photographs")
     return rows[:, :-1].reshape(-1, *tower.shape), rows[:, -1] > 0
 
 

@@ -15,9 +15,13 @@ from training.step import Metrics, NonFiniteLossError
 class MetricsFile:
     """Lines with "stage" (index), "step", "split" and numbers, in the order they came; the first process writes."""
 
-    def __init__(self, path: Path, *, keep_until: tuple[int, int]) -> None:
-        """Appends to the lines up to this (stage, step); drops later ones, and one that a kill has cut short."""
+    def __init__(self, path: Path, *, keep_until: tuple[int, int], board: Path | None = None) -> None:
+        """Appends to the lines up to this (stage, step); drops later ones, and one that a kill has cut short.
+
+        With `board`, a folder, the same numbers go there for TensorBoard, a run for each stage.
+        """
         self._writes = jax.process_index() == 0
+        self._board = Board(board, keep_until) if board is not None and self._writes else None
         if self._writes and path.exists():
             _truncate(path, keep_until)
         self._file = (path if self._writes else Path(os.devnull)).open("a", encoding="utf-8")
@@ -27,15 +31,47 @@ class MetricsFile:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+        if self._board is not None:
+            self._board.close()
 
     def write(self, *, stage: int, step: int, split: str, **values: Any) -> None:
         self._file.write(json.dumps({"stage": stage, "step": step, "split": split, **values}) + "\n")
         self._file.flush()
+        if self._board is not None:
+            self._board.write(stage, step, split, values)
 
     def sync(self) -> None:
         """Forces the lines to disk. A checkpoint must not outlive the lines that led to it."""
         if self._writes:
             os.fsync(self._file.fileno())
+
+
+class Board:
+    """TensorBoard's event files, `<folder>/<stage>`; a resumed run takes the place of what came after its checkpoint.
+
+    Raises:
+        ModuleNotFoundError: what writes them is not installed.
+    """
+
+    def __init__(self, folder: Path, keep_until: tuple[int, int]) -> None:
+        try:
+            from tensorboardX import SummaryWriter
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError("files for TensorBoard need: pip install clipita[tensorboard]") from None
+        self._open, self._folder, self._keep_until = SummaryWriter, folder, keep_until
+        self._writers: dict[int, Any] = {}
+
+    def write(self, stage: int, step: int, split: str, values: dict[str, Any]) -> None:
+        if stage not in self._writers:
+            first, last = self._keep_until
+            later = last + 1 if stage == first else 0 if stage > first else None
+            self._writers[stage] = self._open(str(self._folder / str(stage)), purge_step=later)
+        for name, value in values.items():
+            self._writers[stage].add_scalar(f"{split}/{name}", value, step)
+
+    def close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
 
 
 def _truncate(path: Path, last: tuple[int, int]) -> None:

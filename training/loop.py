@@ -1,7 +1,7 @@
 """The one training loop: stages, loss and data are its arguments."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -13,6 +13,7 @@ from training.config import StageConfig, TrainConfig
 from training.log import MetricsFile, StepLog
 from training.mesh import any_process, make_mesh, parameter_shardings, place, replicated, wait_for_all
 from training.optimizer import build_optimizer
+from training.software import software
 from training.stages import Progress, total_steps
 from training.state import TrainState, create_state, split_model
 from training.step import Batch, LossFn, Metrics, make_eval_step, make_train_step, put_batch, take_ids, validation_means
@@ -46,8 +47,10 @@ def fit(
     *,
     out_dir: str | Path,
     evaluate: Evaluate | None = None,
+    settings: Mapping[str, Any] | None = None,
     resume: bool = False,
     show_progress: bool = True,
+    tensorboard: bool = False,
 ) -> nnx.Module:
     """Trains through all stages and returns the model with the best weights of the last one.
 
@@ -59,27 +62,34 @@ def fit(
             dropout and augmentation, and None in evaluation. The model comes in `train()` or `eval()` mode.
         make_batches: (stage, "train" or "validation") to batches. Validation batches are made anew for every
             evaluation, end, and should be the same each time.
-        out_dir: receives config.json, metrics.jsonl and checkpoints/<index>-<stage>/<step>. One folder for all
-            processes, where there are several.
+        out_dir: receives config.json, metrics.jsonl and checkpoints/<index>-<stage>/<step>, each with the settings and
+            the versions that made it. One folder for all processes, where there are several.
         evaluate: further scores of the model beside its validation loss, for the metrics file. It must not keep the
             model, whose arrays the next step consumes.
+        settings: what else decides the run (the rest of its recipe, a hash of its data): written to config.json with
+            `config`, and a resumed run has to have the same.
         resume: go on from the last checkpoint in `out_dir` if there is one; on CPU to the same bits. Otherwise
             `out_dir` must hold no run.
+        tensorboard: write the metrics for TensorBoard too, to `out_dir`/tensorboard.
 
     Raises:
         NonFiniteLossError: names the step and the examples; the last checkpoint is sound.
+        CheckpointWriteError: the disk is full; the checkpoints before are sound.
         SystemExit: with status 143 after SIGTERM, once the state is saved.
         FileExistsError: `out_dir` holds a run and `resume` is False.
         ValueError: the run in `out_dir` has another config; a parameter without its rule; batches that do not fit.
     """
     out_dir = Path(out_dir)
-    claim_folder(out_dir, config, resume=resume)
+    settings = {**asdict(config), **(settings or {})}
+    claim_folder(out_dir, settings, resume=resume)
     mesh = make_mesh(config.mesh)
     graphdef, params, rest = split_model(model)
     params, rest = place((params, rest), (parameter_shardings(config.mesh, params, mesh), replicated(mesh)))
     first, step = last_checkpoint(out_dir, config)
     wait_for_all("looked for checkpoints")  # before one of them makes more
-    with MetricsFile(out_dir / "metrics.jsonl", keep_until=(first, step)) as metrics, on_sigterm() as terminated:
+    board = out_dir / "tensorboard" if tensorboard else None
+    metrics_file = MetricsFile(out_dir / "metrics.jsonl", keep_until=(first, step), board=board)
+    with metrics_file as metrics, on_sigterm() as terminated:
         eval_step = make_eval_step(graphdef, loss_fn)  # one for all stages, so that it is compiled once
         run = _Run(
             config=config,
@@ -89,6 +99,7 @@ def fit(
             make_batches=make_batches,
             evaluate=evaluate,
             out_dir=out_dir,
+            about={"settings": settings, "software": software()},
             mesh=mesh,
             metrics=metrics,
             terminated=terminated,
@@ -127,6 +138,7 @@ class _Run:
     make_batches: MakeBatches
     evaluate: Evaluate | None
     out_dir: Path
+    about: Mapping[str, Any]  # saved beside every checkpoint
     mesh: jax.sharding.Mesh
     metrics: MetricsFile
     terminated: list[int]  # not empty once the run has been told to leave
@@ -143,7 +155,7 @@ class _Run:
         train_step = make_train_step(self.graphdef, self.loss_fn, optimizer, like=state)
         progress, step = Progress(), 0
 
-        with Checkpoints(self.out_dir, index, stage.name, keep=config.keep) as checkpoints:
+        with Checkpoints(self.out_dir, index, stage.name, keep=config.keep, about=self.about) as checkpoints:
             latest = checkpoints.latest_step()
             if latest is not None:
                 step = latest

@@ -40,6 +40,7 @@ class Recipe:
     mix: Mix
     boosts: dict[str, float]  # source -> how many times as often its photographs are drawn
     train: TrainConfig
+    logit_scale: float  # in training, the multiplier itself; the bundle's is fitted afterwards
     text_noise: float
     image_dropout: float
     word_weight: float

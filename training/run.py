@@ -44,7 +44,7 @@ def train(corpus: Corpus, *, left_out: LeftOut | None = None, resume: bool = Fal
     scales = [Standardise(*moments(side.features)) for side in (material.photographs, material.phrases)]
     projections = Projections(corpus.towers.config, *scales, material.tail, rngs=nnx.Rngs(config.seed))
     loss_fn = projection_loss(
-        logit_scale=config.logit_scale,
+        logit_scale=recipe.logit_scale,
         text_noise=recipe.text_noise,
         image_dropout=recipe.image_dropout,
         word_weight=recipe.word_weight,

@@ -64,16 +64,27 @@ class ConvNorm(nnx.Module):
 
 
 class InvertedBottleneck(nnx.Module):
-    """Expand by a 1x1 convolution, filter each channel by itself, project back; a skip where the shapes allow it."""
+    """Expand by a 1x1 convolution, filter each channel by itself, project back; a skip where the shapes allow it.
+
+    Attributes:
+        rematerialise: compute what is inside it again for gradients instead of keeping it; training sets it.
+    """
 
     def __init__(self, shape: BlockShape, *, folded: bool, rngs: nnx.Rngs) -> None:
         conv = partial(ConvNorm, folded=folded, rngs=rngs)
+        self.rematerialise = False
         self.has_skip = shape.has_skip
         self.expand = conv(shape.inputs, shape.expanded, 1, 1, depthwise=False) if shape.has_expansion else None
         self.depthwise = conv(shape.expanded, shape.expanded, shape.kernel, shape.stride, depthwise=True)
         self.project = conv(shape.expanded, shape.outputs, 1, 1, depthwise=False)
 
     def __call__(self, x: jax.Array) -> jax.Array:  # (B, H, W, inputs) -> (B, H/stride, W/stride, outputs)
+        if self.rematerialise:
+            return nnx.remat(InvertedBottleneck.output_of)(self, x)
+        return self.output_of(x)
+
+    def output_of(self, x: jax.Array) -> jax.Array:
+        """The same, nothing computed twice."""
         y = x if self.expand is None else jax.nn.relu6(self.expand(x))
         y = self.project(jax.nn.relu6(self.depthwise(y)))
         return x + y if self.has_skip else y

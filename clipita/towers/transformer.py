@@ -74,10 +74,15 @@ class AttentionMlp(nnx.Module):
 
 
 class TransformerLayer(AttentionMlp):
-    """One layer."""
+    """One layer.
+
+    Attributes:
+        rematerialise: compute what is inside it again for gradients instead of keeping it; training sets it.
+    """
 
     def __init__(self, config: TransformerConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs) -> None:
         super().__init__(config, dtype=dtype, rngs=rngs)
+        self.rematerialise = False
         self.norm_first = not isinstance(config, BertConfig)
         self.attention_norm = nnx.LayerNorm(config.width, epsilon=config.epsilon, rngs=rngs)
 
@@ -92,6 +97,17 @@ class TransformerLayer(AttentionMlp):
             causal: whether a token sees only itself and those before it; with all tokens kept.
             kept: which tokens; all of them are seen.
         """
+        if not self.rematerialise:
+            return self.output_of(x, mask, causal, kept)
+
+        @nnx.remat
+        def again(layer: TransformerLayer, x: jax.Array, mask: jax.Array | None) -> jax.Array:
+            return layer.output_of(x, mask, causal, kept)
+
+        return again(self, x, mask)
+
+    def output_of(self, x: jax.Array, mask: jax.Array | None, causal: bool, kept: slice) -> jax.Array:
+        """The same, nothing computed twice."""
         if self.norm_first:
             normed = self.attention_norm(x)
             x = x[:, kept] + self.attend(normed[:, kept], normed, mask, causal)

@@ -1,9 +1,9 @@
-"""`clipita-train evaluate`: the two evaluations, by zero-shot labels and by retrieval."""
+"""`clipita-train evaluate`: zero-shot labels, retrieval, and a recipe's development sets."""
 
 import json
 import tempfile
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,11 +13,26 @@ import clipita
 from clipita.errors import ClipitaError
 from training.data.concepts import load_ontology
 from training.data.manifest import read_manifest
-from training.evaluate import comparison, zero_shot
+from training.evaluate import comparison, development, templates, zero_shot
 from training.evaluate.captions import FORMATS, read_captions
+from training.evaluate.classified import find_classified
+from training.evaluate.label_sets import IMAGENET_IT, read_label_set
+from training.evaluate.zero_shot_table import markdown
 
 Folder = click.Path(path_type=Path, file_okay=False)
 Out = click.Path(path_type=Path)
+
+_images = click.option(
+    "--images", type=click.Path(path_type=Path, file_okay=False, exists=True), required=True, help="Holds them."
+)
+_models = click.option(
+    "--model",
+    "models",
+    multiple=True,
+    default=["clipita-mini"],
+    help="May be repeated: each is compared with the first.",
+)
+_cache = click.option("--cache", type=Folder, help="Keep embeddings here, so that a second table takes seconds.")
 
 
 @click.group()
@@ -25,20 +40,90 @@ def evaluate() -> None:
     """Measure a model as its users load it."""
 
 
-@evaluate.command("zeroshot")
+@evaluate.command("development")
 @click.option("--model", default="clipita-mini", help="An embedded model, a folder, or a name on the hub.")
 @click.option("--root", type=Folder, required=True, help="Holds the clones, as OWNER/NAME.")
 @click.option("--work", type=Folder, required=True, help="Holds manifest.jsonl.")
 @click.option("--out", type=Out, help="Also write OUT.md and OUT.json.")
-def zeroshot_command(model: str, root: Path, work: Path, out: Path | None) -> None:
-    """Zero-shot accuracy on every development set of the manifest."""
+def development_command(model: str, root: Path, work: Path, out: Path | None) -> None:
+    """Zero-shot accuracy on every development set of a recipe's manifest."""
     try:
         loaded = clipita.load(model)
-        scores = zero_shot.evaluate(loaded, read_manifest(work / "manifest.jsonl"), root, load_ontology())
+        scores = development.evaluate(loaded, read_manifest(work / "manifest.jsonl"), root, load_ontology())
     except (FileNotFoundError, ValueError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
     facts = {"model": loaded.name, "fingerprint": loaded.fingerprint, "templates": loaded.templates}
-    _write(zero_shot.markdown(scores), {**facts, "scores": [score.to_json() for score in scores]}, out)
+    _write(development.markdown(scores), {**facts, "scores": [score.to_json() for score in scores]}, out)
+
+
+@evaluate.command("templates")
+@click.option("--model", default="clipita-mini", help="An embedded model, a folder, or a name on the hub.")
+@click.option("--root", type=Folder, required=True, help="Holds the clones, as OWNER/NAME.")
+@click.option("--work", type=Folder, required=True, help="Holds manifest.jsonl.")
+@_cache
+@click.option("--out", type=Out, help="Also write OUT.md and OUT.json.")
+def templates_command(model: str, root: Path, work: Path, cache: Path | None, out: Path | None) -> None:
+    """Which templates to average, chosen on one half of two development sets and judged on the other."""
+    try:
+        loaded = clipita.load(model)
+        with _kept(cache) as kept:
+            sets = templates.tasks(loaded, read_manifest(work / "manifest.jsonl"), root, load_ontology(), kept)
+    except (FileNotFoundError, ValueError, ClipitaError) as error:
+        raise click.ClickException(str(error)) from None
+    steps = templates.choose(sets, loaded.logit_scale)
+    places = {name: i for i, name in enumerate(templates.CANDIDATES)}
+    others = [[places["{}"]], [places[name] for name in loaded.templates if name in places], [*places.values()]]
+    compared = [templates.measure(sets, loaded.logit_scale, some) for some in others if some]
+    facts = {"model": loaded.name, "fingerprint": loaded.fingerprint, "chosen": steps[-1].templates}
+    tables = {"steps": [step.to_json() for step in steps], "others": [step.to_json() for step in compared]}
+    _write(templates.markdown(steps, compared), facts | tables, out)
+
+
+@evaluate.command("zeroshot")
+@_images
+@click.option(
+    "--labels",
+    "label_sets",
+    multiple=True,
+    default=[IMAGENET_IT],
+    metavar="NAME|FILE",
+    help=f"{IMAGENET_IT}, or a file with the columns id and label; may be repeated.",
+)
+@click.option(
+    "--templates",
+    "phrasings",
+    multiple=True,
+    default=["model"],
+    metavar="NAME|FILE",
+    help=f"{', '.join(zero_shot.PHRASINGS)}, or a file with one a line; may be repeated.",
+)
+@click.option(
+    "--truth",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="What each file shows, where neither folders nor names tell.",
+)
+@_models
+@_cache
+@click.option("--out", type=Out, help="Also write OUT.md and OUT.json.")
+def zeroshot_command(
+    images: Path,
+    label_sets: Sequence[str],
+    phrasings: Sequence[str],
+    truth: Path | None,
+    models: Sequence[str],
+    cache: Path | None,
+    out: Path | None,
+) -> None:
+    """Zero-shot classification of photographs by Italian labels: Acc@1, 5, 10 and 100, and what is confused."""
+    try:
+        sets = [read_label_set(name) for name in label_sets]
+        phrased = [zero_shot.read_phrasing(name) for name in phrasings]
+        photographs = find_classified(images, sets[0], truth)
+        with _kept(cache) as kept:
+            report = zero_shot.classify((clipita.load(name) for name in models), photographs, sets, phrased, kept)
+    except (FileNotFoundError, ValueError, ClipitaError) as error:
+        raise click.ClickException(str(error)) from None
+    _write(markdown(report, images.name), {"images": images.name, **report.to_json()}, out)
 
 
 def _captions(_: click.Context, __: click.Parameter, text: str) -> tuple[Path, str | None]:
@@ -52,20 +137,12 @@ def _captions(_: click.Context, __: click.Parameter, text: str) -> tuple[Path, s
 
 @evaluate.command("retrieval")
 @click.option("--captions", metavar="FILE[:FORMAT]", callback=_captions, required=True, help="Captions as published.")
-@click.option(
-    "--images", type=click.Path(path_type=Path, file_okay=False, exists=True), required=True, help="Holds them."
-)
-@click.option(
-    "--model",
-    "models",
-    multiple=True,
-    default=["clipita-mini"],
-    help="May be repeated: each is compared with the first.",
-)
+@_images
+@_models
 @click.option("--only", type=click.File(encoding="utf-8"), help="A list of images, one a line: only those.")
 @click.option("--locale", default="it", show_default=True, help="Which of XM3600's captions.")
 @click.option("--notebook", is_flag=True, help="Rank as the notebook of CLIP-Italian did.")
-@click.option("--cache", type=Folder, help="Keep embeddings here, so that a second table takes seconds.")
+@_cache
 @click.option("--out", type=Out, help="Also write OUT.md and OUT.json.")
 def retrieval_command(
     captions: tuple[Path, str | None],
@@ -82,18 +159,28 @@ def retrieval_command(
     try:
         wanted = None if only is None else [line.strip() for line in only if line.strip()]
         captioned = read_captions(path, format, locale=locale, only=wanted)
-        with nullcontext(cache) if cache is not None else tempfile.TemporaryDirectory() as kept:
+        with _kept(cache) as kept:
             result = comparison.compare(
                 (clipita.load(name) for name in models),
                 captioned,
                 images,
-                Path(kept),
+                kept,
                 captions_file=path.name,
                 notebook=notebook,
             )
     except (FileNotFoundError, ValueError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
     _write(comparison.markdown(result), result.to_json(), out)
+
+
+@contextmanager
+def _kept(cache: Path | None) -> Iterator[Path]:
+    """Where embeddings are kept: there, or for this one command."""
+    if cache is not None:
+        yield cache
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
 
 
 def _write(table: str, facts: dict[str, Any], out: Path | None) -> None:

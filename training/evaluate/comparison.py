@@ -1,7 +1,6 @@
 """Retrieval of several models over one set of photographs with captions: embeddings, scores, differences."""
 
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ import numpy as np
 
 import clipita
 from training.evaluate.captions import Captioned, locate
+from training.evaluate.embedded import embed_images, embed_texts
 from training.evaluate.intervals import DRAWS, SEED, SWAPS, Difference, Estimate
 from training.evaluate.retrieval import DIRECTIONS, METRICS, Ranked, retrieve
-from training.features import cached_rows
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -130,28 +129,9 @@ def _scores(
 
 
 def _embed(model: clipita.Model, texts: list[str], paths: list[Path], cache: Path) -> _Embedded:
-    keys = [_identity(path) for path in paths]  # two links to one file share theirs
-    found = dict(zip(keys, paths, strict=True))
-
-    def encode_images(some: Sequence[str]) -> Array:
-        rows = np.zeros((len(some), model.embed_dim + 1), np.float32)  # the last column: readable
-        for i, result in enumerate(model.iter_encode_image(found[key] for key in some)):
-            if result.embedding is not None:
-                rows[i, :-1], rows[i, -1] = result.embedding, 1
-        return rows
-
-    def cached(keys: list[str], unit: str, encode: Callable[[Sequence[str]], Array], width: int) -> Array:
-        return cached_rows(keys, model.fingerprint, cache / unit, encode, width, unit, dtype=np.float32)
-
-    images = cached(keys, "photographs", encode_images, model.embed_dim + 1)
-    captions = cached(texts, "captions", model.encode_text, model.embed_dim)
+    images, readable = embed_images(model, paths, cache)
     facts = (model.name, model.fingerprint, model.precision, model.license)
-    return _Embedded(facts, captions, images[:, :-1], images[:, -1] > 0)
-
-
-def _identity(path: Path) -> str:
-    stat = path.stat()
-    return json.dumps([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
+    return _Embedded(facts, embed_texts(model, texts, cache), images, readable)
 
 
 def markdown(result: Comparison) -> str:

@@ -1,15 +1,11 @@
-"""Zero-shot classification of development photographs by Italian labels, with a model as its users load it.
+"""Zero-shot classification of labelled photographs, several models, label sets and phrasings over one set of them.
 
-Protocol: every photograph of a development set against one label for each class of that set, in the model's default
-templates; the label is the concept's own, article included. Two further questions are asked of the same photographs:
-
-- unseen phrasings: classes that have held-out synonyms are asked for by one of them (all other classes by their label),
-  and compared on the same photographs with a synonym that training saw; three times, each time by the next synonym;
-- broader kinds: "un uccello", "un veicolo stradale" instead of the class, again with seen and with held-out phrasings;
-  and ten everyday labels, all of them asked for, against the photographs that show something of exactly one of them.
+Every photograph is asked against all labels of the set, also those of which there is no photograph. A label that ties
+with the right one stands before it, so two classes with one label are both wrong at 1.
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,184 +13,224 @@ from typing import Any
 import numpy as np
 
 import clipita
-from training.data.captions import person_or_dog
-from training.data.concepts import Concept, Ontology
-from training.data.sources import Example
-from training.evaluate.metrics import accuracy_at_k
+from clipita.zero_shot import check_templates, embed_labels
+from training.evaluate.classified import Classified
+from training.evaluate.embedded import embed_images, embed_texts
+from training.evaluate.intervals import Difference, Estimate, differences, estimates
+from training.evaluate.label_sets import LabelSet
+from training.evaluate.metrics import found_at
+from training.evaluate.retrieval import best_ranks
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-PHRASING_ROUNDS = 3
-
-# Kinds that exclude one another, under which the classes of Tiny ImageNet and Caltech-101 fall.
-BROADER = (
-    "dog", "feline", "bird", "fish", "insect", "reptile", "amphibian", "monkey", "bear", "marine_mammal", "shellfish",
-    "land_vehicle", "watercraft", "aircraft", "musical_instrument", "fruit", "vegetable", "dish", "clothing",
-    "furniture", "building", "bridge", "flower", "person", "weapon", "ball", "kitchenware", "landscape",
-)  # fmt: skip
+CUTOFFS = (1, 5, 10, 100)
+METRICS = tuple(f"Acc@{k}" for k in CUTOFFS)
+PHOTOGRAPHS = 4096  # whose scores against all labels are held at a time
 
 
 @dataclass(frozen=True)
-class Kinds:
-    """A question across sources: which of these kinds of thing is it?"""
+class Phrasing:
+    """How a label is asked for: in which templates (None: the model's own), with its article or without."""
 
-    task: str
-    sources: tuple[str, ...]
-    kinds: tuple[str, ...]
+    name: str
+    templates: tuple[str, ...] | None
+    articles: bool = True
 
 
-_BANANA, _ORANGE, _PIZZA = "n07753592", "n07747607", "n07873807"
-KINDS = (
-    Kinds("broader kinds", ("tiny_imagenet", "caltech101"), BROADER),
-    Kinds(
-        "ten: animals, car, aeroplane",
-        ("animals8", "vehicles_unsplash", "animals10_sample"),
-        ("dog", "cat", "horse", "sheep", "cow", "elephant", "monkey", "bird", "car", "airplane"),
-    ),
-    Kinds(
-        "ten: farm animals and others",
-        ("animals10_sample", "corel1000"),
-        ("dog", "cat", "horse", "sheep", "cow", "elephant", "chicken", "squirrel_kind", "butterfly", "spider"),
-    ),
-    Kinds(
-        "ten: people and others",
-        ("flickr8k", "vehicles_unsplash", "corel1000"),
-        ("person", "cat", "horse", "elephant", "car", "airplane", "bus", "flower", "beach", "mountain"),
-    ),
-    Kinds(
-        "ten: outdoors",
-        ("corel1000", "animals8"),
-        ("beach", "mountain", "bus", "elephant", "horse", "flower", "food", "ruins", "dog", "bear"),
-    ),
-    Kinds(
-        "ten: food and others",
-        ("fruits3", "food4", "fruits_phone"),
-        ("apple", _BANANA, _ORANGE, _PIZZA, "hamburger", "pasta", "salad", "dog", "car", "chair"),
-    ),
-    Kinds(
-        "ten: rooms and landscapes (128 px)",
-        ("miniplaces",),
-        ("kitchen", "bedroom", "bathroom", "office", "river", "mountain", "desert", "coast", "bridge", "church"),
-    ),
-)
+PHRASINGS = {
+    "model": Phrasing("model", None),
+    "article": Phrasing("article", ("{}",)),
+    "bare": Phrasing("bare", ("{}",), articles=False),
+}
+
+
+def read_phrasing(name: str) -> Phrasing:
+    """One of `PHRASINGS`, or a file with a template on each line.
+
+    Raises:
+        FileNotFoundError: neither.
+        TextError: a template without its "{}".
+    """
+    if name in PHRASINGS:
+        return PHRASINGS[name]
+    if not Path(name).is_file():
+        raise FileNotFoundError(f"no templates {name!r}: expected a file, or one of {', '.join(PHRASINGS)}")
+    lines = [line.strip() for line in Path(name).read_text("utf-8-sig").splitlines()]
+    return Phrasing(Path(name).name, check_templates([line for line in lines if line]))
 
 
 @dataclass(frozen=True)
-class Score:
-    """One line of the table: accuracies as fractions; `seen` and `unseen` are top-1 on the photographs of both."""
+class ClassScore:
+    """One class: how many of its photographs were told, and what the others were most often taken for."""
 
-    task: str
+    id: str
+    label: str
     photographs: int
-    labels: int
     top1: float
     top5: float
-    seen: float | None = None
-    unseen: float | None = None
-    compared: int = 0  # photographs behind `seen` and `unseen`
+    taken_for: str | None
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Photographs of one class that were taken for another."""
+
+    shown: str
+    said: str
+    photographs: int
+    of: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model with a label set and a phrasing: accuracies, and how they differ from the first row's."""
+
+    model: str
+    fingerprint: str
+    precision: str
+    license: str
+    labels: str
+    phrasing: str
+    templates: tuple[str, ...]
+    twins: int  # classes that share their label
+    accuracy: dict[str, Estimate]
+    mean_of_classes: float  # Acc@1, each class weighing the same
+    differences: dict[str, Difference] | None
+    classes: tuple[ClassScore, ...]
+    confused: tuple[Confusion, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The whole result: what was asked, and a row for each model, label set and phrasing."""
+
+    photographs: int
+    classes_shown: int
+    labels: int
+    unreadable: tuple[str, ...]
+    strangers: dict[str, int]
+    rows: tuple[Row, ...]
 
     def to_json(self) -> dict[str, object]:
         """Its fields."""
         return asdict(self)
 
 
-def evaluate(model: clipita.Model, examples: Sequence[Example], root: Path, ontology: Ontology) -> list[Score]:
-    """A score for each source that has labelled development photographs, and one for broader kinds.
+def classify(
+    models: Iterable[clipita.Model],
+    photographs: Classified,
+    label_sets: Sequence[LabelSet],
+    phrasings: Sequence[Phrasing],
+    cache: Path,
+) -> Report:
+    """Accuracies on the photographs that all models can read.
 
-    Photographs that cannot be read are left out; the numbers of photographs say how many were.
+    Args:
+        models: At least one; taken one after another, and not kept.
+        photographs: Their classes are places in every one of the label sets.
+        label_sets: At least one, all of the same ids in the same order.
+        phrasings: At least one.
+        cache: Embeddings are kept here.
 
     Raises:
-        FileNotFoundError: no photograph of a source can be read.
+        FileNotFoundError: no photograph can be read.
+        ValueError: label sets of other ids.
     """
-    scores: list[Score] = []
-    embedded: dict[str, tuple[Array, Array]] = {}
-    judged = [e for e in examples if e.split == "dev" and _shown(e) is not None]
-    for source in dict.fromkeys(e.source for e in judged):
-        mine = [e for e in judged if e.source == source]
-        results = list(model.iter_encode_image(root / e.path for e in mine))
-        if all(r.embedding is None for r in results):
-            raise FileNotFoundError(f"no photograph of {source!r} can be read under {root}: {results[0].error}")
-        images = np.array([r.embedding for r in results if r.embedding is not None])
-        read = [e for e, r in zip(mine, results, strict=True) if r.embedding is not None]
-        shown = np.array([ontology.index[str(_shown(e))] for e in read])
-        if not any(e.captions for e in mine):  # what captions tell of people overlaps: for the questions below only
-            scores.append(_score(source, model, images, shown, ontology))
-        embedded[source] = images, shown
-    for question in KINDS:
-        parts = [embedded[source] for source in question.sources if source in embedded]
-        if parts:
-            images, shown = (np.concatenate(sides) for sides in zip(*parts, strict=True))
-            kinds = np.array([ontology.index[kind] for kind in question.kinds])
-            under = ontology.ancestors[np.ix_(shown, kinds)]
-            only = under.sum(1) == 1
-            if only.any():
-                asked = kinds[under[only].argmax(1)]
-                scores.append(_score(question.task, model, images[only], asked, ontology, kinds))
-    return scores
-
-
-def _shown(example: Example) -> str | None:
-    return example.judged_as or example.concept or person_or_dog(example.captions)
-
-
-def _score(
-    task: str, model: clipita.Model, images: Array, shown: Array, ontology: Ontology, classes: Array | None = None
-) -> Score:
-    """Images (N, E) of the concepts (N,) against the labels of the classes (K,), or else of the concepts among them."""
-    classes = np.unique(shown if classes is None else classes)
-    right = np.searchsorted(classes, shown)
-    concepts = [ontology.concepts[c] for c in classes]
-
-    def ranks(phrase: Callable[[Concept], str]) -> Array:
-        labels = _distinct([phrase(concept) for concept in concepts])
-        return images @ model.label_bank(labels).embeddings.T
-
-    cosines = ranks(lambda concept: concept.label)
-    score = Score(task, len(images), len(classes), accuracy_at_k(cosines, right, 1), accuracy_at_k(cosines, right, 5))
-    rows = np.isin(right, [i for i, concept in enumerate(concepts) if concept.held_out])
-    if not rows.any():
-        return score
-
-    def mean_top1(phrase: Callable[[Concept, int], str]) -> float:
-        rounds = [ranks(lambda concept, i=i: phrase(concept, i))[rows] for i in range(PHRASING_ROUNDS)]
-        return float(np.mean([accuracy_at_k(cosines, right[rows], 1) for cosines in rounds]))
-
-    seen, unseen = mean_top1(_seen_phrase), mean_top1(_unseen_phrase)
-    return Score(**{**asdict(score), "seen": seen, "unseen": unseen, "compared": int(rows.sum())})
-
-
-def _seen_phrase(concept: Concept, i: int) -> str:
-    """For a concept with held-out synonyms its i-th other synonym, if it has one: like against like."""
-    others = concept.phrases[1:]
-    return others[i % len(others)] if concept.held_out and others else concept.label
-
-
-def _unseen_phrase(concept: Concept, i: int) -> str:
-    return concept.held_out[i % len(concept.held_out)] if concept.held_out else concept.label
-
-
-def _distinct(labels: list[str]) -> list[str]:
-    """Two concepts may share a synonym; the second then keeps a trailing full stop, so that a bank can hold both."""
-    seen: set[str] = set()
-    distinct = []
-    for label in labels:
-        while label in seen:
-            label += "."
-        seen.add(label)
-        distinct.append(label)
-    return distinct
-
-
-def markdown(scores: Sequence[Score]) -> str:
-    """The table, percentages with one decimal."""
-    lines = [
-        "| development set | photographs | labels | top-1 | top-5 | seen phrasing | unseen phrasing |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for s in scores:
-        compared = (
-            ("", "") if s.seen is None or s.unseen is None else (f"{s.seen:.1%} of {s.compared}", f"{s.unseen:.1%}")
+    if any(labels.ids != label_sets[0].ids for labels in label_sets):
+        raise ValueError("label sets are compared on the same ids in the same order, and these have others")
+    embedded: list[tuple[Array, Array]] = []
+    asked: list[tuple[int, tuple[str, str, str, str], LabelSet, str, tuple[str, ...], Array]] = []
+    for i, model in enumerate(models):
+        embedded.append(embed_images(model, photographs.paths, cache))
+        facts = (model.name, model.fingerprint, model.precision, model.license)
+        for labels in label_sets:
+            for phrasing in phrasings:
+                templates = phrasing.templates or model.templates
+                rows = _embed_labels(model, labels.phrases(articles=phrasing.articles), templates, cache)
+                asked.append((i, facts, labels, phrasing.name, templates, rows))
+    readable = np.all([good for _, good in embedded], axis=0)
+    if not readable.any():
+        raise FileNotFoundError(
+            f"none of the {len(readable)} photographs can be read; the first: {photographs.paths[0]}"
         )
-        lines.append(
-            f"| {s.task} | {s.photographs} | {s.labels} | {s.top1:.1%} | {s.top5:.1%} | {compared[0]} | {compared[1]} |"
+    shown = np.array(photographs.classes)[readable]
+    results: list[Row] = []
+    first: Array | None = None
+    for i, facts, labels, phrasing_name, templates, rows in asked:
+        ranks, said = told(embedded[i][0][readable], rows, shown)
+        values = np.stack([found_at(ranks, k) for k in CUTOFFS], axis=1)
+        each = np.arange(len(values))
+        compared = None
+        if first is not None:
+            compared = dict(zip(METRICS, differences(first, values, each), strict=True))
+        first = values if first is None else first
+        classes, confused = _by_class(labels, shown, ranks, said)
+        results.append(
+            Row(
+                *facts,
+                labels.name,
+                phrasing_name,
+                templates,
+                labels.twins,
+                dict(zip(METRICS, estimates(values, each), strict=True)),
+                float(np.mean([one.top1 for one in classes])),
+                compared,
+                classes,
+                confused,
+            )
         )
-    return "\n".join(lines) + "\n"
+    unreadable = tuple(str(path) for path, good in zip(photographs.paths, readable, strict=True) if not good)
+    size = len(label_sets[0].ids)
+    return Report(len(shown), len(np.unique(shown)), size, unreadable, photographs.strangers, tuple(results))
+
+
+def told(images: Array, labels: Array, shown: Array) -> tuple[Array, Array]:
+    """The rank (N,) of each photograph's right label, ties against it, and the label (N,) that is said.
+
+    Args:
+        images: (N, E) float of unit norm.
+        labels: (K, E) likewise.
+        shown: (N,) integers, the right labels.
+    """
+    ranks = best_ranks(images, labels, (np.arange(len(images)), shown))
+    blocks = [images[start : start + PHOTOGRAPHS] for start in range(0, len(images), PHOTOGRAPHS)]
+    return ranks, np.concatenate([(block @ labels.T).argmax(1) for block in blocks])
+
+
+def _embed_labels(model: clipita.Model, phrases: list[str], templates: Sequence[str], cache: Path) -> Array:
+    """(K, E); labels that are the same are embedded once, so that they tie exactly."""
+    distinct = list(dict.fromkeys(phrases))
+    rows = embed_labels(lambda texts: embed_texts(model, texts, cache), distinct, templates)
+    place = {phrase: i for i, phrase in enumerate(distinct)}
+    return rows[[place[phrase] for phrase in phrases]]
+
+
+def _by_class(
+    labels: LabelSet, shown: Array, ranks: Array, said: Array
+) -> tuple[tuple[ClassScore, ...], tuple[Confusion, ...]]:
+    """The classes in the label set's order, and the pairs that were confused, the most often first."""
+    wrong = ranks > 1
+    pairs = Counter(
+        (one, other) for one, other in zip(shown[wrong].tolist(), said[wrong].tolist(), strict=True) if one != other
+    )
+    taken: dict[int, int] = {}
+    for (one, other), _ in pairs.most_common():
+        taken.setdefault(one, other)
+    sizes = np.bincount(shown, minlength=len(labels.ids))
+    top1, top5 = (np.bincount(shown, found_at(ranks, k), len(labels.ids)) for k in (1, 5))
+    classes = tuple(
+        ClassScore(
+            labels.ids[i],
+            labels.labels[i],
+            int(sizes[i]),
+            float(top1[i] / sizes[i]),
+            float(top5[i] / sizes[i]),
+            labels.labels[taken[i]] if i in taken else None,
+        )
+        for i in np.flatnonzero(sizes).tolist()
+    )
+    confused = tuple(
+        Confusion(labels.labels[one], labels.labels[other], count, int(sizes[one]))
+        for (one, other), count in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
+    )
+    return classes, confused

@@ -12,7 +12,7 @@ class Row:
 
     source: str
     key: str  # unique in its source, and the same at every reading
-    image: Path | bytes | str  # a file, its contents, or an address to download it from
+    image: Path | bytes | str | None  # a file, its contents, or an address; None: of an evaluation set, not at hand
     captions: tuple[str, ...]
     language: str  # ISO 639-1
     licence: str

@@ -1,0 +1,134 @@
+"""Measures what is there, and writes tables.json and tables.md: python -m benchmarks.quality --root ROOT
+
+A model whose weights, or a set whose photographs are not to be had stays blank, with the reason. ROOT holds clones as
+OWNER/NAME, and beside them coco/val2014, xm3600, xtd and imagenet/val. Weights come from the hub's cache, or from the
+hub with --download.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+import clipita
+from benchmarks._measure import machine
+from benchmarks.quality import tables
+from benchmarks.quality.sets import HERE, MODELS, ORIGINAL_LABELS, RETRIEVAL, ZERO_SHOT
+from clipita.errors import ModelNotFoundError
+from training.evaluate.comparison import compare
+from training.evaluate.label_sets import IMAGENET_IT, LabelSet, read_label_set
+from training.evaluate.zero_shot import PHRASINGS, classify
+
+Row = dict[str, Any]
+
+
+def measure(root: Path, cache: Path, models: dict[str, str], *, download: bool) -> dict[str, list[Row]]:
+    """A row for each set and model: what was measured, or why it was not."""
+    loaded: dict[str, clipita.Model | str] = {}
+    for name, spec in models.items():
+        try:
+            loaded[name] = clipita.load(spec, local_files_only=not download)
+        except ModelNotFoundError:
+            loaded[name] = "no weights"
+    retrieval: list[Row] = []
+    zero_shot: list[Row] = []
+    for name, model in loaded.items():
+        retrieval += _retrieval(name, model, root, cache)
+        zero_shot += _zero_shot(name, model, root, cache)
+    order = [each.name for each in (*RETRIEVAL, *ZERO_SHOT)]
+    return {
+        "retrieval": sorted(retrieval, key=lambda row: order.index(row["set"])),
+        "zero_shot": sorted(zero_shot, key=lambda row: order.index(row["set"])),
+    }
+
+
+def _retrieval(name: str, model: clipita.Model | str, root: Path, cache: Path) -> Iterator[Row]:
+    for captions in RETRIEVAL:
+        row: Row = {"set": captions.name, "note": captions.note, "model": name}
+        try:
+            captioned, folder = captions.read(root)
+        except FileNotFoundError as error:
+            yield row | {"missing": str(error)}
+            continue
+        if isinstance(model, str):
+            yield row | {"missing": model}
+            continue
+        result = compare([model], captioned, folder, cache, captions_file=captions.name)
+        (found,) = result.to_json()["models"]  # type: ignore[misc]
+        protocol = result.protocol
+        yield row | {
+            "fingerprint": model.fingerprint,
+            "photographs": protocol.photographs,
+            "captions": protocol.captions,
+            "left_out": len(protocol.missing) + len(protocol.unreadable),
+            "scores": found["scores"],
+        }
+
+
+def _zero_shot(name: str, model: clipita.Model | str, root: Path, cache: Path) -> Iterator[Row]:
+    label_sets = _label_sets(root)
+    for classes in ZERO_SHOT:
+        for label_name, labels in label_sets.items():
+            row: Row = {"set": classes.name, "note": classes.note, "model": name, "labels": label_name}
+            try:
+                if labels is None:
+                    raise FileNotFoundError(f"no {ORIGINAL_LABELS}")
+                photographs = classes.read(root, labels)
+            except FileNotFoundError as error:
+                yield row | {"missing": str(error)}
+                continue
+            if isinstance(model, str):
+                yield row | {"missing": model}
+                continue
+            report = classify([model], photographs, [labels], list(PHRASINGS.values()), cache)
+            yield row | {
+                "fingerprint": model.fingerprint,
+                "photographs": report.photographs,
+                "classes": report.classes_shown,
+                "left_out": len(report.unreadable) + sum(report.strangers.values()),
+                "scores": {
+                    found.phrasing: {metric: vars(estimate) for metric, estimate in found.accuracy.items()}
+                    for found in report.rows
+                },
+            }
+
+
+def _label_sets(root: Path) -> dict[str, LabelSet | None]:
+    original = root / ORIGINAL_LABELS
+    return {
+        "the original's": read_label_set(str(original)) if original.is_file() else None,
+        IMAGENET_IT: read_label_set(IMAGENET_IT),
+    }
+
+
+@contextmanager
+def _kept(cache: Path | None) -> Iterator[Path]:
+    if cache is not None:
+        yield cache
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+
+
+@click.command(help=__doc__)
+@click.option("--root", type=click.Path(path_type=Path, file_okay=False, exists=True), required=True)
+@click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Keep embeddings here.")
+@click.option("--download", is_flag=True, help="Fetch weights that are not in the hub's cache.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=HERE, help="Where the tables go.")
+def main(root: Path, cache: Path | None, download: bool, out: Path) -> None:
+    before = machine()
+    with _kept(cache) as kept:
+        report: dict[str, Any] = {"machine": before} | measure(root, kept, MODELS, download=download)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "tables.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    text = tables.markdown(report)
+    (out / "tables.md").write_text(text, "utf-8")
+    click.echo(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Ways to quantise an image tower: python -m benchmarks.quantisation
+
+What `precision="int8"` is (dynamic: activations get their scale in each run) against static QDQ graphs of ONNX Runtime,
+calibrated on photographs, at full size and for clipita-mini, whose image tower stores 8 bits and computes in float32.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks._measure import Report, interleaved, publish
+from benchmarks._photographs import jpegs
+from benchmarks.convert import full_size_checkpoint
+
+CALIBRATION, JUDGED = 32, 8
+STATIC = {"static QDQ, u8 activations": "QUInt8", "static QDQ, s8 activations": "QInt8"}
+BATCHES = {1: 24, 8: 10}  # sizes, and rounds
+
+
+def measure() -> Report:
+    import clipita
+
+    with full_size_checkpoint() as full, tempfile.TemporaryDirectory() as scratch:
+        load: dict[str, Any] = {"cache_dir": scratch}
+        towers = {
+            "full size": {p: clipita.load(full, precision=p, **load) for p in ("fp32", "int8")},
+            "clipita-mini": {"int8": clipita.load()},
+        }
+        return {name: _tower(models, Path(scratch) / name) for name, models in towers.items()}
+
+
+def _tower(models: dict[str, Any], folder: Path) -> list[Report]:
+    from clipita.images import load_pixels
+
+    first = next(iter(models.values()))
+    files = jpegs(500, 375, CALIBRATION + JUDGED)
+    pixels = np.stack([load_pixels(data, first._preprocessing, name="a photograph") for data in files])
+    cases = {f"clipita, {name}": model._backend.encode_pixels for name, model in models.items()}
+    for name, activations in STATIC.items():
+        cases[name] = _static(first._bundle, folder / activations, activations, pixels[JUDGED:])
+    exact = next(iter(cases.values()))(pixels[:JUDGED])  # of the full size in float32, of the other as it is shipped
+    rows: list[Report] = []
+    times = {
+        batch: interleaved({name: lambda run=run, n=batch: run(pixels[:n]) for name, run in cases.items()}, rounds)
+        for batch, rounds in BATCHES.items()
+    }
+    for name, run in cases.items():
+        cosines = (run(pixels[:JUDGED]) * exact).sum(-1)
+        seconds = {str(batch): found[name] for batch, found in times.items()}
+        rows.append({"name": name, "seconds": seconds, "cosine": float(cosines.mean()), "worst": float(cosines.min())})
+    return rows
+
+
+def _static(bundle: Any, folder: Path, activations: str, calibration: Any) -> Any:
+    """A function of pixels: the bundle's image graph of standard operators, in QDQ form, weights s8 per channel."""
+    import onnx
+    import onnxruntime
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from safetensors.numpy import load_file, save_file
+
+    from clipita.backends.onnx import session_options
+    from clipita.convert.graph import image_graph
+    from clipita.convert.quantize import dequantize
+    from clipita.convert.weights_file import StoredWeights
+    from clipita.towers.config import DualConfig
+
+    folder.mkdir(parents=True)
+    save_file(dequantize(load_file(bundle.path("weights.safetensors"))), folder / "weights.safetensors")
+    stored = StoredWeights.from_file(folder / "weights.safetensors")
+    graph = image_graph(DualConfig.from_bundle(bundle.config), stored, portable=True)
+    onnx.save(graph, folder / "image.onnx")
+
+    class Photographs(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = iter(calibration)
+
+        def get_next(self) -> Any:
+            photograph = next(self.left, None)
+            return None if photograph is None else {"pixels": photograph[None]}
+
+    quantize_static(
+        onnx.load(folder / "image.onnx"),
+        folder / "static.onnx",
+        Photographs(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        op_types_to_quantize=["MatMul", "Conv"],
+        activation_type=QuantType[activations],
+        weight_type=QuantType.QInt8,
+        use_external_data_format=True,
+    )
+    session = onnxruntime.InferenceSession(folder / "static.onnx", session_options())
+    return lambda pixels: session.run(None, {"pixels": pixels})[0]
+
+
+def markdown(report: Report) -> str:
+    lines = ["# Ways to quantise", "", "Milliseconds an image by the median; cosines to the first row of each tower."]
+    for tower, rows in report.items():
+        if not isinstance(rows, list):
+            continue
+        batches = " | ".join(f"batch {batch}" for batch in BATCHES)
+        lines += [
+            "",
+            f"## {tower}",
+            "",
+            f"| | {batches} | mean cosine | worst |",
+            "|---|" + "---|" * (len(BATCHES) + 2),
+        ]
+        for row in rows:
+            speeds = " | ".join(f"{1000 * row['seconds'][str(b)]['median'] / b:.1f}" for b in BATCHES)
+            lines.append(f"| {row['name']} | {speeds} | {row['cosine']:.4f} | {row['worst']:.4f} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    publish("quantisation", measure, markdown)

@@ -1,0 +1,56 @@
+"""The recipes of this package: their stages against the parameters of the towers that they name, without weights."""
+
+import jax
+import pytest
+from flax import nnx
+
+from clipita.convert.layouts.dual import clip_preprocessing, half_preprocessing
+from clipita.images import Preprocessing
+from clipita.towers.config import BertConfig, DualConfig, VitConfig
+from clipita.towers.dual import DualEncoder
+from clipita.towers.efficientnet_config import LITE0
+from training.by_recipe import known_recipes, load_recipe
+from training.optimizer import build_optimizer
+from training.pair_loss import PairLoss
+from training.pair_recipe import PairRecipe
+from training.state import split_model
+
+BERT = BertConfig(31_102, width=768, mlp_width=3072, pooling="pooler")
+B32 = VitConfig(32, 768, 12, 12, 3072, "quick_gelu", 1e-5, False, True, True, "cls")
+SIGLIP = VitConfig(16, 768, 12, 12, 3072, "gelu_tanh", 1e-6, True, False, False, "map")
+SMALL = Preprocessing(128, "shortest", "bicubic", (127.0,) * 3, (128.0,) * 3)
+TOWERS = {
+    "clip_italian": (B32, BERT, clip_preprocessing(224)),
+    "clip_italian_plus": (B32, BERT, clip_preprocessing(224)),
+    "lit_siglip": (SIGLIP, BERT, half_preprocessing(224, "bicubic")),
+    "clip_small": (LITE0, BertConfig(31_000, token_types=1, positions=24), SMALL),
+}
+RECIPES = {name: load_recipe(name).RECIPE for name in known_recipes() if name != "mini"}
+
+
+def test_every_recipe_is_here():
+    assert RECIPES.keys() == TOWERS.keys()
+    assert all(isinstance(recipe, PairRecipe) for recipe in RECIPES.values())
+
+
+@pytest.mark.parametrize("name", list(TOWERS))
+def test_the_stages_account_for_every_parameter(name):
+    recipe, (image, text, preprocessing) = RECIPES[name], TOWERS[name]
+    config = DualConfig(image, text, preprocessing, recipe.embed_dim, recipe.image_projection, recipe.text_projection)
+    model = nnx.eval_shape(lambda: DualEncoder(config, rngs=nnx.Rngs(0)))
+    model.loss = PairLoss(recipe.loss, jax.make_mesh((1,), ("data",)))
+    params = split_model(model)[1]
+    for stage in recipe.train.stages:
+        assert build_optimizer(stage, params, total_steps=10)
+
+
+def test_clip_italian_is_as_published():
+    recipe = RECIPES["clip_italian"]
+    first, second = recipe.train.stages
+    assert (recipe.loss.kind, recipe.loss.logit_scale, recipe.loss.learned) == ("per_device", 20.0, False)
+    assert (recipe.augmentation, recipe.text.max_tokens, recipe.embed_dim) == ("as_coded", 96, 512)
+    assert [rule.multiplier for rule in first.parameters] == [0.0, 1.0]
+    assert (second.learning_rate, second.batch_size, second.epochs) == (1e-5, 8 * 128, 15)
+    assert (second.optimizer.kind, second.optimizer.clipping, second.optimizer.weight_decay) == ("adabelief", 0.01, 0.0)
+    assert second.optimizer.warmup == 0.1
+    assert RECIPES["clip_italian_plus"].loss.kind == "softmax"

@@ -1,0 +1,96 @@
+"""`clipita-train data`: photographs and captions from their publishers' files to shards for training."""
+
+import importlib.util
+import os
+import pkgutil
+from pathlib import Path
+
+import click
+
+import training.data.recipes
+from clipita.errors import ClipitaError
+from training.config import replace_from_strings
+from training.data.audit_cli import audit_group
+from training.data.builder.build import build
+from training.data.builder.recipe import DataRecipe
+from training.data.builder.runners import LocalRunner, RayRunner
+from training.data.builder.summary import as_text
+from training.data.pairs.fetch import Settings
+from training.data.report.write import write_report
+
+Folder = click.Path(path_type=Path, file_okay=False)
+
+
+def _recipe(_: click.Context, __: click.Parameter, name: str) -> DataRecipe:
+    """By the name of one that comes with the package, or from a Python file that defines RECIPE."""
+    if name.endswith(".py"):
+        return _from_file(Path(name))
+    known = [module.name for module in pkgutil.iter_modules(training.data.recipes.__path__)]
+    if name not in known:
+        raise click.BadParameter(f"{name!r} is no recipe and no .py file; there are: {', '.join(known)}")
+    return importlib.import_module(f"training.data.recipes.{name}").RECIPE
+
+
+def _from_file(path: Path) -> DataRecipe:
+    spec = importlib.util.spec_from_file_location("data_recipe", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise click.BadParameter(f"there is no file {path}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = getattr(module, "RECIPE", None)
+    if not isinstance(found, DataRecipe):
+        raise click.BadParameter(f"{path} has no DataRecipe called RECIPE")
+    return found
+
+
+@click.group()
+def data() -> None:
+    """Make data sets of photographs and captions."""
+
+
+@data.command("build")
+@click.argument("recipe", callback=_recipe)
+@click.option("--root", type=Folder, required=True, help="The folder that the recipe's files are in.")
+@click.option(
+    "--out", type=Folder, required=True, help="The data set goes here; what is there already is gone on with."
+)
+@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="E.g. sources.0.rules.min_side=200.")
+@click.option("--contact", help="Your mail address or page, for the hosts of images to download; without, none are.")
+@click.option("--runner", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option("--workers", type=click.IntRange(1), help="Processes; by default as many as CPUs may be used.")
+def build_command(
+    recipe: DataRecipe,
+    root: Path,
+    out: Path,
+    assignments: tuple[str, ...],
+    contact: str | None,
+    runner: str,
+    workers: int | None,
+) -> None:
+    """Read, filter, deduplicate and split the sources of RECIPE, and write shards to train on."""
+    count = workers or len(os.sched_getaffinity(0))
+    try:
+        recipe = replace_from_strings(recipe, assignments)
+        downloads = Settings(contact, max_side=recipe.max_side) if contact is not None else None
+        with LocalRunner(count) if runner == "local" else RayRunner(count) as chosen:
+            told = build(recipe, root, out, chosen, downloads=downloads)
+        report = write_report(out, root)
+    except (OSError, ValueError, LookupError, ImportError, ClipitaError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(as_text(told["sources"]))
+    click.echo(f"wrote {out}, build {told['build']}; see {report}")
+
+
+@data.command("report")
+@click.argument("out", type=Folder)
+@click.option("--root", type=Folder, help="The folder of the sources, for the pictures of what is not kept.")
+def report_command(out: Path, root: Path | None) -> None:
+    """Write OUT/report.html again: what went into a build and came out, with pictures."""
+    try:
+        report = write_report(out, root)
+    except (OSError, ValueError, ClipitaError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"wrote {report}")
+
+
+data.add_command(audit_group)

@@ -1,0 +1,1 @@
+"""Data sets that `clipita-train data build` makes by name."""

@@ -1,0 +1,126 @@
+"""The model that a recipe for whole towers trains: pretrained towers, new projections, and the loss between pairs."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from clipita.convert.quantize import Array
+from clipita.towers.config import DualConfig
+from clipita.towers.dual import DualEncoder, Projection
+from clipita.towers.efficientnet import InvertedBottleneck
+from clipita.towers.parameters import parameter_table, set_parameters
+from clipita.towers.transformer import TransformerLayer
+from training.augment import augment
+from training.augmentation import PRESETS
+from training.backbones import ImageTower, TextTower
+from training.gradient_cache import cached_loss
+from training.pair_loss import PairLoss
+from training.pair_recipe import PairRecipe
+from training.step import Batch, LossFn, Metrics
+
+LOSS = "loss"  # the model's one part beside a dual encoder's
+
+
+def dual_config(recipe: PairRecipe, image: ImageTower, text: TextTower) -> DualConfig:
+    """The architecture: both towers, and the recipe's projections."""
+    return DualConfig(
+        image=image.config,
+        text=text.config,
+        preprocessing=image.preprocessing,
+        embed_dim=recipe.embed_dim,
+        image_projection=recipe.image_projection,
+        text_projection=recipe.text_projection,
+    )
+
+
+def build_model(recipe: PairRecipe, image: ImageTower, text: TextTower, mesh: Mesh) -> DualEncoder:
+    """A `DualEncoder` with a `PairLoss` as its `loss`; the projections' first weights are of the run's seed.
+
+    Parameters are called "image/...", "text/...", "image_projection/...", "text_projection/..." and, where they are
+    learned, "loss/log_scale" and "loss/bias".
+    """
+    config = dual_config(recipe, image, text)
+    table = {f"image.{name}": values for name, values in image.weights.items()}
+    table |= {f"text.{name}": values for name, values in text.weights.items()}
+    rngs = nnx.Rngs(recipe.train.seed)
+    for name, features, projection in (
+        ("image_projection", config.image.features, config.image_projection),
+        ("text_projection", config.text.features, config.text_projection),
+    ):
+        first = parameter_table(Projection(features, config.embed_dim, projection, rngs=rngs))
+        table |= {f"{name}.{leaf}": values for leaf, values in first.items()}
+    folded = not any(name.endswith(".mean") for name in image.weights)
+    # The initial weights of the towers are never computed: only their shapes are needed.
+    dtype = jnp.dtype(recipe.dtype)
+    model = nnx.eval_shape(lambda: DualEncoder(config, folded=folded, dtype=dtype, rngs=nnx.Rngs(0)))
+    set_parameters(model, table)
+    for _, part in nnx.iter_modules(model):
+        if isinstance(part, (TransformerLayer, InvertedBottleneck)):
+            part.rematerialise = recipe.rematerialise
+    needs_mesh = recipe.loss.kind == "per_device" or (recipe.loss.kind == "sigmoid" and mesh.size > 1)
+    setattr(model, LOSS, PairLoss(recipe.loss, mesh if needs_mesh else None))
+    return model
+
+
+def dual_table(model: DualEncoder) -> dict[str, Array]:
+    """Weights of the dual encoder in the model, as `clipita.convert.export.write_dual_bundle` takes them."""
+    return {name: values for name, values in parameter_table(model).items() if not name.startswith(f"{LOSS}.")}
+
+
+def pair_loss(recipe: PairRecipe, image_size: int) -> LossFn:
+    """The loss function of the recipe, for batches of `training.data.pair_batches`.
+
+    Photographs are augmented before the batch goes through the towers in chunks, since that would be done twice there.
+    Metrics: the mean cosine of right pairs, the logit scale, and in validation the share of photographs whose own
+    caption comes first among those of the batch.
+    """
+    config, seed = PRESETS[recipe.augmentation], recipe.train.seed
+    through_towers = cached_loss(_embed, _compare, chunks=recipe.chunks)
+
+    def loss_fn(model: nnx.Module, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, Metrics]:
+        if key is not None and "pixels" in batch and recipe.augmentation != "none":
+            flips = batch.get("may_flip")
+            pixels = augment(
+                batch["pixels"],
+                batch["number"],
+                batch["view"],
+                config=config,
+                size=image_size,
+                seed=seed,
+                may_flip=flips,
+            )
+            batch = {**batch, "pixels": pixels}
+        return through_towers(model, batch, key)
+
+    return loss_fn
+
+
+def _embed(model: Any, batch: Batch, _: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """Embeddings (B, E) of photographs and captions; of towers whose features are there, the projections alone."""
+    image = batch["image_features"] if "image_features" in batch else model.image_features(batch["pixels"])
+    if "text_features" in batch:
+        text = batch["text_features"]
+    else:
+        text = model.text_features(batch["input_ids"], batch["attention_mask"])
+    return model.project_image(image), model.project_text(text)
+
+
+def _compare(model: Any, embeddings: tuple[jax.Array, jax.Array], batch: Batch) -> tuple[jax.Array, Metrics]:
+    image, text = (embedding.astype(jnp.float32) for embedding in embeddings)
+    mask = batch.get("mask")
+    loss = model.loss(image, text, mask=mask)
+    cosines = jnp.matmul(image, text.T, precision=jax.lax.Precision.HIGHEST) if mask is not None else None
+    counts = jnp.ones(len(image)) if mask is None else mask.astype(jnp.float32)
+    own = (image * text).sum(1) if cosines is None else jnp.diagonal(cosines)
+
+    def mean(values: jax.Array) -> jax.Array:
+        return (values * counts).sum() / jnp.maximum(counts.sum(), 1.0)
+
+    metrics = {"cosine": mean(own), "logit_scale": model.loss.logit_scale}
+    if mask is not None and cosines is not None:
+        best = jnp.where(mask[None, :], cosines, -2.0).max(1)
+        metrics["recall"] = mean((own >= best).astype(jnp.float32))
+    return loss, metrics
