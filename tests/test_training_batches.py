@@ -141,7 +141,7 @@ def test_shapes_and_types_never_change() -> None:
     batches = make()
     assert len(batches) == 2
     expected = {
-        "images": ((6, WIDTH), np.float32),
+        "images": ((6, WIDTH), np.float16),
         "imagined": ((2, WIDTH), np.float32),
         "text_features": ((4, WIDTH), np.float32),
         "positive": ((8, 4), np.float32),
@@ -216,6 +216,8 @@ def test_padding_does_not_change_the_validation_loss() -> None:
 
     def loss(batch: dict[str, np.ndarray]) -> float:
         values = {name: jnp.asarray(batch[name]) for name in ("positive", "known")}
-        return float(softmax_contrastive(batch["images"], batch["text_features"], logit_scale=2.0, **values))
+        return float(
+            softmax_contrastive(batch["images"].astype(np.float32), batch["text_features"], logit_scale=2.0, **values)
+        )
 
     assert loss(padded) == pytest.approx(loss(exact), rel=1e-6)

@@ -61,7 +61,7 @@ class Projections(nnx.Module):
 
     def image_features(self, x: jax.Array) -> jax.Array:
         """Maps (B, H, W, C) -> pooled features (B, D); what is pooled already stays as it is."""
-        return x if self.image_tail is None or x.ndim == 2 else self.image_tail(x)
+        return x.astype(jnp.float32) if self.image_tail is None or x.ndim == 2 else self.image_tail(x)
 
     def project_image(self, features: jax.Array, key: jax.Array | None = None, dropout: float = 0.0) -> jax.Array:
         """Raw pooled features (B, D) -> embeddings (B, E); with a key, a share of the features is dropped."""

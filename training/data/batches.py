@@ -209,10 +209,7 @@ class ConceptBatches:
         rows = rng.integers(len(self.rows.concepts), size=from_rows)
         noise = rng.standard_normal((from_rows, len(self.spread)), np.float32) * self.spread
         imagined = np.maximum(self.rows.features[rows].astype(np.float32) + noise, 0)  # a ReLU6 ends the tower
-        images = self.images[places]
-        if not self.mapped:
-            images = images.astype(np.float32)
-        return images, imagined, np.concatenate([concepts, self.rows.concepts[rows]])
+        return self.images[places], imagined, np.concatenate([concepts, self.rows.concepts[rows]])
 
     def _draw_concepts(self, rng: np.random.Generator, shown: Array) -> Array:
         """Concept indices (K,): those of the photographs, as far as there is room, and others at random."""
