@@ -17,8 +17,22 @@ RESULTS = Path(__file__).parent / "results"
 PHOTOS = sorted((Path(__file__).parent.parent / "examples" / "photos").glob("*.jpg"))
 THREADS = len(os.sched_getaffinity(0))
 PACKAGES = (
-    "clipita", "numpy", "onnx", "onnxruntime", "jax", "flax", "grain", "pillow", "safetensors", "tokenizers", "torch",
-    "transformers", "open_clip_torch",
+    "clipita",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "jax",
+    "flax",
+    "grain",
+    "pillow",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "open_clip_torch",
+    "pyarrow",
+    "array_record",
+    "py3langid",
 )  # fmt: skip
 
 Report = dict[str, Any]
