@@ -248,6 +248,18 @@ def test_deepl_quota_stops_and_the_next_month_goes_on(api, tmp_path):
     assert sent(api)[-1] == texts[50:]
 
 
+def test_deepl_quota_that_ends_within_a_halved_batch_loses_nothing_paid(api, tmp_path):
+    texts = [f"caption {i:03}" for i in range(40)]
+    texts[25] = "poison"
+    api.limit = 11 * 25  # the first half, and five of the second
+    first = translate(texts, api.engine(), tmp_path / "cache")
+    assert [result.status for result in first[:25]] == ["ok"] * 25
+    api.limit, before = 10**9, len(sent(api))
+    again = translate(texts, api.engine(), tmp_path / "cache")
+    assert [i for i, result in enumerate(again) if result.text is None] == [25]
+    assert not set(texts[:25]) & {text for batch in sent(api)[before:] for text in batch}
+
+
 def test_deepl_that_is_busy_is_tried_again_and_one_that_stays_so_stops(api, tmp_path, monkeypatch):
     api.web.pages["/v2/translate"] = [answer(b"", 429), answer(b"", 503), api.translate]
     assert translate(["a"], api.engine(), tmp_path / "cache") == ok("IT:a")

@@ -134,7 +134,9 @@ class Fetcher:
         self._keep = keep
         allowed = [ip_network(network) for network in settings.allowed]
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, socket_factory=partial(open_public_socket, allowed=allowed)),
+            connector=aiohttp.TCPConnector(
+                limit=0, ttl_dns_cache=300, socket_factory=partial(open_public_socket, allowed=allowed)
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=settings.timeout),
             # Compressed answers are unpacked here, up to the limit; a bomb is a few bytes and a gigabyte.
