@@ -431,6 +431,7 @@ def test_public_addresses(address, public):
         (("TDM-Reservation", "1"), True),
         (("tdm-reservation", "0"), False),
         (("Content-Usage", "train-ai=n"), True),
+        (("Content-Usage", "search, train-ai=n;exceptions=none"), True),
         (("Content-Usage", "search=y, train-ai=y"), False),
     ],
 )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clipita.errors import ModelNotFoundError
 from training.data.pairs.translate import Engine, EngineStoppedError, Failure
 
 ENGINES = ("deepl", "ctranslate2")
@@ -29,8 +30,8 @@ class EngineSettings:
         name: "deepl" or "ctranslate2".
         source: ISO 639-1.
         target: Likewise.
-        model: For ctranslate2, a folder with a converted model, or the name of a repository on the hub that holds one.
-            For DeepL its `model_type`, "" for what it takes by default.
+        model: For ctranslate2, a folder with a converted model, or a repository on the hub that holds one, by its name
+            or as NAME@REVISION. For DeepL its `model_type`, "" for what it takes by default.
         glossary: Terms and their translations. DeepL's only.
         beams: Of ctranslate2; 1 is greedy.
     """
@@ -49,6 +50,7 @@ def open_engine(settings: EngineSettings) -> Engine:
     Raises:
         ValueError: there is none of that name, or it cannot do what the settings ask.
         ImportError: its package is not installed.
+        ModelNotFoundError: ctranslate2's model is neither on this machine nor on the hub.
     """
     match settings.name:
         case "deepl":
@@ -197,7 +199,12 @@ def _converted(model: str) -> Path:
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
 
-        folder = Path(snapshot_download(model, allow_patterns=["*.bin", "*.json", "*.spm", "*.model"]))
+        name, _, revision = model.partition("@")
+        try:
+            patterns = ["*.bin", "*.json", "*.spm", "*.model"]
+            folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
+        except (OSError, ValueError) as error:
+            raise ModelNotFoundError(f"{model!r} is no folder, and does not come from the hub: {error}") from error
     if not (folder / "model.bin").is_file():
         raise ValueError(f"{model} is not in CTranslate2's format. Convert it, with PyTorch: {_CONVERT.format(model)}")
     return folder

@@ -1,6 +1,7 @@
 """What a download has to know of the web: which addresses are public, who has opted out, how long to wait."""
 
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -71,7 +72,7 @@ def opted_out(headers: Iterable[tuple[str, str]], agent: str) -> str:
                 return f"X-Robots-Tag: {value}"
             case "tdm-reservation" if value.strip() == "1":
                 return f"tdm-reservation: {value}"
-            case "content-usage" if "train-ai=n" in value.replace(" ", "").lower().split(","):
+            case "content-usage" if "train-ai=n" in re.split("[,;]", value.replace(" ", "").lower()):
                 return f"Content-Usage: {value}"
     return ""
 
