@@ -121,3 +121,29 @@ def test_captions_are_judged_by_the_rules(caption: str, reason: str) -> None:
     found = Judge(Rules(), "it").load()(table).to_pylist()[0]
     assert found["caption_reasons"] == [reason]
     assert found["reason"] == ("no caption is left" if reason else "")
+
+
+def test_captions_that_do_not_fit_or_only_name_are_dropped_by_what_models_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def by_capitals(captions: Sequence[str]) -> list[list[tuple[str, str]]]:
+        return [[(word, "PROPN" if word.istitle() else "X") for word in caption.split()] for caption in captions]
+
+    monkeypatch.setattr("training.data.filters.tagger_called", {"iniziali": by_capitals}.get)
+    photos = Path(__file__).parent.parent / "examples" / "photos"
+    (tmp_path / "photos").symlink_to(photos)
+    lines = [
+        "image,caption",
+        "gatto.jpg,un gatto tigrato",
+        "gatto.jpg,una macchina da corsa",
+        "razzo.jpg,Roberto Baggio",
+    ]
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    rules = Rules(min_score=0.2, propn_share=0.8)
+    source = Source("foto", "table", ("a.csv",), images="photos", licence="CC0", rules=rules)
+    recipe = DataRecipe("x", (source,), tagger="iniziali")
+    build(recipe, tmp_path, tmp_path / "out", InThisProcess(), show_progress=False)
+    rows = pq.read_table(tmp_path / "out" / "manifest.parquet").to_pylist()
+    assert [row["caption_reasons"] for row in rows] == [[""], ["does not fit the photograph"], ["proper nouns"]]
+    assert rows[0]["score"][0] > 0.3 > 0.1 > rows[1]["score"][0]
+    assert [row["propn_share"] for row in rows] == [[0.0], [0.0], [1.0]]

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from training.data.builder import across
 from training.data.builder.across import compare
 from training.data.builder.judge import Judge
+from training.data.builder.models import ProperNouns, Scores
 from training.data.builder.output import finish, plan, write_manifest
 from training.data.builder.read import Read, files_of
 from training.data.builder.recipe import DataRecipe, Evaluation, Source
@@ -91,6 +92,7 @@ class _Build:
         for step in steps:
             self._step(chunks, step)
         training = [chunk for chunk in chunks if isinstance(chunk.source, Source)]
+        self._models(training)
         self._judge(training)
         self._compare(training, [chunk for chunk in chunks if isinstance(chunk.source, Evaluation)])
         shards = plan(training, self.root, self.out, self.recipe.shard_records)
@@ -147,6 +149,14 @@ class _Build:
         needs = [name for name in ("translate", *step.needs) if name in chunk.columns]
         inputs = (chunk.rows, *(chunk.columns[name] for name in needs))
         return Run(step, inputs, self.work, step.seen(inputs))
+
+    def _models(self, chunks: Sequence[Chunk]) -> None:
+        """Only where there is a rule for what they say: they take most of the time."""
+        rules = {source.name: source.rules for source in self.recipe.sources}
+        tagged = [chunk for chunk in chunks if rules[chunk.source.name].propn_share is not None]
+        self._step(tagged, ProperNouns(self.recipe.tagger))
+        scored = [chunk for chunk in chunks if rules[chunk.source.name].min_score is not None]
+        self._step(scored, Scores(self.recipe.scorer, self.root, self.out))
 
     def _judge(self, chunks: Sequence[Chunk]) -> None:
         for source in self.recipe.sources:

@@ -10,6 +10,7 @@ import click
 import training.data.recipes
 from clipita.errors import ClipitaError
 from training.config import replace_from_strings
+from training.data.audit_cli import audit_group
 from training.data.builder.build import build
 from training.data.builder.recipe import DataRecipe
 from training.data.builder.runners import LocalRunner, RayRunner
@@ -74,7 +75,7 @@ def build_command(
         with LocalRunner(count) if runner == "local" else RayRunner(count) as chosen:
             told = build(recipe, root, out, chosen, downloads=downloads)
         report = write_report(out, root)
-    except (OSError, ValueError, ClipitaError) as error:
+    except (OSError, ValueError, LookupError, ImportError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(as_text(told["sources"]))
     click.echo(f"wrote {out}, build {told['build']}; see {report}")
@@ -90,3 +91,6 @@ def report_command(out: Path, root: Path | None) -> None:
     except (OSError, ValueError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"wrote {report}")
+
+
+data.add_command(audit_group)

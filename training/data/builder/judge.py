@@ -30,9 +30,17 @@ class Judge(Step):
     language: str
     name: ClassVar[str] = "judge"
     version: ClassVar[int] = 1
-    needs: ClassVar[tuple[str, ...]] = ("download", "text", "images")
+    needs: ClassVar[tuple[str, ...]] = ("download", "text", "images", "propn", "scores")
 
-    reads: ClassVar[tuple[str, ...]] = (*PHOTOGRAPH_COLUMNS, "captions", *CAPTION_COLUMNS)
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """With the columns of models only if there are rules for them."""
+        return (*PHOTOGRAPH_COLUMNS, "captions", *self._caption_columns)
+
+    @property
+    def _caption_columns(self) -> tuple[str, ...]:
+        judged = {"propn_share": self.rules.propn_share, "score": self.rules.min_score}
+        return (*CAPTION_COLUMNS, *(name for name, limit in judged.items() if limit is not None))
 
     def load(self) -> Function:
         return self._function
@@ -41,8 +49,9 @@ class Judge(Step):
         columns = {name: table[name].to_pylist() for name in self.reads}
         reasons, caption_reasons = list[str](), list[str]()
         for row in range(len(table)):
-            values = zip(*(columns[name][row] for name in CAPTION_COLUMNS), strict=True)
-            of_captions = [self._caption(*one) for one in values]
+            names = self._caption_columns
+            values = zip(*(columns[name][row] for name in names), strict=True)
+            of_captions = [self._caption(**dict(zip(names, one, strict=True))) for one in values]
             problem = self._photograph(*(columns[name][row] for name in PHOTOGRAPH_COLUMNS))
             reasons.append(problem or ("" if "" in of_captions else NO_CAPTION))
             caption_reasons += of_captions
@@ -72,9 +81,12 @@ class Judge(Step):
         personal_data: str,
         caption_language: str,
         language_probability: float,
+        propn_share: float = 0.0,
+        score: float = 1.0,
     ) -> str:
         rules = self.rules
         sure = rules.other_language is not None and language_probability >= rules.other_language
+        long = words >= rules.language_words
         for dropped, reason in (
             (not characters, "not translated"),
             (characters < rules.min_characters or words < rules.min_words, "too short"),
@@ -83,7 +95,9 @@ class Judge(Step):
             (letter_share < rules.min_letter_share, "too few letters"),
             (rules.boilerplate and boilerplate, "boilerplate"),
             (rules.personal_data and bool(personal_data), "personal data"),
-            (sure and caption_language != self.language, "another language"),
+            (sure and long and caption_language != self.language, "another language"),
+            (rules.propn_share is not None and propn_share >= rules.propn_share, "proper nouns"),
+            (rules.min_score is not None and not score >= rules.min_score, "does not fit the photograph"),
         ):
             if dropped:
                 return reason

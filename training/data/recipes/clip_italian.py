@@ -32,7 +32,7 @@ RECIPE = DataRecipe(
             images="foto-del-giorno/images",
             licence="rights reserved by their owners",
         ),
-        Source("wit", "wit", ("wit/wit_v1.train.all-*.tsv.gz",), rules=Rules(min_side=100, copies=50)),
+        Source("wit", "wit", ("wit/wit_v1.train.all-*.tsv.gz",), rules=Rules(min_side=100, copies=50, propn_share=0.8)),
         Source(
             "conceptual",
             "conceptual_3m",
