@@ -18,7 +18,7 @@ PHOTOS = sorted((Path(__file__).parent.parent / "examples" / "photos").glob("*.j
 THREADS = len(os.sched_getaffinity(0))
 PACKAGES = (
     "clipita", "numpy", "onnx", "onnxruntime", "pillow", "safetensors", "tokenizers", "torch", "transformers",
-    "open_clip_torch",
+    "open_clip_torch", "pyarrow", "array_record", "py3langid",
 )  # fmt: skip
 
 Report = dict[str, Any]

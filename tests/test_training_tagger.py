@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import spacy
 
-from training.tagger import student, taggers
+from training.tagger import lexicon, student, taggers
 from training.tagger.student import Lexicon
 from training.tagger.taggers import of_apertium, tagger_called
-from training.tagger.treebank import TAGS, Sentence, read_conllu, score
+from training.tagger.treebank import TAGS, Sentence, read_conllu, read_tagged, score
 
 CONLLU = """\
 # text = Guardala nella Val d'Aosta.
@@ -55,7 +55,7 @@ def test_scores() -> None:
     assert str(found) == "UPOS 50.00%, PROPN F1 50.00% (P 50.00%, R 50.00%) on 4 tokens"
 
 
-def a_thousand_words() -> tuple[list[Sentence], Lexicon]:
+def a_toy_language() -> tuple[list[Sentence], Lexicon]:
     """A language with three tags, told apart by endings, or by nothing but the lexicon."""
     rng = np.random.default_rng(0)
     kinds = {"NOUN": "gatt{}o", "VERB": "dorm{}ere", "PROPN": "Nom{}i"}
@@ -68,9 +68,9 @@ def a_thousand_words() -> tuple[list[Sentence], Lexicon]:
 
 
 def test_a_tagger_learns_and_is_the_same_after_saving(tmp_path: Path) -> None:
-    sentences, lexicon = a_thousand_words()
+    sentences, words = a_toy_language()
     targets = [np.eye(len(TAGS), dtype=np.float32)[[TAGS.index(tag) for tag in s.tags]] for s in sentences]
-    nlp = student.train(sentences[:50], targets[:50], lexicon, epochs=12, quiet=True)
+    nlp = student.train(sentences[:50], targets[:50], words, epochs=12, quiet=True)
     assert score(lambda some: student.tags(nlp, some), sentences[50:]).accuracy > 0.95
     student.save(nlp, tmp_path / "a.npz")
     again = student.load(tmp_path / "a.npz")
@@ -135,3 +135,30 @@ def test_what_apertium_writes() -> None:
         ("x", "X"),
         ("–", "PUNCT"),
     ]
+
+
+def test_the_lexicon_tells_words_apart_by_their_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    nouns = ["gatto", "cane", "libro", "tavolo", "sedia", "finestra", "treno", "albero", "ragazzo", "pane"]
+    verbs = ["mangiare", "dormire", "correre", "leggere", "scrivere", "andare", "vedere", "parlare", "bere", "cantare"]
+    monkeypatch.setattr(lexicon, "top_n_list", lambda *_: ["2024", *nouns, *verbs])
+    monkeypatch.setattr(lexicon, "WORDS", 20)
+    monkeypatch.setattr(lexicon, "DIRECTIONS", 4)
+    pairs = list(zip(nouns, verbs, strict=True))
+    made = lexicon.make_lexicon(
+        [Sentence((noun, verb.title()), (True,) * 2, ("NOUN", "VERB")) for noun, verb in pairs[:6]]
+    )
+    assert made.words == (*nouns, *verbs)
+    assert made.values.shape == (20, 4 + len(TAGS))
+    guesses = made.values[:, 4:].astype(int)
+    more_noun = (guesses[:, TAGS.index("NOUN")] - guesses[:, TAGS.index("VERB")]).reshape(2, 10)
+    assert more_noun[0, :6].min() > 0 > more_noun[1, :6].max()
+    assert np.median(more_noun[0, 6:]) > 0 > np.median(more_noun[1, 6:])  # of those in no sentence
+
+
+def test_sentences_of_our_own(tmp_path: Path) -> None:
+    own = read_tagged(Path(taggers.__file__).with_name("sentences.txt"))
+    assert len(own) > 50
+    assert Sentence(("Piazza", "Grande"), (True, True), ("PROPN", "PROPN")) in own
+    (tmp_path / "a.txt").write_text("Roma/PROPN bella\n")
+    with pytest.raises(ValueError, match="expected token/TAG"):
+        read_tagged(tmp_path / "a.txt")

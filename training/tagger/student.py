@@ -26,7 +26,7 @@ Targets = NDArray[np.float32]  # (tokens, TAGS): a distribution a token
 
 WIDTH, DEPTH = 96, 4
 ROWS = {"NORM": 6_000, "PREFIX": 1_000, "SUFFIX": 3_000, "SHAPE": 1_500}
-BATCH, RATE, DROPOUT = 64, 2e-3, 0.15
+BATCH, RATE, DROPOUT = 32, 2e-3, 0.15
 PRECISION = 32  # steps of the lexicon to a standard deviation
 
 
@@ -131,20 +131,22 @@ def train(
 
 
 def vary(sentence: Sentence, target: Targets, chance: random.Random) -> tuple[Sentence, Targets]:
-    """The sentence, or now and then a part of it, its names alone, or all in one case: captions are like that."""
+    """The sentence, or now and then a part of it, its names alone, or all in capitals: captions are like that.
+
+    Not in lower case, which teaches that any unknown word may be a name: 2 points of PROPN's F1 on ISDT's development
+    set.
+    """
     draw = chance.random()
-    if draw < 0.12:
+    if draw < 0.1:
         start = chance.randrange(len(sentence.words))
         stop = start + chance.randint(1, 8)
         return sentence.part(start, stop), target[start:stop]
-    if draw < 0.18 and "PROPN" in sentence.tags:
+    if draw < 0.16 and "PROPN" in sentence.tags:
         start = stop = sentence.tags.index("PROPN")
         while stop < len(sentence.tags) and sentence.tags[stop] == "PROPN":
             stop += 1
         return sentence.part(start, stop), target[start:stop]
-    if draw < 0.26:
-        return sentence._replace(words=tuple(map(str.lower, sentence.words))), target
-    if draw < 0.29:
+    if draw < 0.18:
         return sentence._replace(words=tuple(map(str.upper, sentence.words))), target
     return sentence, target
 

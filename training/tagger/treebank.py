@@ -58,6 +58,15 @@ def read_conllu(path: Path) -> list[Sentence]:
     return sentences
 
 
+def read_tagged(path: Path) -> list[Sentence]:
+    """A sentence a line, token/TAG and spaces; lines that begin with # are comments."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    rows = [[token.rpartition("/")[::2] for token in line.split()] for line in lines]
+    if wrong := [row for row in rows for word, tag in row if not word or tag not in TAGS]:
+        raise ValueError(f"{path}: expected token/TAG, not {wrong[0]}")
+    return [Sentence(*zip(*((word, True, tag) for word, tag in row), strict=True)) for row in rows]
+
+
 def _lines(path: Path) -> Iterator[tuple[str, list[str] | None]]:
     """(FILE:LINE, the ten columns) of each word; (..., None) around sentences."""
     yield f"{path}:0", None
