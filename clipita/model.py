@@ -282,8 +282,9 @@ class Model:
         Args:
             labels: Distinct, e.g. ["cane", "gatto"].
             templates: Sentences with one "{}" each, e.g. ["una foto di {}", "un disegno di {}"]; several are averaged.
-                None means those of the model, in which a bare noun takes its article, "gatto" as "un gatto"; labels
-                with an article of their own, names and sentences stay as they are (`clipita.italian.with_article`).
+                None means those of the model, in which a bare noun takes its article, "gatto" as "un gatto" and "neve"
+                as "della neve"; labels with an article of their own, names and sentences stay as they are
+                (`clipita.italian.with_article`).
                 Labels go into given templates as they are: templates="{}" asks for the bare words.
 
         Raises:

@@ -84,7 +84,8 @@ def _zero_shot(name: str, model: clipita.Model | str, root: Path, cache: Path) -
             if isinstance(model, str):
                 yield row | {"missing": model}
                 continue
-            report = classify([model], photographs, [labels], list(PHRASINGS.values()), cache)
+            phrasings = [PHRASINGS[phrasing] for phrasing in ("bare", "article", "model")]
+            report = classify([model], photographs, [labels], phrasings, cache)
             yield row | {
                 "fingerprint": model.fingerprint,
                 "photographs": report.photographs,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import clipita
+from clipita.italian import TEMPLATES
 from clipita.zero_shot import check_templates, embed_labels
 from training.evaluate.classified import Classified
 from training.evaluate.embedded import embed_images, embed_texts
@@ -41,6 +42,7 @@ PHRASINGS = {
     "model": Phrasing("model", None),
     "article": Phrasing("article", ("{}",)),
     "bare": Phrasing("bare", ("{}",), articles=False),
+    "ensemble": Phrasing("ensemble", TEMPLATES),
 }
 
 
