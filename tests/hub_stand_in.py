@@ -1,6 +1,7 @@
 """A hub on this machine, that answers as huggingface.co does."""
 
 import hashlib
+import json
 import os
 import threading
 import time
@@ -67,6 +68,8 @@ class Hub:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        if path.startswith("/api/models/"):
+            return self._listing(path)
         if path.startswith("/api/"):  # telemetry
             return 404, {}, b""
         owner, name, _, revision, file = path.strip("/").split("/", 4)
@@ -87,6 +90,19 @@ class Hub:
         # As git names small files, and its extension for large ones (here from a few bytes on) those.
         etag = hashlib.sha256(body) if file.endswith(LARGE) else hashlib.sha1(b"blob %d\0" % len(body) + body)
         return 200, {"X-Repo-Commit": commit, "ETag": f'"{etag.hexdigest()}"'}, body
+
+    def _listing(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        """What a repository holds, as who takes all of it asks: /revision/NAME, then /tree/COMMIT."""
+        owner, name, kind, revision = path.partition("?")[0].removeprefix("/api/models/").split("/")
+        folders = self.repositories.get(f"{owner}/{name}")
+        commit = self.heads.get(revision, revision)
+        if folders is None or commit not in folders:
+            return 404, {"X-Error-Code": "RepoNotFound" if folders is None else "RevisionNotFound"}, b""
+        files = sorted(folders[commit].iterdir())
+        tree = [{"type": "file", "path": f.name, "size": f.stat().st_size, "oid": "0" * 40} for f in files]
+        about = {"id": f"{owner}/{name}", "sha": commit, "siblings": [{"rfilename": file.name} for file in files]}
+        body = json.dumps(tree if kind == "tree" else about).encode()
+        return 200, {"Content-Type": "application/json"}, body
 
     def environment(self, home: Path, **more: str) -> dict[str, str]:
         """Of a process that takes this for the hub, and keeps its files below `home`."""

@@ -218,3 +218,20 @@ def test_web_dataset_and_one_that_ends_early(tmp_path: Path) -> None:
     rows, tally = read(web_dataset(path, **TERMS))
     assert [row.key for row in rows] == ["00000.tar:a/1"]
     assert tally.bad["the archive is damaged or ends early"] == 1
+
+
+def test_halves_of_characters_are_counted_and_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"image")
+    lines = [{"image_path": "a.jpg", "captions": ["un gatto \ud83d"]}, {"image_path": "a.jpg", "captions": ["un cane"]}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows, tally = read(json_lines(tmp_path / "a.jsonl", tmp_path, **TERMS))
+    assert [row.captions for row in rows] == [("un cane",)]
+    assert tally.places == {"a name or a caption that is not Unicode": ["a.jsonl:1"]}
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for suffix in (b"jpg", b"txt"):
+        with open(bytes(folder) + b"/caff\xe8." + suffix, "wb") as file:
+            file.write(b"un caffe")
+    rows, tally = read(sidecars(folder, **TERMS))
+    assert rows == []
+    assert tally.places == {"a name or a caption that is not Unicode": ["caff\\udce8.jpg"]}

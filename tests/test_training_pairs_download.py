@@ -263,6 +263,25 @@ def test_connections_are_limited_over_all_hosts(web, tmp_path):
     assert web.open_most <= 3
 
 
+MANY_HOSTS = """
+import resource, sys
+from pathlib import Path
+from training.data.pairs.download import download
+from training.data.pairs.fetch import Settings
+port, folder = sys.argv[1:]
+rows = [(str(i), f"http://127.0.{i // 200}.{1 + i % 200}:{port}/") for i in range(400)]
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+settings = Settings("a@example.org", allowed=("127.0.0.0/8",), connections=16, attempts=1)
+print({outcome.status for _, outcome in download(rows, Path(folder), settings)})
+"""
+
+
+def test_many_hosts_do_not_use_up_the_open_files_of_a_process(web, tmp_path):
+    web.pages = {"/": answer(GOOD)}
+    command = [sys.executable, "-c", MANY_HOSTS, str(web.port), str(tmp_path)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "{'ok'}\n"
+
+
 def test_only_what_may_pass_is_tried_again_in_the_next_run(web, tmp_path):
     web.pages = {"/gone": answer(b"", 404), "/down": answer(b"", 500), "/forbidden": answer(b"", 403)}
     paths = ["/gone", "/down", "/forbidden"]
@@ -431,6 +450,7 @@ def test_public_addresses(address, public):
         (("TDM-Reservation", "1"), True),
         (("tdm-reservation", "0"), False),
         (("Content-Usage", "train-ai=n"), True),
+        (("Content-Usage", "search, train-ai=n;exceptions=none"), True),
         (("Content-Usage", "search=y, train-ai=y"), False),
     ],
 )

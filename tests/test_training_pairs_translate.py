@@ -2,6 +2,7 @@
 machine; CTranslate2 against transformers."""
 
 import json
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -10,6 +11,7 @@ import time
 
 import deepl
 import pytest
+from hub_stand_in import COMMIT, Hub
 from web_stand_in import Web, answer
 
 from training.data.pairs.engines import DeepL, EngineSettings, open_engine
@@ -248,6 +250,18 @@ def test_deepl_quota_stops_and_the_next_month_goes_on(api, tmp_path):
     assert sent(api)[-1] == texts[50:]
 
 
+def test_deepl_quota_that_ends_within_a_halved_batch_loses_nothing_paid(api, tmp_path):
+    texts = [f"caption {i:03}" for i in range(40)]
+    texts[25] = "poison"
+    api.limit = 11 * 25  # the first half, and five of the second
+    first = translate(texts, api.engine(), tmp_path / "cache")
+    assert [result.status for result in first[:25]] == ["ok"] * 25
+    api.limit, before = 10**9, len(sent(api))
+    again = translate(texts, api.engine(), tmp_path / "cache")
+    assert [i for i, result in enumerate(again) if result.text is None] == [25]
+    assert not set(texts[:25]) & {text for batch in sent(api)[before:] for text in batch}
+
+
 def test_deepl_that_is_busy_is_tried_again_and_one_that_stays_so_stops(api, tmp_path, monkeypatch):
     api.web.pages["/v2/translate"] = [answer(b"", 429), answer(b"", 503), api.translate]
     assert translate(["a"], api.engine(), tmp_path / "cache") == ok("IT:a")
@@ -321,13 +335,13 @@ def test_translations_are_those_of_transformers(name, beams, request):
     from tiny_translators import sentences, translated
 
     folder, model, tokenizer = request.getfixturevalue(name)
-    texts = [*sentences(60, seed=1), "cat and zebra", "Cat."]
+    texts = [*sentences(60, seed=1), "cat zebra house", "Cat."]
     batch = tokenizer(texts, return_tensors="pt", padding=True)
     first = {"forced_bos_token_id": tokenizer.get_lang_id("it")} if name == "m2m100" else {}
     generated = model.generate(**batch, **first, num_beams=beams, do_sample=False, max_length=50)
     results = local(folder, beams=beams).translate(texts)
     expected = tokenizer.batch_decode(generated, skip_special_tokens=True)
-    assert results == [text.removeprefix("__it__ ") for text in expected]  # no special token to transformers 5
+    assert results == [text.removeprefix("__it__").strip() for text in expected]  # no special token to transformers 5
     assert len(set(results)) > 5
     if name == "m2m100":  # trained less
         return
@@ -350,8 +364,6 @@ def test_opus_mt_names_what_it_cannot_translate(opus, tmp_path):
 
 
 def test_another_model_is_another_translation(opus, tmp_path):
-    import shutil
-
     folder = opus[0]
     shutil.copytree(folder / "converted", tmp_path / "converted")
     assert local(tmp_path).identity == local(folder).identity
@@ -360,6 +372,51 @@ def test_another_model_is_another_translation(opus, tmp_path):
         file.write(b"\x01")
     assert local(tmp_path).identity != local(folder).identity
     assert local(folder, beams=1).identity != local(folder).identity
+
+
+def test_nllb_has_other_names_of_languages(m2m100, tmp_path):
+    folder = m2m100[0]
+    shutil.copytree(folder / "converted", tmp_path / "converted")
+    names = tmp_path / "converted" / "shared_vocabulary.json"
+    text = names.read_text().replace('"__en__"', '"eng_Latn"').replace('"__it__"', '"ita_Latn"')
+    names.write_text(text)
+    texts = ["cat", "red house near water"]
+    assert local(tmp_path).translate(texts) == local(folder).translate(texts)
+
+
+def test_opus_mt_of_several_languages_is_told_which(opus, tmp_path):
+    folder = opus[0]
+    shutil.copytree(folder / "converted", tmp_path / "converted")
+    names = tmp_path / "converted" / "shared_vocabulary.json"
+    tokens = json.loads(names.read_text())
+    names.write_text(json.dumps([*tokens[:-1], ">>fra<<"]))
+    with pytest.raises(ValueError, match="knows no language"):
+        local(tmp_path)
+    names.write_text(json.dumps([*tokens[:-1], ">>ita<<"]))
+    assert local(tmp_path)._before == [">>ita<<"]
+
+
+FROM_HUB = """
+import sys
+from clipita.errors import ClipitaError
+from training.data.pairs.engines import EngineSettings, open_engine
+for model in sys.argv[1:]:
+    try:
+        print(open_engine(EngineSettings("ctranslate2", model=model)).translate(["cat"]))
+    except ClipitaError as error:
+        print(type(error).__name__)
+"""
+
+
+def test_models_come_from_the_hub(opus, tmp_path):
+    hub = Hub()
+    hub.repositories["prova/opus"] = {COMMIT: opus[0] / "converted"}
+    models = ["prova/opus", f"prova/opus@{COMMIT}", "prova/opus@other", "prova/none", "no folder"]
+    command = [sys.executable, "-c", FROM_HUB, *models]
+    done = subprocess.run(command, env=hub.environment(tmp_path), capture_output=True, text=True, check=False)
+    hub.server.shutdown()
+    hub.server.server_close()
+    assert done.stdout.splitlines() == ["['gatto']"] * 2 + ["ModelNotFoundError"] * 3, done.stderr
 
 
 def test_models_that_are_not_converted_say_how(opus, tmp_path):

@@ -9,6 +9,7 @@ from collections import Counter
 from html.parser import HTMLParser
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -20,7 +21,7 @@ from training.data.builder.build import build
 from training.data.builder.recipe import DataRecipe, Rules, Source
 from training.data.builder.runners import LocalRunner
 from training.data.report.charts import histogram, short
-from training.data.report.gather import QUANTITIES, STAGES, Gathered, Histogram, gather, row_id, stage_of
+from training.data.report.gather import QUANTITIES, STAGES, Gathered, Histogram, _fill, gather, row_id, stage_of
 from training.data.report.page import page
 from training.data.report.pictures import thumbnails
 from training.data.report.write import write_report
@@ -101,6 +102,18 @@ def test_histograms_have_every_row_that_has_the_number(built):
     assert words.kept.sum() == sum(found.captions_kept.values())
     assert words.kept.sum() + words.dropped.sum() == sum(len(r["captions"]) for r in rows)
     assert {q.title for q in QUANTITIES} - set(named) == {"Share of proper nouns", "Cosine of photograph and caption"}
+
+
+def test_a_column_of_one_source_only_is_that_sources(tmp_path):
+    (_, shares) = (one for one in QUANTITIES if one.columns in (("words",), ("propn_share",)))
+    rows = {
+        "reason": ["", "", "too small"],
+        "caption_reasons": [["", "proper nouns"], [""], [""]],
+        "propn_share": [[0.05, 0.95], None, [float("nan")]],
+    }
+    histogram = Histogram(shares, np.zeros(10, int), np.zeros(10, int))
+    _fill(pa.table(rows), histogram)
+    assert (histogram.kept.tolist(), histogram.dropped.tolist()) == ([1] + [0] * 9, [0] * 9 + [1])
 
 
 def test_copies_are_shown_beside_what_they_are_copies_of(built):

@@ -62,7 +62,7 @@ def answer(body: bytes = b"", status: int = 200, *, pause: float = 0.0, **header
             if start + PIECE >= len(body):
                 handler.leave()
             handler.wfile.write(body[start : start + PIECE])
-        handler.close_connection = "Content_Length" in headers  # by it the client sees where a lie ends
+        handler.close_connection |= "Content_Length" in headers  # by it the client sees where a lie ends
 
     return send
 

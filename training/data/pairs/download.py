@@ -17,6 +17,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -80,6 +81,8 @@ def _wanted(addresses: Iterable[str], known: dict[str, Outcome], again: set[str]
 
 
 async def _download(addresses: list[str], folder: Path, settings: Settings, log: BinaryIO) -> dict[str, Outcome]:
+    # Names are looked up in threads too, each for seconds where a name server is dead: more of them than by default.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(settings.connections))
     fetcher = Fetcher(settings, partial(_keep, folder, settings))
     window = asyncio.Semaphore(WINDOW)
     done: dict[str, Outcome] = {}

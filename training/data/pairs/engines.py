@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clipita.errors import ModelNotFoundError
 from training.data.pairs.translate import Engine, EngineStoppedError, Failure
 
 ENGINES = ("deepl", "ctranslate2")
@@ -29,8 +30,8 @@ class EngineSettings:
         name: "deepl" or "ctranslate2".
         source: ISO 639-1.
         target: Likewise.
-        model: For ctranslate2, a folder with a converted model, or the name of a repository on the hub that holds one.
-            For DeepL its `model_type`, "" for what it takes by default.
+        model: For ctranslate2, a folder with a converted model, or a repository on the hub that holds one, by its name
+            or as NAME@REVISION. For DeepL its `model_type`, "" for what it takes by default.
         glossary: Terms and their translations. DeepL's only.
         beams: Of ctranslate2; 1 is greedy.
     """
@@ -49,6 +50,7 @@ def open_engine(settings: EngineSettings) -> Engine:
     Raises:
         ValueError: there is none of that name, or it cannot do what the settings ask.
         ImportError: its package is not installed.
+        ModelNotFoundError: ctranslate2's model is neither on this machine nor on the hub.
     """
     match settings.name:
         case "deepl":
@@ -80,19 +82,28 @@ class DeepL:
         self._glossary: Any = None
 
     def translate(self, texts: Sequence[str]) -> list[str | Failure]:
-        try:
-            return self._translate(list(texts))
-        except self._deepl.AuthorizationException as error:
-            raise ValueError(f"DeepL does not take the key in {KEY}: {error}") from error
-        except self._deepl.QuotaExceededException as error:
-            raise EngineStoppedError("quota", str(error)) from error
-        except self._deepl.DeepLException as error:
-            if not error.should_retry:
-                raise
-            raise EngineStoppedError("unavailable", str(error)) from error  # the client has tried for a while
+        return self._halve(list(texts))
 
-    def _translate(self, texts: list[str]) -> list[str | Failure]:
+    def _halve(self, texts: list[str]) -> list[str | Failure]:
         """A request that is refused is halved until the text that it is refused for stands alone."""
+        try:
+            return self._ask(texts)
+        except self._deepl.DeepLException as error:
+            if error.http_status_code not in (400, 413):
+                raise
+            if len(texts) == 1:
+                return [Failure(str(error))]
+            first, second = texts[: len(texts) // 2], texts[len(texts) // 2 :]
+            results = self._halve(first)
+            try:
+                results += self._halve(second)
+            except EngineStoppedError as stopped:  # what came has been paid for
+                raise EngineStoppedError(stopped.status, str(stopped), [*results, *stopped.done]) from stopped
+            if all(isinstance(result, Failure) for result in results) and len(texts) == self.batch:
+                raise ValueError(f"DeepL refuses all of {len(texts)} captions: {error}") from error
+            return results
+
+    def _ask(self, texts: list[str]) -> list[str | Failure]:
         try:
             results: Any = self._client.translate_text(
                 texts,
@@ -101,16 +112,14 @@ class DeepL:
                 model_type=self._settings.model or None,
                 glossary=self._find_glossary(),
             )
+        except self._deepl.AuthorizationException as error:
+            raise ValueError(f"DeepL does not take the key in {KEY}: {error}") from error
+        except self._deepl.QuotaExceededException as error:
+            raise EngineStoppedError("quota", str(error)) from error
         except self._deepl.DeepLException as error:
-            if error.http_status_code not in (400, 413):
+            if not error.should_retry:
                 raise
-            if len(texts) == 1:
-                return [Failure(str(error))]
-            half = len(texts) // 2
-            parts = [*self._translate(texts[:half]), *self._translate(texts[half:])]
-            if all(isinstance(part, Failure) for part in parts) and len(texts) == self.batch:
-                raise ValueError(f"DeepL refuses all of {len(texts)} captions: {error}") from error
-            return parts
+            raise EngineStoppedError("unavailable", str(error)) from error  # the client has tried for a while
         if len(results) != len(texts):
             raise ValueError(f"DeepL answered {len(texts)} texts with {len(results)} translations")
         return [result.text if result.text.strip() else Failure("an empty translation") for result in results]
@@ -190,7 +199,12 @@ def _converted(model: str) -> Path:
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
 
-        folder = Path(snapshot_download(model, allow_patterns=["*.bin", "*.json", "*.spm", "*.model"]))
+        name, _, revision = model.partition("@")
+        try:
+            patterns = ["*.bin", "*.json", "*.spm", "*.model"]
+            folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
+        except (OSError, ValueError) as error:
+            raise ModelNotFoundError(f"{model!r} is no folder, and does not come from the hub: {error}") from error
     if not (folder / "model.bin").is_file():
         raise ValueError(f"{model} is not in CTranslate2's format. Convert it, with PyTorch: {_CONVERT.format(model)}")
     return folder

@@ -16,7 +16,7 @@ from yarl import URL
 
 import clipita
 from clipita.images import DEFAULT_MAX_PIXELS
-from training.data.pairs.web import RefusedAddressError, open_public_socket, opted_out, retry_after
+from training.data.pairs.web import Host, RefusedAddressError, open_public_socket, opted_out, retry_after
 
 AGENT = "clipita-train"
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -96,30 +96,6 @@ class Outcome:
     height: int = 0
 
 
-class Host:
-    """When a host may be asked next."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.turns = asyncio.Semaphore(settings.per_host)
-        self._interval = 1 / settings.rate
-        self._free_at = 0.0
-
-    def wait(self) -> float:
-        """Seconds until it may be asked."""
-        return self._free_at - asyncio.get_running_loop().time()
-
-    def take(self) -> bool:
-        """Whether it may be asked now; if so, this is a request."""
-        if self.wait() > 0:
-            return False
-        self._free_at = asyncio.get_running_loop().time() + self._interval
-        return True
-
-    def hold(self, seconds: float) -> None:
-        """Ask it nothing for so long."""
-        self._free_at = max(self._free_at, asyncio.get_running_loop().time() + seconds)
-
-
 class Fetcher:
     """Asks for addresses over one pool of connections; for use in one event loop.
 
@@ -134,7 +110,12 @@ class Fetcher:
         self._keep = keep
         allowed = [ip_network(network) for network in settings.allowed]
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, socket_factory=partial(open_public_socket, allowed=allowed)),
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                keepalive_timeout=2,
+                ttl_dns_cache=300,
+                socket_factory=partial(open_public_socket, allowed=allowed),
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=settings.timeout),
             # Compressed answers are unpacked here, up to the limit; a bomb is a few bytes and a gigabyte.
@@ -143,7 +124,7 @@ class Fetcher:
         )
         self._connections = asyncio.Semaphore(settings.connections)
         self._threads = asyncio.Semaphore(os.cpu_count() or 1)
-        self._hosts: defaultdict[str, Host] = defaultdict(partial(Host, settings))
+        self._hosts: defaultdict[str, Host] = defaultdict(partial(Host, settings.per_host, settings.rate))
 
     async def close(self) -> None:
         await self._session.close()
@@ -193,34 +174,43 @@ class Fetcher:
         async with self._turn(host) as granted:
             if not granted:
                 return Outcome("rate_limited", f"{url.host} asks to wait for {host.wait():.0f} s")
-            async with self._session.get(url, allow_redirects=False) as response:
-                if response.status in REDIRECTS and "Location" in response.headers:
-                    return URL(response.headers["Location"])
-                status = f"http_{response.status}"
-                if status in BUSY:
-                    asked = retry_after(response.headers)
-                    host.hold(self._back_off(attempt) if asked is None else asked)
-                if response.status != 200:
-                    return Outcome(status, response.reason or "")
-                if header := opted_out(response.headers.items(), AGENT):
-                    return Outcome("opted_out", header[:200])
-                came = await self._read(response)
-            if isinstance(came, Outcome):
+            # A connection that is kept for nobody would count among the files that a process may have open.
+            last = None if host.waiting else {"Connection": "close"}
+            async with self._session.get(url, allow_redirects=False, headers=last) as response:
+                came = await self._answer(response, host, attempt)
+            if isinstance(came, Outcome | URL):
                 return came
             async with self._threads:
                 return await asyncio.to_thread(self._keep, address, came)
 
+    async def _answer(self, response: aiohttp.ClientResponse, host: Host, attempt: int) -> Outcome | URL | bytes:
+        """Where a redirect leads, or the bytes of an image, or what came in their place."""
+        if response.status in REDIRECTS and "Location" in response.headers:
+            return URL(response.headers["Location"])
+        status = f"http_{response.status}"
+        if status in BUSY:
+            asked = retry_after(response.headers)
+            host.hold(self._back_off(attempt) if asked is None else asked)
+        if response.status != 200:
+            return Outcome(status, response.reason or "")
+        if header := opted_out(response.headers.items(), AGENT):
+            return Outcome("opted_out", header[:200])
+        return await self._read(response)
+
     @asynccontextmanager
     async def _turn(self, host: Host) -> AsyncIterator[bool]:
         """Waits until the host may be asked and a connection is free; False if the host asks for too much patience."""
+        host.waiting += 1
         async with host.turns:
             while (wait := host.wait()) <= self.settings.longest_wait:
                 if wait > 0:
                     await asyncio.sleep(wait)
                 async with self._connections:
                     if host.take():
+                        host.waiting -= 1
                         yield True
                         return
+            host.waiting -= 1
             yield False
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes | Outcome:

@@ -39,6 +39,8 @@ class Tally:
     def good(self, items: Iterable[Row | Bad]) -> Iterator[Row]:
         """The rows among the items; the others are counted."""
         for item in items:
+            if isinstance(item, Row) and not _is_unicode(item):
+                item = Bad(item.key, "a name or a caption that is not Unicode")
             if isinstance(item, Row):
                 self.rows += 1
                 yield item
@@ -46,7 +48,7 @@ class Tally:
             self.bad[item.reason] += 1
             places = self.places.setdefault(item.reason, [])
             if len(places) < self.kept:
-                places.append(item.place)
+                places.append(_printable(item.place))
 
     def __str__(self) -> str:
         lines = [f"{self.rows} rows read, {self.bad.total()} bad"]
@@ -55,3 +57,13 @@ class Tally:
             more = ", ..." if count > len(places) else ""
             lines.append(f"{count} x {reason}: {', '.join(places)}{more}")
         return "\n".join(lines)
+
+
+def _is_unicode(row: Row) -> bool:
+    """Names of files, and escapes in JSON, may have halves of surrogate pairs, which no file can be written with."""
+    texts = (row.key, "" if isinstance(row.image, bytes | None) else str(row.image), *row.captions)
+    return all(text == _printable(text) for text in texts)
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -17,11 +17,12 @@ class Failure(NamedTuple):
 
 
 class EngineStoppedError(Exception):
-    """The engine translates no more for now. `status` is "quota" or "unavailable"."""
+    """The engine translates no more for now. `status` is "quota" or "unavailable"; `done` is of the first texts."""
 
-    def __init__(self, status: str, message: str) -> None:
+    def __init__(self, status: str, message: str, done: Sequence[str | Failure] = ()) -> None:
         super().__init__(message)
         self.status = status
+        self.done = list(done)
 
 
 class Engine(Protocol):
@@ -43,7 +44,7 @@ class Engine(Protocol):
         """One for each text.
 
         Raises:
-            EngineStoppedError: none of them was translated, and others would not be either.
+            EngineStoppedError: from one of them on none was translated, and others would not be either.
         """
         ...
 
@@ -52,7 +53,7 @@ class Engine(Protocol):
 class Translated:
     """A translation; without one, `text` is None and the status says why.
 
-    The status is "ok"; "budget", "quota" or "unavailable" where the work stopped before this text; or "failed: ...".
+    The status is "ok"; "budget", "quota: ..." or "unavailable: ..." where the work stopped before it; or "failed: ...".
     """
 
     text: str | None
@@ -80,16 +81,21 @@ def translate(texts: Sequence[str], engine: Engine, cache: Path, *, budget: int 
                 missing.append(text)
         left = None if budget is None else budget - kept.spent()
         stopped = "budget"
-        try:
-            for batch in _batches(missing, engine, left):
-                results = engine.translate(batch)
-                kept.add(batch, results)
-                for text, result in zip(batch, results, strict=True):
-                    failed = isinstance(result, Failure)
-                    known[text] = Translated(None, f"failed: {result.reason}") if failed else Translated(result, "ok")
-        except EngineStoppedError as error:
-            stopped = f"{error.status}: {error}"
+        for batch in _batches(missing, engine, left):
+            try:
+                results, went_on = engine.translate(batch), True
+            except EngineStoppedError as error:
+                results, went_on = error.done, False
+                stopped = f"{error.status}: {error}"
+            kept.add(batch, results)
+            known |= {text: _translated(result) for text, result in zip(batch, results, strict=went_on)}
+            if not went_on:
+                break
     return [known.get(text) or Translated(None, stopped) for text in texts]
+
+
+def _translated(result: str | Failure) -> Translated:
+    return Translated(None, f"failed: {result.reason}") if isinstance(result, Failure) else Translated(result, "ok")
 
 
 def _batches(texts: Sequence[str], engine: Engine, left: int | None) -> Iterator[list[str]]:
@@ -134,7 +140,7 @@ class _Cache:
     def add(self, texts: Sequence[str], results: Sequence[str | Failure]) -> None:
         rows = [
             (self._key(text), self._engine.name, json.dumps(self._engine.identity), text, result)
-            for text, result in zip(texts, results, strict=True)
+            for text, result in zip(texts, results, strict=False)  # it may have stopped in between
             if isinstance(result, str)
         ]
         with self._file:

@@ -1,6 +1,8 @@
-"""What a download has to know of the web: which addresses are public, who has opted out, how long to wait."""
+"""What a download has to know of the web: which addresses are public, who has opted out, when a host may be asked."""
 
+import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -71,7 +73,7 @@ def opted_out(headers: Iterable[tuple[str, str]], agent: str) -> str:
                 return f"X-Robots-Tag: {value}"
             case "tdm-reservation" if value.strip() == "1":
                 return f"tdm-reservation: {value}"
-            case "content-usage" if "train-ai=n" in value.replace(" ", "").lower().split(","):
+            case "content-usage" if "train-ai=n" in re.split("[,;]", value.replace(" ", "").lower()):
                 return f"Content-Usage: {value}"
     return ""
 
@@ -102,3 +104,28 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
     # A date without a zone, or with -0000, is UTC (RFC 5322, 3.3).
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
+
+
+class Host:
+    """When a host may be asked next."""
+
+    def __init__(self, at_once: int, rate: float) -> None:
+        self.turns = asyncio.Semaphore(at_once)
+        self.waiting = 0  # requests that have no turn yet
+        self._interval = 1 / rate
+        self._free_at = 0.0
+
+    def wait(self) -> float:
+        """Seconds until it may be asked."""
+        return self._free_at - asyncio.get_running_loop().time()
+
+    def take(self) -> bool:
+        """Whether it may be asked now; if so, this is a request."""
+        if self.wait() > 0:
+            return False
+        self._free_at = asyncio.get_running_loop().time() + self._interval
+        return True
+
+    def hold(self, seconds: float) -> None:
+        """Ask it nothing for so long."""
+        self._free_at = max(self._free_at, asyncio.get_running_loop().time() + seconds)

@@ -167,20 +167,21 @@ def _count(batch: pa.Table, found: Gathered) -> None:
 def _fill(batch: pa.Table, histogram: Histogram) -> None:
     quantity = histogram.quantity
     columns = [batch[name].combine_chunks() for name in quantity.columns]
-    kept = np.array([not reason for reason in batch["reason"].to_pylist()], bool)
+    kept = [not reason for reason in batch["reason"].to_pylist()]
     if quantity.of_captions:
-        lengths = columns[0].value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-        flat = [not reason for reasons in batch["caption_reasons"].to_pylist() for reason in reasons]
-        kept = np.repeat(kept, lengths) & np.array(flat, bool)
+        known = columns[0].is_valid().to_pylist()  # it may be a column of some sources only
+        rows = zip(known, kept, batch["caption_reasons"].to_pylist(), strict=True)
+        kept = [of_row and not reason for is_known, of_row, reasons in rows if is_known for reason in reasons]
         columns = [column.flatten() for column in columns]
+    kept = np.array(kept, bool)
     numbers = [column.cast(pa.float64()).to_numpy(zero_copy_only=False) for column in columns]
     values = numbers[0] / 1000 if quantity.columns == ("size",) else numbers[0]
     if len(numbers) == 2:
         small, large = np.minimum(*numbers), np.maximum(*numbers)
         values = small if quantity.columns == ("width", "height") else large / np.maximum(small, 1)
-    known = ~np.isnan(values)
-    places = np.clip(np.searchsorted(quantity.edges, values[known], side="right") - 1, 0, None)
-    for counts, chosen in ((histogram.kept, kept[known]), (histogram.dropped, ~kept[known])):
+    numeric = ~np.isnan(values)
+    places = np.clip(np.searchsorted(quantity.edges, values[numeric], side="right") - 1, 0, None)
+    for counts, chosen in ((histogram.kept, kept[numeric]), (histogram.dropped, ~kept[numeric])):
         counts += np.bincount(places[chosen], minlength=len(counts))
 
 

@@ -43,8 +43,9 @@ def thumbnails(rows: Iterable[dict[str, Any]], root: Path | None, out: Path) -> 
 
 def _image(row: dict[str, Any], root: Path | None, out: Path, readers: dict[str, ShardReader]) -> bytes | None:
     if row.get("record") is not None:
-        reader = readers.setdefault(row["split"], ShardReader(out / row["split"]))
-        return reader[row["record"]].image
+        if row["split"] not in readers:
+            readers[row["split"]] = ShardReader(out / row["split"])
+        return readers[row["split"]][row["record"]].image
     if row.get("file") is not None:
         return (out / row["file"]).read_bytes()
     if row.get("path") is not None and root is not None:
