@@ -1,4 +1,4 @@
-"""clipita-mini: EfficientNet-lite2 and multilingual-e5-small, and projections between them; the image tower's end learns.
+"""clipita-mini: EfficientNet-lite2, whose end learns, multilingual-e5-small, and projections between them.
 
 clipita-train prepare mini --root PHOTOGRAPHS --work WORK
 clipita-train run mini --root PHOTOGRAPHS --work WORK --nouns data.noun --omw omw-data/wns
@@ -17,12 +17,13 @@ seen synonyms, mean over the development sets):
 40 sources, 15,000 and 5,900 descriptions, 2,500 steps    57.5 / 75.1 / 93.9 / 0.84
 the same, labels drawn four times as often, 4,500 steps     62.4 / 76.5 / 93.1 / 0.86
 the same, a text projection half as wide again, 6,000 steps 63.1 / 77.1 / 93.6 / 0.85 (held out even as a part: harder)
-the same, and then the image tower's last two blocks, 400     66.2 / 82.3 / 93.6 / 0.86 (this recipe, as shipped in int8)
+then 400 steps of the image tower's last two blocks too    66.2 / 82.3 / 93.6 / 0.86 (this recipe, int8 as shipped)
 
 Of 2,171 photographs held back, the loss went from 2.06 to 2.01 in the last 2,400 steps of the projections, and from
-there to 1.74 in the 400 steps of the tail. The text tower stays locked. Unlocking its last three layers for 200 steps (21 sources, after 1,200 steps
-of projections) cost more than it gave: 55.4 / 70.5 / 90.0 / 0.62. Before that, without decorrelation and with WordNet's
-words weighing more or less: Tiny ImageNet 61.6 to 64.5, animals 86.8 to 87.5, unseen phrasings 0.57 to 0.63.
+there to 1.74 in the 400 steps of the tail. The text tower stays locked: unlocking its last three layers for 200 steps
+(21 sources, after 1,200 steps of projections) cost more than it gave, 55.4 / 70.5 / 90.0 / 0.62. Before that, without
+decorrelation and with WordNet's words weighing more or less: Tiny ImageNet 61.6 to 64.5, animals 86.8 to 87.5, unseen
+phrasings 0.57 to 0.63.
 
 Without Grocery's photographs its test is 41.1 (4,500 steps); sharper boosts of fruit and groceries, trimmed borders or
 pictures made equally small give 40.8 each, and the tail, after 300 steps, 40.9.
