@@ -320,3 +320,16 @@ def test_photographs_with_addresses_are_downloaded_and_the_others_are_counted(
     assert told["sources"]["cc"]["train"] == 2
     assert web.paths()[asked:] == ["/dopo.jpg"]
     web.close()
+
+
+def test_of_files_of_one_name_in_two_folders_rows_with_the_same_key_are_dropped(
+    runner: LocalRunner, tmp_path: Path
+) -> None:
+    for folder, name in (("a", "chelsea"), ("b", "coffee")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "foto.jpg").write_bytes(jpeg(picture(name)))
+        (tmp_path / folder / "foto.txt").write_text(CAPTIONS[name][0])
+    recipe = DataRecipe("x", (Source("x", "sidecars", ("a", "b"), licence="CC0"),), validation_share=0.0)
+    told = build(recipe, tmp_path, tmp_path / "out", runner, show_progress=False)
+    assert told["sources"]["x"]["dropped"] == {"the same key": 1}
+    assert [record.captions for record in ShardReader(tmp_path / "out" / "train")] == [(CAPTIONS["chelsea"][0],)]

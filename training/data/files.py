@@ -27,6 +27,6 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def remove_partial(folder: Path) -> None:
-    """Removes what killed processes have left half written under `folder`. None may be writing there."""
-    for path in folder.rglob(f".*{PARTIAL}"):
+    """Removes what killed processes have left half written in `folder`. None may be writing there."""
+    for path in folder.glob(f".*{PARTIAL}"):
         path.unlink(missing_ok=True)

@@ -4,9 +4,10 @@ Every photograph is asked against all labels of the set, also those of which the
 with the right one stands before it, so two classes with one label are both wrong at 1.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,15 +142,14 @@ def classify(
     if any(labels.ids != label_sets[0].ids for labels in label_sets):
         raise ValueError("label sets are compared on the same ids in the same order, and these have others")
     embedded: list[tuple[Array, Array]] = []
-    asked: list[tuple[int, tuple[str, str, str, str], LabelSet, str, tuple[str, ...], Array]] = []
+    asked: list[_Asked] = []
     for i, model in enumerate(models):
         embedded.append(embed_images(model, photographs.paths, cache))
-        facts = (model.name, model.fingerprint, model.precision, model.license)
-        for labels in label_sets:
-            for phrasing in phrasings:
-                templates = phrasing.templates or model.templates
-                rows = _embed_labels(model, labels.phrases(articles=phrasing.articles), templates, cache)
-                asked.append((i, facts, labels, phrasing.name, templates, rows))
+        for labels, phrasing in itertools.product(label_sets, phrasings):
+            templates = phrasing.templates or model.templates
+            rows = _embed_labels(model, labels.phrases(articles=phrasing.articles), templates, cache)
+            facts = (model.name, model.fingerprint, model.precision, model.license)
+            asked.append(_Asked(i, facts, labels, replace(phrasing, templates=templates), rows))
     readable = np.all([good for _, good in embedded], axis=0)
     if not readable.any():
         raise FileNotFoundError(
@@ -158,32 +158,45 @@ def classify(
     shown = np.array(photographs.classes)[readable]
     results: list[Row] = []
     first: Array | None = None
-    for i, facts, labels, phrasing_name, templates, rows in asked:
-        ranks, said = told(embedded[i][0][readable], rows, shown)
+    for one in asked:
+        ranks, said = told(embedded[one.model][0][readable], one.embeddings, shown)
         values = np.stack([found_at(ranks, k) for k in CUTOFFS], axis=1)
-        each = np.arange(len(values))
-        compared = None
-        if first is not None:
-            compared = dict(zip(METRICS, differences(first, values, each), strict=True))
+        results.append(_row(one, values, first, *_by_class(one.labels, shown, ranks, said)))
         first = values if first is None else first
-        classes, confused = _by_class(labels, shown, ranks, said)
-        results.append(
-            Row(
-                *facts,
-                labels.name,
-                phrasing_name,
-                templates,
-                labels.twins,
-                dict(zip(METRICS, estimates(values, each), strict=True)),
-                float(np.mean([one.top1 for one in classes])),
-                compared,
-                classes,
-                confused,
-            )
-        )
     unreadable = tuple(str(path) for path, good in zip(photographs.paths, readable, strict=True) if not good)
     size = len(label_sets[0].ids)
     return Report(len(shown), len(np.unique(shown)), size, unreadable, photographs.strangers, tuple(results))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What one row is of: the place of its model, that model's fields of `Row`, and the embedded labels (K, E)."""
+
+    model: int
+    facts: tuple[str, str, str, str]
+    labels: LabelSet
+    phrasing: Phrasing
+    embeddings: Array
+
+
+def _row(
+    asked: _Asked, values: Array, first: Array | None, classes: tuple[ClassScore, ...], confused: tuple[Confusion, ...]
+) -> Row:
+    """From the values (N, M) of the `METRICS`, and those of the first row."""
+    each = np.arange(len(values))
+    assert asked.phrasing.templates is not None
+    return Row(
+        *asked.facts,
+        asked.labels.name,
+        asked.phrasing.name,
+        asked.phrasing.templates,
+        asked.labels.twins,
+        dict(zip(METRICS, estimates(values, each), strict=True)),
+        float(np.mean([one.top1 for one in classes])),
+        None if first is None else dict(zip(METRICS, differences(first, values, each), strict=True)),
+        classes,
+        confused,
+    )
 
 
 def told(images: Array, labels: Array, shown: Array) -> tuple[Array, Array]:

@@ -38,6 +38,7 @@ TRAIN, VALIDATION = "train", "validation"
 def compare(chunks: Sequence[Chunk], evaluation: Sequence[Chunk], recipe: DataRecipe) -> list[pa.Table]:
     """The final reasons of each chunk, the row that it is a copy of, and the split of rows that are kept."""
     rows = _Rows(chunks)
+    _same_keys(rows)
     _photographs_of(evaluation, rows, recipe)
     _captions_of(evaluation, rows, recipe)
     _copies(rows, recipe)
@@ -106,10 +107,13 @@ class _Rows:
         return made
 
 
+def _same_keys(rows: _Rows) -> None:
+    """Of two files of one name, in different folders, rows have the same keys; records of a set may not."""
+    first = dict[str, int]()
+    rows.drop(np.array([row for row in rows.kept() if first.setdefault(rows.ids[row], row) != row], np.int64), SAME_KEY)
+
+
 def _photographs_of(evaluation: Sequence[Chunk], rows: _Rows, recipe: DataRecipe) -> None:
-    _, first, inverse = np.unique(rows.ids.astype(str), return_index=True, return_inverse=True)
-    again = np.flatnonzero(first[inverse] != np.arange(len(rows.ids)))
-    rows.drop(again[rows.reasons[again] == ""], SAME_KEY)
     found = [value for chunk in evaluation for value in chunk.read("hash")["hash"].to_pylist() if value is not None]
     kept = rows.kept()
     near = near_any(rows.hashes[kept], np.array(found, np.uint64), bits=recipe.near_bits)

@@ -3,6 +3,8 @@
 OUT/train/, OUT/validation/   shards and their index, see training.data.shards
 OUT/manifest.parquet          every row with every column, `reason` why it is not kept, and where it is if it is
 OUT/build.json                the build's hash, and how many rows went in and came out
+OUT/images/                   what was downloaded, see training.data.pairs.download
+OUT/translations.sqlite       what was translated, see training.data.pairs.translate
 OUT/work/                     what has been computed, named by what from; may be deleted when all is done
 """
 
@@ -17,7 +19,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from training.data.builder import across
-from training.data.builder.across import compare
+from training.data.builder.across import TRAIN, VALIDATION, compare
 from training.data.builder.judge import Judge
 from training.data.builder.models import ProperNouns, Scores
 from training.data.builder.output import finish, plan, write_manifest
@@ -63,7 +65,8 @@ def build(
     (out / "work").mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(out / "work" / ".lock", timeout=0):
-            remove_partial(out)
+            for folder in (out, out / "work", out / TRAIN, out / VALIDATION):
+                remove_partial(folder)
             return _Build(recipe, root, out, runner, downloads, show_progress).run()
     except Timeout:
         raise ValueError(f"another build works in {out}: wait for it, or build somewhere else") from None
@@ -160,9 +163,8 @@ class _Build:
 
     def _judge(self, chunks: Sequence[Chunk]) -> None:
         for source in self.recipe.sources:
-            language = (
-                self.recipe.translation.target if source.translated and self.recipe.translation else source.language
-            )
+            translation = self.recipe.translation if source.translated else None
+            language = source.language if translation is None else translation.target
             self._step([chunk for chunk in chunks if chunk.source == source], Judge(source.rules, language))
 
     def _compare(self, chunks: Sequence[Chunk], evaluation: Sequence[Chunk]) -> None:

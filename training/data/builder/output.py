@@ -128,11 +128,12 @@ def finish(tasks: Sequence[WriteShard], out: Path) -> None:
         folder = out / split
         folder.mkdir(parents=True, exist_ok=True)
         written = [task for task in tasks if task.folder == folder]
-        for path in folder.glob("shard-*"):
-            if path not in [task.output for task in written]:
-                path.unlink()
         in_index = [task for task in written if not task.as_tar]
         write_index(folder, [Shard(t.output.name, t.records, t.output.stat().st_size) for t in in_index])
+        names = {task.output.name for task in written}
+        for path in folder.glob("shard-*"):
+            if path.name not in names:
+                path.unlink()
 
 
 def write_web_dataset(path: Path, records: Iterator[Record]) -> None:

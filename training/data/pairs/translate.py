@@ -53,7 +53,7 @@ class Engine(Protocol):
 class Translated:
     """A translation; without one, `text` is None and the status says why.
 
-    The status is "ok"; "budget", "quota" or "unavailable" where the work stopped before this text; or "failed: ...".
+    The status is "ok"; "budget", "quota: ..." or "unavailable: ..." where the work stopped before it; or "failed: ...".
     """
 
     text: str | None
