@@ -3,9 +3,11 @@
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 
 from clipita.backends.onnx import OnnxBackend
 from clipita.bundle import Bundle
@@ -67,7 +69,7 @@ def export(
             logit_bias=logit_bias,
             templates=recipe.templates,
         )
-    trained = _Trained(model)
+    trained = _Trained(model, text.tokenizer.max_tokens)
     agreement = agree(bundle, trained, OnnxBackend(bundle, precision="fp32"))
     if transformers is not None:
         write_vision_text_dual_encoder(bundle, transformers)
@@ -78,15 +80,27 @@ def export(
 
 
 class _Trained:
-    """The towers as they were trained, in the place of a backend."""
+    """The towers as they were trained, in the place of a backend; texts are padded to one length, to compile once."""
 
-    def __init__(self, model: DualEncoder) -> None:
+    def __init__(self, model: DualEncoder, max_tokens: int) -> None:
         model.eval()
-        self._model = model
+        graph, state = nnx.split(model)
+
+        def image(state: Any, pixels: jax.Array) -> jax.Array:
+            model = nnx.merge(graph, state)
+            return model.project_image(model.image_features(pixels))
+
+        def text(state: Any, input_ids: jax.Array, attention_mask: jax.Array) -> jax.Array:
+            model = nnx.merge(graph, state)
+            return model.project_text(model.text_features(input_ids, attention_mask))
+
+        self._state, self._max_tokens = state, max_tokens
+        self._image, self._text = jax.jit(image), jax.jit(text)
 
     def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        return np.asarray(self._model.project_image(self._model.image_features(jax.numpy.asarray(pixels))))
+        return np.asarray(self._image(self._state, pixels))
 
     def encode_tokens(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-        ids, mask = (jax.numpy.asarray(array.astype(np.int32)) for array in (input_ids, attention_mask))
-        return np.asarray(self._model.project_text(self._model.text_features(ids, mask)))
+        missing = ((0, 0), (0, self._max_tokens - input_ids.shape[1]))
+        ids, mask = (np.pad(array.astype(np.int32), missing) for array in (input_ids, attention_mask))
+        return np.asarray(self._text(self._state, ids, mask))

@@ -74,8 +74,8 @@ def pair_loss(recipe: PairRecipe, image_size: int) -> LossFn:
     """The loss function of the recipe, for batches of `training.data.pair_batches`.
 
     Photographs are augmented before the batch goes through the towers in chunks, since that would be done twice there.
-    Metrics: the mean cosine of right pairs, the logit scale, and in validation the share of photographs whose own
-    caption comes first among those of the batch.
+    Metrics: the mean cosine of right pairs, the logit scale, and in validation the share of photographs to whose own
+    caption none of the batch is preferred ("recall"; the same caption twice is no rival of itself).
     """
     config, seed = PRESETS[recipe.augmentation], recipe.train.seed
     through_towers = cached_loss(_embed, _compare, chunks=recipe.chunks)
