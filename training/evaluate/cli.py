@@ -123,7 +123,8 @@ def zeroshot_command(
             report = zero_shot.classify((clipita.load(name) for name in models), photographs, sets, phrased, kept)
     except (FileNotFoundError, ValueError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
-    _write(markdown(report, images.name), {"images": images.name, **report.to_json()}, out)
+    name = images.resolve().name  # also of "."
+    _write(markdown(report, name), {"images": name, **report.to_json()}, out)
 
 
 def _captions(_: click.Context, __: click.Parameter, text: str) -> tuple[Path, str | None]:
