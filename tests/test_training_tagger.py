@@ -7,7 +7,7 @@ import spacy
 
 from training.tagger import lexicon, student, taggers
 from training.tagger.student import Lexicon
-from training.tagger.taggers import of_apertium, tagger_called
+from training.tagger.taggers import of_apertium, of_stanza, tagger_called
 from training.tagger.treebank import TAGS, Sentence, read_conllu, read_tagged, score
 
 CONLLU = """\
@@ -162,3 +162,23 @@ def test_sentences_of_our_own(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("Roma/PROPN bella\n")
     with pytest.raises(ValueError, match="expected token/TAG"):
         read_tagged(tmp_path / "a.txt")
+
+
+def test_what_stanza_says() -> None:
+    from stanza.models.common.doc import Document
+
+    word = {"deprel": "root", "head": 0}
+    sentences = [
+        [
+            {"id": (1, 2), "text": "Nella"},
+            {"id": 1, "text": "In", "upos": "ADP", **word},
+            {"id": 2, "text": "la", "upos": "DET", **word},
+            {"id": 3, "text": "Dora", "upos": "PROPN", **word},
+        ],
+        [{"id": 1, "text": "Sì", "upos": "INTJ", **word}],
+    ]
+    # The classes are Stanza's own; its Italian models are downloads.
+    read: list[str] = []
+    found = of_stanza(lambda text: read.append(text) or Document(sentences if text else []), ["Nella  Dora. Sì", " "])
+    assert found == [[("Nella", "ADP"), ("Dora", "PROPN"), ("Sì", "INTJ")], []]
+    assert read == ["Nella Dora. Sì", ""]
