@@ -4,8 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import spacy
+from click.testing import CliRunner
 
 from training.tagger import lexicon, student, taggers
+from training.tagger.recipe import main as recipe
+from training.tagger.recipe import read_treebank
 from training.tagger.student import Lexicon
 from training.tagger.taggers import of_apertium, of_stanza, tagger_called
 from training.tagger.treebank import TAGS, Sentence, read_conllu, read_tagged, score
@@ -182,3 +185,12 @@ def test_what_stanza_says() -> None:
     found = of_stanza(lambda text: read.append(text) or Document(sentences if text else []), ["Nella  Dora. Sì", " "])
     assert found == [[("Nella", "ADP"), ("Dora", "PROPN"), ("Sì", "INTJ")], []]
     assert read == ["Nella Dora. Sì", ""]
+
+
+def test_the_recipe_says_which_treebank_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "UD_Italian-PUD").mkdir()
+    (tmp_path / "UD_Italian-PUD" / "it_pud-ud-test.conllu").write_text(CONLLU, encoding="utf-8")
+    assert len(read_treebank(tmp_path, "PUD")) == 2
+    result = CliRunner().invoke(recipe, ["--treebanks", str(tmp_path), "--out", str(tmp_path / "a.npz")])
+    assert result.exit_code == 1
+    assert "git clone https://github.com/UniversalDependencies/UD_Italian-ParlaMint" in result.output
