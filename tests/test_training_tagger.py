@@ -4,10 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import spacy
+from click.testing import CliRunner
 
 from training.tagger import lexicon, student, taggers
+from training.tagger.recipe import main as recipe
+from training.tagger.recipe import read_treebank
 from training.tagger.student import Lexicon
-from training.tagger.taggers import of_apertium, tagger_called
+from training.tagger.taggers import of_apertium, of_stanza, tagger_called
 from training.tagger.treebank import TAGS, Sentence, read_conllu, read_tagged, score
 
 CONLLU = """\
@@ -162,3 +165,32 @@ def test_sentences_of_our_own(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("Roma/PROPN bella\n")
     with pytest.raises(ValueError, match="expected token/TAG"):
         read_tagged(tmp_path / "a.txt")
+
+
+def test_what_stanza_says() -> None:
+    from stanza.models.common.doc import Document
+
+    word = {"deprel": "root", "head": 0}
+    sentences = [
+        [
+            {"id": (1, 2), "text": "Nella"},
+            {"id": 1, "text": "In", "upos": "ADP", **word},
+            {"id": 2, "text": "la", "upos": "DET", **word},
+            {"id": 3, "text": "Dora", "upos": "PROPN", **word},
+        ],
+        [{"id": 1, "text": "Sì", "upos": "INTJ", **word}],
+    ]
+    # The classes are Stanza's own; its Italian models are downloads.
+    read: list[str] = []
+    found = of_stanza(lambda text: read.append(text) or Document(sentences if text else []), ["Nella  Dora. Sì", " "])
+    assert found == [[("Nella", "ADP"), ("Dora", "PROPN"), ("Sì", "INTJ")], []]
+    assert read == ["Nella Dora. Sì", ""]
+
+
+def test_the_recipe_says_which_treebank_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "UD_Italian-PUD").mkdir()
+    (tmp_path / "UD_Italian-PUD" / "it_pud-ud-test.conllu").write_text(CONLLU, encoding="utf-8")
+    assert len(read_treebank(tmp_path, "PUD")) == 2
+    result = CliRunner().invoke(recipe, ["--treebanks", str(tmp_path), "--out", str(tmp_path / "a.npz")])
+    assert result.exit_code == 1
+    assert "git clone https://github.com/UniversalDependencies/UD_Italian-ParlaMint" in result.output

@@ -26,7 +26,7 @@ Targets = NDArray[np.float32]  # (tokens, TAGS): a distribution a token
 
 WIDTH, DEPTH = 96, 4
 ROWS = {"NORM": 6_000, "PREFIX": 1_000, "SUFFIX": 3_000, "SHAPE": 1_500}
-BATCH, RATE, DROPOUT = 32, 2e-3, 0.15
+BATCH, RATE, DROPOUT = 64, 2e-3, 0.15
 PRECISION = 32  # steps of the lexicon to a standard deviation
 
 
