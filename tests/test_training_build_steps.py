@@ -5,8 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from training.data.builder import translated
 from training.data.builder.build import build
@@ -147,3 +149,21 @@ def test_captions_that_do_not_fit_or_only_name_are_dropped_by_what_models_say(
     assert [row["caption_reasons"] for row in rows] == [[""], ["does not fit the photograph"], ["proper nouns"]]
     assert rows[0]["score"][0] > 0.3 > 0.1 > rows[1]["score"][0]
     assert [row["propn_share"] for row in rows] == [[0.0], [0.0], [1.0]]
+
+
+def test_of_a_concept_with_many_rows_about_as_many_are_kept_as_its_cap(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    lines = ["image,caption"]
+    for number in range(60):
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(tmp_path / f"{number}.png")
+        label = "una fotografia di prova" if number >= 55 else "un pinguino" if number >= 50 else "un gatto"
+        lines.append(f"{number}.png,ecco {label}")
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    source = Source("foto", "table", ("a.csv",), licence="CC0", rules=Rules(other_language=None))
+    recipe = DataRecipe("x", (source,), concept_cap=10)
+    build(recipe, tmp_path, tmp_path / "out", InThisProcess(), show_progress=False)
+    rows = pq.read_table(tmp_path / "out" / "manifest.parquet").to_pylist()
+    reasons = [row["reason"] for row in rows]
+    assert set(reasons) == {"", "of concepts with many rows"}
+    assert reasons[50:] == [""] * 10
+    assert 4 <= reasons[:50].count("") <= 18  # binomial, 50 x 0.2: 10 +- 2.8

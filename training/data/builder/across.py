@@ -24,6 +24,7 @@ from training.data.hashes import (
     near_signatures,
     signature_keys,
 )
+from training.data.scores import Matcher, balanced, counts, italian_concepts
 
 VERSION = 1
 SAME_KEY = "the same key"
@@ -32,6 +33,7 @@ EVALUATION_CAPTION = "an evaluation set has the caption"
 SAME_IMAGE = "the same photograph"
 NEAR_IMAGE = "a copy of the photograph"
 COPIES = "a caption of many photographs"
+CONCEPTS = "of concepts with many rows"
 TRAIN, VALIDATION = "train", "validation"
 
 
@@ -43,6 +45,8 @@ def compare(chunks: Sequence[Chunk], evaluation: Sequence[Chunk], recipe: DataRe
     _captions_of(evaluation, rows, recipe)
     _copies(rows, recipe)
     _repeated(rows, recipe)
+    if recipe.concept_cap is not None:
+        _balance(rows, recipe.concept_cap)
     return rows.tables(recipe.validation_share)
 
 
@@ -158,6 +162,18 @@ def _repeated(rows: _Rows, recipe: DataRecipe) -> None:
     most = np.array([np.iinfo(np.int64).max if limit is None else limit for limit in limits])
     of_row = np.repeat(most, [len(table) for table in rows.columns])
     rows.drop_captions(ours[earlier >= of_row[rows.row_of[ours]]], COPIES)
+
+
+def _balance(rows: _Rows, cap: int) -> None:
+    """MetaCLIP's caps, over the concepts of data/labels; what names none of them stays."""
+    captions: dict[int, list[str]] = {row: [] for row in rows.kept()}
+    texts = _flat(rows.columns, "captions", object)
+    for number in rows.kept_captions():
+        captions[rows.row_of[number]].append(texts[number])
+    concepts = Matcher(italian_concepts())(list(captions.values()))
+    kept = np.array(list(captions), np.int64)
+    stays = balanced(rows.ids[kept].tolist(), concepts, counts(concepts), cap=cap, keep_unmatched=True)
+    rows.drop(kept[~np.array(stays, bool)], CONCEPTS)
 
 
 def _distinct(values: Array) -> tuple[Array, Array]:

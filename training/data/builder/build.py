@@ -169,9 +169,9 @@ class _Build:
 
     def _compare(self, chunks: Sequence[Chunk], evaluation: Sequence[Chunk]) -> None:
         recipe, names = self.recipe, [path.name for chunk in (*chunks, *evaluation) for path in chunk.paths]
-        copies = [source.rules.copies for source in recipe.sources]
-        settings = (recipe.near_bits, recipe.near_share, recipe.evaluation_words, recipe.validation_share, copies)
-        key = digest(across.VERSION, settings, names)
+        near = (recipe.near_bits, recipe.near_share, recipe.evaluation_words)
+        limits = (recipe.validation_share, recipe.concept_cap, [source.rules.copies for source in recipe.sources])
+        key = digest(across.VERSION, near, limits, names)
         outputs = [self.work / f"compare-{key}-{number:06}.parquet" for number in range(len(chunks))]
         if not all(output.exists() for output in outputs):
             for table, output in zip(compare(chunks, evaluation, recipe), outputs, strict=True):

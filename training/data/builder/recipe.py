@@ -86,6 +86,7 @@ class DataRecipe:
     near_bits: int = 4  # two photographs are near whose perceptual hashes differ by no more
     near_share: float = 0.8  # two captions are near that have this share of words and pairs of words in common
     evaluation_words: int = 6  # captions with fewer are in evaluation sets by chance
+    concept_cap: int | None = None  # rows of one concept, about; see `training.data.scores.balanced`
     chunk_rows: int = 1024  # what is computed, and after a kill computed again, at once
     shard_records: int = 4096
     tagger: str = "clipita"  # see training.data.filters
@@ -108,5 +109,6 @@ class DataRecipe:
         require(
             0.7 <= self.near_share <= 1, "near_share", "from 0.7, below which pairs are missed, to 1", self.near_share
         )
+        require(self.concept_cap is None or self.concept_cap >= 1, "concept_cap", "None or >= 1", self.concept_cap)
         require(self.chunk_rows >= 1, "chunk_rows", ">= 1", self.chunk_rows)
         require(self.shard_records >= 1, "shard_records", ">= 1", self.shard_records)
