@@ -103,7 +103,7 @@ class Place:
 
     def call(self, command: str, *more: str) -> Result:
         corpus = ["--nouns", f"{self.folder}/data.noun", "--omw", f"{self.folder}/wns"]
-        arguments = ["evaluate", "zeroshot"] if command == "zeroshot" else [command, "mini"]
+        arguments = ["evaluate", "development"] if command == "development" else [command, "mini"]
         arguments += ["--root", f"{self.folder}/photographs", "--work", f"{self.work}"]
         arguments += corpus if command in ("run", "export") else []
         return CliRunner().invoke(training.cli.main, [*arguments, *more])
@@ -318,7 +318,7 @@ def test_the_bundle_computes_what_was_trained(bundle: Path, trained: Place) -> N
 
 @pytest.mark.filterwarnings("ignore:.* texts are longer than")  # most pieces of the tiny tokenizer are single letters
 def test_evaluate_writes_its_table(bundle: Path, trained: Place, tmp_path: Path) -> None:
-    result = trained.call("zeroshot", "--model", f"{bundle}", "--out", f"{tmp_path}/scores")
+    result = trained.call("development", "--model", f"{bundle}", "--out", f"{tmp_path}/scores")
     assert result.exit_code == 0, result.output
     assert "| tiny_imagenet | 4 | 2 | " in result.output
     assert (tmp_path / "scores.md").read_text("utf-8") in result.output
