@@ -27,6 +27,7 @@ STAGES = {
     "captions": ("no caption",),
     "evaluation sets": ("an evaluation set",),
     "copies": ("the same", "a copy"),
+    "balance": ("of concepts",),
     OTHER: ("",),
 }
 
