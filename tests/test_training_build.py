@@ -160,7 +160,7 @@ def test_again_nothing_is_computed_and_after_a_change_only_what_depends_on_it(
     root: Path, runner: LocalRunner, tmp_path: Path
 ) -> None:
     def ages() -> dict[str, int]:
-        return {path.name: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir() if path.name != ".lock"}
+        return {path.name: path.stat().st_mtime_ns for path in (tmp_path / "work").glob("*.parquet")}
 
     build(RECIPE, root, tmp_path, runner, show_progress=False)
     first, before = hashes(tmp_path), ages()
@@ -176,6 +176,16 @@ def test_again_nothing_is_computed_and_after_a_change_only_what_depends_on_it(
     assert hashes(tmp_path) == first
 
 
+def test_a_photograph_that_was_missing_and_has_come_is_found(runner: LocalRunner, tmp_path: Path) -> None:
+    write_sources(tmp_path / "sources")
+    told = build(RECIPE, tmp_path / "sources", tmp_path / "out", runner, show_progress=False)
+    assert (told["sources"]["righe"]["rows"], "righe/a.jsonl:10" in manifest(tmp_path / "out")) == (10, False)
+    (tmp_path / "sources" / "righe" / "gone.jpg").write_bytes(jpeg(picture("page")))
+    told = build(RECIPE, tmp_path / "sources", tmp_path / "out", runner, show_progress=False)
+    assert told["sources"]["righe"]["rows"] == 11
+    assert manifest(tmp_path / "out")["righe/a.jsonl:10"]["reason"] == ""
+
+
 def test_a_photograph_that_is_replaced_is_looked_at_again(runner: LocalRunner, tmp_path: Path) -> None:
     write_sources(tmp_path / "sources")
     path, out = tmp_path / "sources" / "righe" / "camera.jpg", tmp_path / "out"
@@ -185,8 +195,8 @@ def test_a_photograph_that_is_replaced_is_looked_at_again(runner: LocalRunner, t
     assert manifest(out)["righe/a.jsonl:4"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     path.unlink()
     told = build(RECIPE, tmp_path / "sources", out, runner, show_progress=False)
-    assert manifest(out)["righe/a.jsonl:4"]["problem"] == "No such file or directory"
-    assert told["sources"]["righe"]["dropped"]["the photograph cannot be read"] == 3
+    assert "righe/a.jsonl:4" not in manifest(out)
+    assert told["sources"]["righe"]["bad"]["the image is missing"]["places"] == ["a.jsonl:4", "a.jsonl:10"]
 
 
 STEPS = ("rows", "text", "images", "signatures", "judge", "compare", "shard")

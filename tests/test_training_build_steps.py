@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -15,6 +16,7 @@ from training.data.builder.build import build
 from training.data.builder.judge import Judge
 from training.data.builder.recipe import DataRecipe, Rules, Source
 from training.data.builder.runners import Runner, Task
+from training.data.builder.steps import Images, Text
 from training.data.builder.translated import StoppedError
 from training.data.pairs.engines import EngineSettings
 from training.data.pairs.translate import Failure
@@ -109,10 +111,6 @@ def test_a_source_is_translated_only_from_the_language_of_the_engine(english: Da
     ],
 )
 def test_captions_are_judged_by_the_rules(caption: str, reason: str) -> None:
-    import pyarrow as pa
-
-    from training.data.builder.steps import Text
-
     table = pa.table({"captions": pa.array([[caption]], pa.list_(pa.string()))})
     columns = {"download": [None], "width": [640], "height": [480], "problem": [None]}
     for name, values in columns.items():
@@ -167,3 +165,9 @@ def test_of_a_concept_with_many_rows_about_as_many_are_kept_as_its_cap(tmp_path:
     assert set(reasons) == {"", "of concepts with many rows"}
     assert reasons[50:] == [""] * 10
     assert 4 <= reasons[:50].count("") <= 18  # binomial, 50 x 0.2: 10 +- 2.8
+
+
+def test_a_photograph_that_has_gone_since_its_row_was_read_is_named(tmp_path: Path) -> None:
+    table = pa.table({"path": ["gone.jpg"], "file": pa.nulls(1, pa.string()), "bytes": pa.nulls(1, pa.binary())})
+    found = Images(tmp_path, tmp_path).load()(table).to_pylist()[0]
+    assert (found["sha256"], found["problem"]) == (None, "No such file or directory")

@@ -87,6 +87,8 @@ class _Build:
 
     def run(self) -> dict[str, Any]:
         reads = [self._read(source) for source in (*self.recipe.sources, *self.recipe.evaluation)]
+        for read in (read for group in reads for read in group):
+            read.forget_if_images_were_missing()
         self._finish("read", [read for group in reads for read in group])
         chunks = [chunk for group in reads for read in group for chunk in self._chunks(read)]
         self._download(chunks)

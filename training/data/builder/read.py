@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ SCHEMA = pa.schema(
         ("page", pa.string()),
     ]
 )
+NO_IMAGE = ("the image is missing", "an image of zero bytes")  # reasons begin so
 CHUNK_BYTES = 1 << 28  # of images that come with their rows
 
 
@@ -56,11 +58,12 @@ class Read:
         return self.folder / f"rows-{self.source.name}-{self.key}.json"
 
     def run(self) -> None:
-        """Reads the whole file."""
+        """Reads the whole file. Chunks are named by their rows too: they are others once missing images have come."""
         tally, chunks = Tally(), list[str]()
-        for number, table in enumerate(_chunks(tally.good(self._items()), self.root, self.chunk_rows)):
-            path = self.output.with_name(f"{self.output.stem}-{number:06}.parquet")
-            write_table(table, path)
+        for number, rows in enumerate(_chunks(tally.good(self._items()), self.root, self.chunk_rows)):
+            path = self.output.with_name(f"{self.output.stem}-{number:06}-{_content(rows)}.parquet")
+            if not path.exists():
+                write_table(pa.Table.from_pylist(rows, SCHEMA), path)
             chunks.append(path.name)
         listing = json.dumps({"chunks": chunks, "tally": vars(tally)}, ensure_ascii=False, indent=1)
         with written_whole(self.output) as path:
@@ -76,6 +79,11 @@ class Read:
         """What was and what could not be read."""
         fields = self._listing["tally"]
         return Tally(**fields | {"bad": Counter(fields["bad"])})
+
+    def forget_if_images_were_missing(self) -> None:
+        """So that it is read again: they may have come."""
+        if self.output.exists() and any(reason.startswith(NO_IMAGE) for reason in self.tally.bad):
+            self.output.unlink()
 
     @property
     def _listing(self) -> dict[str, Any]:
@@ -139,16 +147,20 @@ def _evaluation(evaluation: Evaluation, file: Path, root: Path) -> Items:
         yield Row(evaluation.name, one.image, place, one.captions, evaluation.locale[:2], "")
 
 
-def _chunks(rows: Iterator[Row], root: Path, size: int) -> Iterator[pa.Table]:
+def _chunks(rows: Iterator[Row], root: Path, size: int) -> Iterator[list[dict[str, Any]]]:
     chunk, weight = list[dict[str, Any]](), 0
     for row in rows:
         chunk.append(_fields(row, root))
         weight += len(row.image) if isinstance(row.image, bytes) else 0
         if len(chunk) == size or weight >= CHUNK_BYTES:
-            yield pa.Table.from_pylist(chunk, SCHEMA)
+            yield chunk
             chunk, weight = [], 0
     if chunk:
-        yield pa.Table.from_pylist(chunk, SCHEMA)
+        yield chunk
+
+
+def _content(rows: list[dict[str, Any]]) -> str:
+    return digest([row | {"bytes": row["bytes"] and sha256(row["bytes"]).digest()} for row in rows])
 
 
 def _fields(row: Row, root: Path) -> dict[str, Any]:
