@@ -21,10 +21,10 @@ then 400 steps of the image tower's last two blocks too    66.2 / 82.3 / 93.6 / 
 
 Of 2,171 photographs held back, the loss went from 2.06 to 2.01 in the last 2,400 steps of the projections, and from
 there to 1.74 in the 400 steps of the tail. The mean of the weights before and after these (arXiv:2109.01903), in
-floating point: 65.4 / 79.8 / 93.9 / 0.85, up to a point better on other sources, and worse on these. The text tower stays locked: unlocking its last three layers for 200 steps
-(21 sources, after 1,200 steps of projections) cost more than it gave, 55.4 / 70.5 / 90.0 / 0.62. Before that, without
-decorrelation and with WordNet's words weighing more or less: Tiny ImageNet 61.6 to 64.5, animals 86.8 to 87.5, unseen
-phrasings 0.57 to 0.63.
+floating point: 65.4 / 79.8 / 93.9 / 0.85, up to a point better on other sources, and worse on these. The text tower
+stays locked: unlocking its last three layers for 200 steps (21 sources, after 1,200 steps of projections) cost more
+than it gave, 55.4 / 70.5 / 90.0 / 0.62. Before that, without decorrelation and with WordNet's words weighing more or
+less: Tiny ImageNet 61.6 to 64.5, animals 86.8 to 87.5, unseen phrasings 0.57 to 0.63.
 
 Without Grocery's photographs its test is 41.1 (4,500 steps); sharper boosts of fruit and groceries, trimmed borders or
 pictures made equally small give 40.8 each, and the tail, after 300 steps, 40.9.
