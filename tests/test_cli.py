@@ -292,7 +292,10 @@ def many_photos(folder: Path, count: int) -> Path:
 def test_a_run_that_was_stopped_goes_on(run: Any, tmp_path: Path, stop: signal.Signals, code: int) -> None:
     shards = 80  # enough that the first is seen while others are still to come, be the machine ever so busy
     folder, output = many_photos(tmp_path / "foto", shards * _embed.SHARD_IMAGES), tmp_path / "foto.npz"
-    command = [sys.executable, "-c", "from clipita.cli import main; main()", "embed", folder, "-o", output, "-b", "8"]
+    # What runs in the background of a shell without job control ignores interrupts, and so do those that it starts.
+    heeds = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code_run = heeds + "from clipita.cli import main; main()"
+    command = [sys.executable, "-c", code_run, "embed", folder, "-o", output, "-b", "8"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not list(output.with_name("foto.npz.partial").glob("*.npz")):
         time.sleep(0.002)
