@@ -54,7 +54,7 @@ def assemble(corpus: Corpus, left_out: LeftOut | None = None) -> Material:
     if corpus.recipe.tail_blocks:
         first = first_block(corpus.towers.config, corpus.recipe.tail_blocks)
         tail = image_tail(corpus.towers.config, corpus.towers.image, first)
-        maps = corpus.image_maps(examples, first)
+        maps, _ = corpus.image_features(examples, blocks=first)
 
     def rows_of(places: Array) -> Rows | None:
         return None if maps is None else Rows(maps, places)

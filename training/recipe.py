@@ -122,17 +122,14 @@ class Corpus:
     def _text_tower(self) -> LockedTower:  # words, phrases and captions come one after the other
         return locked_text_tower(self.towers.config, self.towers.text, self.towers.tokenizer)
 
-    def image_features(self, examples: Sequence[Example]) -> tuple[Array, Array]:
-        """(N, D) float16 and which could be read (N,) bool, in shards that are made once."""
-        tower = locked_image_tower(self.towers.config, self.towers.image)
-        paths = [self.root / example.path for example in examples]
-        return image_features(tower, paths, self.towers.config, self.work / "features")
+    def image_features(self, examples: Sequence[Example], *, blocks: int | None = None) -> tuple[Array, Array]:
+        """(N, D) float16 and which could be read (N,) bool, in shards that are made once.
 
-    def image_maps(self, examples: Sequence[Example], blocks: int) -> Array:
-        """(N, H, W, C) float16, after so many blocks of the image tower, in shards that are made once."""
+        With `blocks`, what so many blocks of the image tower give instead: maps (N, H, W, C).
+        """
         tower = locked_image_tower(self.towers.config, self.towers.image, blocks=blocks)
         paths = [self.root / example.path for example in examples]
-        return image_features(tower, paths, self.towers.config, self.work / "maps")[0]
+        return image_features(tower, paths, self.towers.config, self.work / ("features" if blocks is None else "maps"))
 
     def text_features(self, texts: Sequence[str]) -> Array:
         """(N, D) float16, in shards that are made once."""

@@ -1,6 +1,6 @@
 """A recipe's material -> trained projections and the scale of their cosines."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def train(corpus: Corpus, *, left_out: LeftOut | None = None, resume: bool = Fal
         {f"image_projection.{name}": values for name, values in image.items()}
         | {f"text_projection.{name}": values for name, values in text.items()}
         | ({} if best.image_tail is None else tower_weights(best.image_tail)),
-        _fit_scale(replace(material, held_back=replace(material.held_back, features=held_back)), image, text),
+        _fit_scale(material, held_back, image, text),
     )
 
 
@@ -102,14 +102,19 @@ def run_folder(work: Path, left_out: LeftOut | None) -> Path:
     return work / f"run-without-{left_out.source}{'-classes' if left_out.classes else ''}"
 
 
-def _fit_scale(material: Material, image: dict[str, Array], text: dict[str, Array], labels: int = 10) -> float:
-    """The scale with the least negative log-likelihood on photographs held back, each among ten unrelated labels."""
+def _fit_scale(
+    material: Material, held_back: Array, image: dict[str, Array], text: dict[str, Array], labels: int = 10
+) -> float:
+    """The scale with the least negative log-likelihood on photographs held back, each among ten unrelated labels.
+
+    `held_back` are their pooled features (N, D).
+    """
     rng = np.random.default_rng(0)
     texts = Groups.by_value(material.phrases.concepts, len(load_ontology()))
     usable = np.flatnonzero(texts.counts > 0)
     embeddings = unit_rows(project(text, material.phrases.features[texts.first(usable)]))
     shown = material.held_back.concepts
-    images = unit_rows(project(image, material.held_back.features))
+    images = unit_rows(project(image, held_back))
     place = np.searchsorted(usable, shown)
     unrelated = ~(load_ontology().ancestors[np.ix_(shown, usable)] | load_ontology().ancestors[np.ix_(usable, shown)].T)
     others = np.array([rng.choice(np.flatnonzero(row), labels - 1, replace=False) for row in unrelated])
