@@ -3,16 +3,15 @@
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import jax
 import numpy as np
-from flax import nnx
 
+from clipita.backends.flax import compiled
 from clipita.backends.onnx import OnnxBackend
 from clipita.bundle import Bundle
 from clipita.convert.export import Provenance, write_dual_bundle
-from clipita.convert.foreign import Origin, convert
+from clipita.convert.foreign import convert
+from clipita.convert.origin import Origin
 from clipita.convert.to_transformers import write_vision_text_dual_encoder
 from clipita.towers.dual import DualEncoder
 from training.checkpoint import check_settings
@@ -84,23 +83,13 @@ class _Trained:
 
     def __init__(self, model: DualEncoder, max_tokens: int) -> None:
         model.eval()
-        graph, state = nnx.split(model)
-
-        def image(state: Any, pixels: jax.Array) -> jax.Array:
-            model = nnx.merge(graph, state)
-            return model.project_image(model.image_features(pixels))
-
-        def text(state: Any, input_ids: jax.Array, attention_mask: jax.Array) -> jax.Array:
-            model = nnx.merge(graph, state)
-            return model.project_text(model.text_features(input_ids, attention_mask))
-
-        self._state, self._max_tokens = state, max_tokens
-        self._image, self._text = jax.jit(image), jax.jit(text)
+        self._image, self._text = compiled(model)
+        self._max_tokens = max_tokens
 
     def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        return np.asarray(self._image(self._state, pixels))
+        return np.asarray(self._image(pixels))
 
     def encode_tokens(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
         missing = ((0, 0), (0, self._max_tokens - input_ids.shape[1]))
         ids, mask = (np.pad(array.astype(np.int32), missing) for array in (input_ids, attention_mask))
-        return np.asarray(self._text(self._state, ids, mask))
+        return np.asarray(self._text(ids, mask))

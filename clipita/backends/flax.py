@@ -4,6 +4,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
@@ -63,24 +64,12 @@ class FlaxBackend:
         computed_in = fast if dtype is None else dtype
         model = nnx.eval_shape(lambda: DualEncoder(config, folded=True, dtype=computed_in, rngs=nnx.Rngs(0)))
         set_parameters(model, table)
-        graph, state = nnx.split(model)
-        self._state = state
         self.providers = (jax.default_backend(),)
-
-        def image(state: State, pixels: jax.Array) -> jax.Array:
-            model = nnx.merge(graph, state)
-            return model.project_image(model.image_features(pixels))
-
-        def text(state: State, input_ids: jax.Array, attention_mask: jax.Array) -> jax.Array:
-            model = nnx.merge(graph, state)
-            return model.project_text(model.text_features(input_ids, attention_mask))
-
-        self._image: Callable[..., jax.Array] = jax.jit(image)
-        self._text: Callable[..., jax.Array] = jax.jit(text)
+        self._image, self._text = compiled(model)
 
     def encode_pixels(self, pixels: npt.NDArray[np.uint8]) -> FloatArray:
         """(B, S, S, 3) RGB to (B, E) of unit norm."""
-        return np.asarray(self._image(self._state, _pad_batch(pixels)))[: len(pixels)]
+        return np.asarray(self._image(_pad_batch(pixels)))[: len(pixels)]
 
     def encode_tokens(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> FloatArray:
         """(B, L) ids and mask to (B, E) of unit norm."""
@@ -92,7 +81,27 @@ class FlaxBackend:
             _pad_batch(np.pad(array.astype(np.int32), ((0, 0), (0, padded - length))))
             for array in (input_ids, attention_mask)
         )
-        return np.asarray(self._text(self._state, ids, mask))[: len(input_ids)]
+        return np.asarray(self._text(ids, mask))[: len(input_ids)]
+
+
+def compiled(model: DualEncoder) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
+    """Two functions, each compiled once for every shape: of pixels (B, S, S, 3) uint8, and of ids and mask (B, L).
+
+    Both give embeddings (B, E) of unit norm.
+    """
+    graph, state = nnx.split(model)
+
+    @jax.jit
+    def image(state: State, pixels: jax.Array) -> jax.Array:
+        model = nnx.merge(graph, state)
+        return model.project_image(model.image_features(pixels))
+
+    @jax.jit
+    def text(state: State, input_ids: jax.Array, attention_mask: jax.Array) -> jax.Array:
+        model = nnx.merge(graph, state)
+        return model.project_text(model.text_features(input_ids, attention_mask))
+
+    return partial(image, state), partial(text, state)
 
 
 def _pad_batch(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:

@@ -7,14 +7,14 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+from clipita._repository import OPEN_CLIP_WEIGHTS, WEIGHTS
 from clipita.bundle import check_inside
 from clipita.errors import CheckpointError
 
 # Of weights, in the order in which they are looked for. Each may also be in shards, listed in "<name>.index.json".
-TRANSFORMERS_FILES = ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack")
-OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-WEIGHT_FILES = (*TRANSFORMERS_FILES, *OPEN_CLIP_FILES)
 INDEX = ".index.json"
+TRANSFORMERS_FILES = tuple(name for name in WEIGHTS if not name.endswith(INDEX))
+WEIGHT_FILES = (*TRANSFORMERS_FILES, *OPEN_CLIP_WEIGHTS)
 
 # config.json and its kind take kilobytes.
 _MAX_JSON_BYTES = 4 << 20
@@ -42,7 +42,7 @@ def file_in(folder: Path, name: str, max_bytes: int | None = None) -> Path | Non
 
 def has_weights(folder: Path, *, open_clip: bool = False) -> bool:
     """Whether a folder holds weights as transformers calls them, or open_clip."""
-    names = OPEN_CLIP_FILES if open_clip else TRANSFORMERS_FILES
+    names = OPEN_CLIP_WEIGHTS if open_clip else TRANSFORMERS_FILES
     return any((folder / f"{name}{end}").exists() for name in names for end in ("", INDEX))
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from clipita.convert.files import INDEX, OPEN_CLIP_FILES, TRANSFORMERS_FILES, file_in, json_in
+from clipita._repository import OPEN_CLIP_WEIGHTS
+from clipita.convert.files import INDEX, TRANSFORMERS_FILES, file_in, json_in
 from clipita.convert.readers.flax_msgpack import read_flax_msgpack
 from clipita.convert.readers.mapped import Array
 from clipita.convert.readers.safe_tensors import read_safetensors
@@ -15,7 +16,7 @@ _Reader = Callable[[Path], dict[str, Array]]
 _TRANSFORMERS: dict[str, _Reader] = dict(
     zip(TRANSFORMERS_FILES, (read_safetensors, read_torch_checkpoint, read_flax_msgpack), strict=True)
 )
-_OPEN_CLIP: dict[str, _Reader] = dict(zip(OPEN_CLIP_FILES, (read_safetensors, read_torch_checkpoint), strict=True))
+_OPEN_CLIP: dict[str, _Reader] = dict(zip(OPEN_CLIP_WEIGHTS, (read_safetensors, read_torch_checkpoint), strict=True))
 _MAX_INDEX_BYTES = 16 << 20
 
 
