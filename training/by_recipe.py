@@ -1,11 +1,8 @@
 """Commands whose options are those of the kind of recipe that they are given."""
 
-import importlib.util
-import pkgutil
 from collections.abc import Mapping
 from copy import copy
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +10,7 @@ import click
 import training.recipes
 from training.pair_recipe import PairRecipe
 from training.recipe import Recipe
+from training.recipe_files import recipe_module, recipe_names
 
 
 class ByRecipe(click.Group):
@@ -47,21 +45,14 @@ class ByRecipe(click.Group):
 
 def known_recipes() -> list[str]:
     """Names of the recipes of this package."""
-    return [module.name for module in pkgutil.iter_modules(training.recipes.__path__)]
+    return recipe_names(training.recipes)
 
 
 def load_recipe(name: str) -> Any:
     """The module of a recipe, whose RECIPE it is: one of this package, or a Python file."""
-    if name in known_recipes():
-        return importlib.import_module(f"training.recipes.{name}")
-    path = Path(name)
-    if path.suffix != ".py" or not path.is_file():
+    module = recipe_module(name, training.recipes)
+    if module is None:
         raise click.BadParameter(f"{name!r} is no recipe; there are: {', '.join(known_recipes())}; or a Python file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     if not isinstance(getattr(module, "RECIPE", None), (Recipe, PairRecipe)):
         raise click.BadParameter(f"{name!r} defines no RECIPE, a training.pair_recipe.PairRecipe")
     return module

@@ -6,9 +6,7 @@ hub with --download.
 """
 
 import json
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from benchmarks.quality import tables
 from benchmarks.quality.sets import HERE, MODELS, ORIGINAL_LABELS, RETRIEVAL, ZERO_SHOT
 from clipita.errors import ModelNotFoundError
 from training.evaluate.comparison import compare
+from training.evaluate.embedded import cache_folder
 from training.evaluate.label_sets import IMAGENET_IT, LabelSet, read_label_set
 from training.evaluate.zero_shot import PHRASINGS, classify
 
@@ -106,15 +105,6 @@ def _label_sets(root: Path) -> dict[str, LabelSet | None]:
     }
 
 
-@contextmanager
-def _kept(cache: Path | None) -> Iterator[Path]:
-    if cache is not None:
-        yield cache
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder)
-
-
 @click.command(help=__doc__)
 @click.option("--root", type=click.Path(path_type=Path, file_okay=False, exists=True), required=True)
 @click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Keep embeddings here.")
@@ -122,7 +112,7 @@ def _kept(cache: Path | None) -> Iterator[Path]:
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=HERE, help="Where the tables go.")
 def main(root: Path, cache: Path | None, download: bool, out: Path) -> None:
     before = machine()
-    with _kept(cache) as kept:
+    with cache_folder(cache) as kept:
         report: dict[str, Any] = {"machine": before} | measure(root, kept, MODELS, download=download)
     out.mkdir(parents=True, exist_ok=True)
     (out / "tables.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")

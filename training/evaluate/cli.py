@@ -1,9 +1,7 @@
 """`clipita-train evaluate`: zero-shot labels, retrieval, and a recipe's development sets."""
 
 import json
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,6 +14,7 @@ from training.data.manifest import read_manifest
 from training.evaluate import comparison, development, templates, zero_shot
 from training.evaluate.captions import FORMATS, read_captions
 from training.evaluate.classified import find_classified
+from training.evaluate.embedded import cache_folder
 from training.evaluate.label_sets import IMAGENET_IT, read_label_set
 from training.evaluate.zero_shot_table import markdown
 
@@ -66,7 +65,7 @@ def templates_command(model: str, root: Path, work: Path, cache: Path | None, ou
     """Which templates to average, chosen on one half of two development sets and judged on the other."""
     try:
         loaded = clipita.load(model)
-        with _kept(cache) as kept:
+        with cache_folder(cache) as kept:
             sets = templates.tasks(loaded, read_manifest(work / "manifest.jsonl"), root, load_ontology(), kept)
     except (FileNotFoundError, ValueError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
@@ -119,7 +118,7 @@ def zeroshot_command(
         sets = [read_label_set(name) for name in label_sets]
         phrased = [zero_shot.read_phrasing(name) for name in phrasings]
         photographs = find_classified(images, sets[0], truth)
-        with _kept(cache) as kept:
+        with cache_folder(cache) as kept:
             report = zero_shot.classify((clipita.load(name) for name in models), photographs, sets, phrased, kept)
     except (FileNotFoundError, ValueError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
@@ -160,7 +159,7 @@ def retrieval_command(
     try:
         wanted = None if only is None else [line.strip() for line in only if line.strip()]
         captioned = read_captions(path, format, locale=locale, only=wanted)
-        with _kept(cache) as kept:
+        with cache_folder(cache) as kept:
             result = comparison.compare(
                 (clipita.load(name) for name in models),
                 captioned,
@@ -172,16 +171,6 @@ def retrieval_command(
     except (FileNotFoundError, ValueError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
     _write(comparison.markdown(result), result.to_json(), out)
-
-
-@contextmanager
-def _kept(cache: Path | None) -> Iterator[Path]:
-    """Where embeddings are kept: there, or for this one command."""
-    if cache is not None:
-        yield cache
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder)
 
 
 def _write(table: str, facts: dict[str, Any], out: Path | None) -> None:

@@ -1,7 +1,9 @@
 """Embeddings of a model as its users load it, kept on disk so that a second table takes seconds."""
 
 import json
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,16 @@ import clipita
 from training.features import cached_rows
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@contextmanager
+def cache_folder(cache: Path | None) -> Iterator[Path]:
+    """Where embeddings are kept: there, or in a folder that goes when the block ends."""
+    if cache is not None:
+        yield cache
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
 
 
 def embed_images(model: clipita.Model, paths: Sequence[Path], cache: Path) -> tuple[Array, Array]:

@@ -1,8 +1,6 @@
 """`clipita-train data`: photographs and captions from their publishers' files to shards for training."""
 
-import importlib.util
 import os
-import pkgutil
 from pathlib import Path
 
 import click
@@ -17,29 +15,22 @@ from training.data.builder.runners import LocalRunner, RayRunner
 from training.data.builder.summary import as_text
 from training.data.pairs.fetch import Settings
 from training.data.report.write import write_report
+from training.recipe_files import recipe_module, recipe_names
 
 Folder = click.Path(path_type=Path, file_okay=False)
 
 
 def _recipe(_: click.Context, __: click.Parameter, name: str) -> DataRecipe:
     """By the name of one that comes with the package, or from a Python file that defines RECIPE."""
-    if name.endswith(".py"):
-        return _from_file(Path(name))
-    known = [module.name for module in pkgutil.iter_modules(training.data.recipes.__path__)]
-    if name not in known:
-        raise click.BadParameter(f"{name!r} is no recipe and no .py file; there are: {', '.join(known)}")
-    return importlib.import_module(f"training.data.recipes.{name}").RECIPE
-
-
-def _from_file(path: Path) -> DataRecipe:
-    spec = importlib.util.spec_from_file_location("data_recipe", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise click.BadParameter(f"there is no file {path}")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = recipe_module(name, training.data.recipes)
+    if module is None and name.endswith(".py"):
+        raise click.BadParameter(f"there is no file {name}")
+    if module is None:
+        known = ", ".join(recipe_names(training.data.recipes))
+        raise click.BadParameter(f"{name!r} is no recipe and no .py file; there are: {known}")
     found = getattr(module, "RECIPE", None)
     if not isinstance(found, DataRecipe):
-        raise click.BadParameter(f"{path} has no DataRecipe called RECIPE")
+        raise click.BadParameter(f"{name} has no DataRecipe called RECIPE")
     return found
 
 
