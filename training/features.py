@@ -26,6 +26,7 @@ from clipita.errors import ImageError
 from clipita.images import load_pixels
 from clipita.tokenizer import Tokenizer
 from clipita.towers.config import DualConfig
+from training.data.files import written_whole
 
 CHUNK = 1024  # examples a file: what an interrupted run loses at most
 
@@ -150,10 +151,8 @@ def cached_rows(
                     found = np.load(path, allow_pickle=False)
             if found is None:
                 found = encode(chunk)
-                partial = path.with_suffix(".partial")
-                with partial.open("wb") as file:
+                with written_whole(path) as partial, partial.open("wb") as file:
                     np.save(file, found)
-                partial.replace(path)
             rows[start : start + len(chunk)] = found
             bar.update(len(chunk))
     return rows

@@ -9,6 +9,7 @@ import jax
 from tqdm import tqdm
 
 from training.config import TrainConfig
+from training.data.files import written_whole
 from training.step import Metrics, NonFiniteLossError
 
 
@@ -83,9 +84,8 @@ def _truncate(path: Path, last: tuple[int, int]) -> None:
         if (values["stage"], values["step"]) > last:
             break
         kept.append(line)
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(kept), encoding="utf-8")
-    os.replace(partial, path)
+    with written_whole(path) as partial:
+        partial.write_text("".join(kept), encoding="utf-8")
 
 
 class StepLog:

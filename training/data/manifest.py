@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.data.deduplicate import Report, deduplicate
+from training.data.files import written_whole
 from training.data.sources import Example, Source
 
 
@@ -17,16 +18,14 @@ def write_manifest(sources: Sequence[Source], root: Path, path: Path) -> Report:
     """
     examples = [example for source in sources for example in source.examples(root)]
     kept, report = deduplicate(examples, root)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        for example in kept:
-            file.write(json.dumps(example.to_json(), ensure_ascii=False) + "\n")
     left_out = [f"unreadable\t{line}" for line in report.unreadable]
     left_out += [f"same file\t{line}" for line in report.same_file]
     left_out += [f"near a development photograph\t{line}" for line in report.near_development]
-    path.with_suffix(".left-out.txt").write_text("\n".join(left_out) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with written_whole(path) as partial:
+        with partial.open("w", encoding="utf-8") as file:
+            for example in kept:
+                file.write(json.dumps(example.to_json(), ensure_ascii=False) + "\n")
+        path.with_suffix(".left-out.txt").write_text("\n".join(left_out) + "\n", encoding="utf-8")
     return report
 
 
