@@ -20,8 +20,9 @@ from training.cli import main
 from training.data.builder.build import build
 from training.data.builder.recipe import DataRecipe, Rules, Source
 from training.data.builder.runners import LocalRunner
+from training.data.builder.store import row_id
 from training.data.report.charts import histogram, short
-from training.data.report.gather import QUANTITIES, STAGES, Gathered, Histogram, _fill, gather, row_id, stage_of
+from training.data.report.gather import QUANTITIES, STAGES, Gathered, Histogram, _fill, gather, stage_of
 from training.data.report.page import page
 from training.data.report.pictures import thumbnails
 from training.data.report.write import write_report

@@ -1,5 +1,6 @@
 """Fingerprints that stay near when a photograph or caption changes a little, and the lookup of those that are near."""
 
+import hashlib
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -102,6 +103,11 @@ def near_marked(pairs: Array, marked: Array) -> Array:
     near = marked.copy()
     near[pairs[marked[pairs[:, ::-1]]]] = True
     return near
+
+
+def fraction_of(text: str) -> float:
+    """A number in [0, 1) that is the same for a text wherever it is asked for: what a share of names is chosen by."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
 
 
 def signature_keys(signatures: Array) -> Array:

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from training.data.hashes import fraction_of
 from training.data.pairs.readers import json_lines, mscoco_it, sidecars
 from training.data.pairs.rows import Bad, Row
 from training.data.shards import INDEX, ShardReader
@@ -136,13 +137,8 @@ def split_pairs(sources: Sequence[Pairs], shares: Sequence[float]) -> tuple[list
     """
     train, validation, first = [], [], 0
     for pairs, share in zip(sources, shares, strict=True):
-        held_out = np.array([_draw(name) < share for name in pairs.photographs], bool)
+        held_out = np.array([fraction_of(name) < share for name in pairs.photographs], bool)
         train.append(Part(pairs, np.flatnonzero(~held_out), first))
         validation.append(Part(pairs, np.flatnonzero(held_out), first))
         first += len(pairs)
     return train, validation
-
-
-def _draw(name: str) -> float:
-    """A fixed number in [0, 1) for each name."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") / 2**64

@@ -9,7 +9,6 @@ Source: Xu et al., "Demystifying CLIP Data" (arXiv:2309.16671), algorithm 1. Her
 chance is a hash.
 """
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 import clipita
 from clipita.images import ImageInput
 from training.data.concepts import load_ontology, without_article
+from training.data.hashes import fraction_of
 from training.evaluate.intervals import Array
 from training.features import cached_rows
 
@@ -156,9 +156,7 @@ def balanced(
 
 
 def _chance(id: str, concept: str, seed: int) -> float:
-    """In [0, 1), the same for a row and a concept whenever it is asked for."""
-    digest = hashlib.blake2b(f"{seed}\0{concept}\0{id}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest) / 2**64
+    return fraction_of(f"{seed}\0{concept}\0{id}")
 
 
 def _words(text: str) -> tuple[str, ...]:

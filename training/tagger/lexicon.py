@@ -22,7 +22,7 @@ from clipita.towers.parameters import set_parameters
 from training.pretrained import e5_small, e5_tokenizer
 from training.tagger.student import PRECISION, Lexicon
 from training.tagger.treebank import TAGS, Sentence
-from training.vocabulary import italian_vocabulary
+from training.vocabulary import cut_text_tower, italian_vocabulary
 
 WORDS, LAYERS, DIRECTIONS = 30_000, 4, 64
 RIDGE = 30.0  # the penalty of the linear map, in words
@@ -46,10 +46,9 @@ def word_features(words: Sequence[str]) -> Array:
     config, stored = e5_small()
     tokenizer_json, rows = italian_vocabulary(e5_tokenizer(), words, frequent_words=0)
     tokenizer = Tokenizer.from_str(tokenizer_json)
-    table = dequantize(stored)
-    table["word.embedding"] = table["word.embedding"][rows]
+    config, table = cut_text_tower(config, dequantize(stored), rows, positions=config.positions)
     later = tuple(f"layers.{layer}." for layer in range(LAYERS, config.layers))
-    tower = Bert(replace(config, vocabulary=len(rows), layers=LAYERS), rngs=nnx.Rngs(0))
+    tower = Bert(replace(config, layers=LAYERS), rngs=nnx.Rngs(0))
     set_parameters(tower, {name: values for name, values in table.items() if not name.startswith(later)})
 
     encodings = tokenizer.encode_batch(list(words))

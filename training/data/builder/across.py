@@ -13,7 +13,7 @@ import pyarrow as pa
 from training.data.builder.judge import NO_CAPTION
 from training.data.builder.recipe import DataRecipe, Source
 from training.data.builder.steps import nested
-from training.data.builder.store import Chunk
+from training.data.builder.store import Chunk, row_id
 from training.data.hashes import (
     SIGNATURE,
     Array,
@@ -57,7 +57,7 @@ class _Rows:
         self.chunks = chunks
         names = ("source", "key", "sha256", "hash", "reason", "captions", "caption_reasons", "signature", "words")
         self.columns = [chunk.read(*names) for chunk in chunks]
-        self.ids = np.array([f"{row['source']}/{row['key']}" for row in self._rows("source", "key")], object)
+        self.ids = np.array([row_id(row) for row in self._rows("source", "key")], object)
         self.reasons = np.array([row["reason"] for row in self._rows("reason")], object)
         digests = [row["sha256"] or "0" * 64 for row in self._rows("sha256")]
         self.digests = np.array([int(text[:16], 16) for text in digests], np.uint64)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from clipita.errors import ClipitaError
 from training.data.builder.across import TRAIN, VALIDATION
 from training.data.builder.steps import IMAGE_COLUMNS, image_bytes, image_file
-from training.data.builder.store import Chunk, digest, read_columns
+from training.data.builder.store import Chunk, digest, read_columns, row_id
 from training.data.files import written_whole
 from training.data.shards import SUFFIX, Record, Shard, write_index, write_shard
 
@@ -92,7 +92,7 @@ def _cut(chunks: Sequence[Chunk], split: str, size: int) -> Iterator[Piece]:
     """Pieces that end where a chunk or a shard ends."""
     before = 0
     for chunk in chunks:
-        kept = [(_id(row), row["sha256"], row["captions"]) for row in _kept(chunk.paths, split, _CONTENT)]
+        kept = [(row_id(row), row["sha256"], row["captions"]) for row in _kept(chunk.paths, split, _CONTENT)]
         content, start = digest(kept), 0
         while start < len(kept):
             stop = min(len(kept), start + size - before % size)
@@ -115,11 +115,7 @@ def _records(piece: Piece, root: Path, out: Path) -> Iterator[Record]:
         image = image_bytes(row, root, out)
         if sha256(image).hexdigest() != row["sha256"]:
             raise ChangedError(f"{image_file(row, root, out)} has changed while the data set was built: build it again")
-        yield Record(_id(row), image, row["captions"])
-
-
-def _id(row: dict[str, Any]) -> str:
-    return f"{row['source']}/{row['key']}"
+        yield Record(row_id(row), image, row["captions"])
 
 
 def finish(tasks: Sequence[WriteShard], out: Path) -> None:

@@ -1,7 +1,7 @@
 """Where a build keeps what it has computed: Parquet files whose names come from what they were computed from."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,11 @@ def _state(path: Path) -> tuple[int, int]:
     except OSError:
         return -1, -1
     return about.st_size, about.st_mtime_ns
+
+
+def row_id(row: Mapping[str, Any]) -> str:
+    """What a row is called in shards, and by copies of it."""
+    return f"{row['source']}/{row['key']}"
 
 
 def write_table(table: pa.Table, path: Path) -> None:

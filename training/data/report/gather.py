@@ -138,11 +138,6 @@ def gather(out: Path, *, examples: int = 6, groups: int = 12, largest: int = 6) 
     return found
 
 
-def row_id(row: dict[str, Any]) -> str:
-    """As `copy_of` names it."""
-    return f"{row['source']}/{row['key']}"
-
-
 def _batches(path: Path) -> Iterator[pa.Table]:
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(BATCH):

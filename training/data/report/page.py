@@ -11,8 +11,9 @@ from importlib.resources import files
 from typing import Any
 
 from training.data.builder.across import TRAIN, VALIDATION
+from training.data.builder.store import row_id
 from training.data.report.charts import bars, histogram, parts_of
-from training.data.report.gather import STAGES, Gathered, row_id, stage_of
+from training.data.report.gather import STAGES, Gathered, stage_of
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _LANGUAGES = 8

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from clipita.errors import ClipitaError
 from clipita.images import load_picture
-from training.data.report.gather import row_id
+from training.data.builder.store import row_id
 from training.data.shards import ShardReader
 
 SIDE = 176
