@@ -1,6 +1,7 @@
 """A tiny bundle: real graphs, a real tokenizer, real files, and weights that take a millisecond to run."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -164,3 +165,27 @@ def tiny_bundle(tmp_path: Path) -> Path:
     folder = tmp_path / "tiny"
     write_bundle(folder, config=tiny_config(), files=tiny_files())
     return folder
+
+
+@pytest.fixture(scope="module")
+def compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """One cache of compiled programs for all runs of a file: they are the same few, compiled again and again.
+
+    Its settings are in the environment too, for other processes, and are what the fixture gives.
+    """
+    import jax
+
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name.upper(), str(value))
+        yield {name.upper(): str(value) for name, value in settings.items()}
+    for name, value in before.items():
+        jax.config.update(name, value)

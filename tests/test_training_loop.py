@@ -27,27 +27,11 @@ def run(out_dir, config=CONFIG, make_batches=make_batches, **options):
     return fit(Towers(nnx.Rngs(0)), config, loss_fn, make_batches, out_dir=out_dir, show_progress=False, **options)
 
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
+
 def read_metrics(out_dir):
     return [json.loads(line) for line in (out_dir / "metrics.jsonl").read_text().splitlines()]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_once(tmp_path_factory):
-    """One cache of compiled programs for all runs of this file: they are the same few, compiled again and again."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(name.upper(), str(value))
-        yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="module")
