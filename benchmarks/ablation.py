@@ -147,7 +147,7 @@ def _spaced(examples: Iterable[Any], source: str, count: int) -> list[Any]:
 
 
 def pooled_loss(images: np.ndarray, texts: np.ndarray, scale: float) -> float:
-    """The contrastive loss of pairs (N, E) in pools of `BATCH`, in an order that mixes them; what is over is left out."""
+    """The contrastive loss of pairs (N, E) in mixed pools of `BATCH`; what is over is left out."""
     order = np.random.default_rng(0).permutation(len(images))
     losses = []
     for start in range(0, len(order) - BATCH + 1, BATCH):
@@ -164,12 +164,13 @@ def markdown(report: Report) -> str:
     lines = [
         "# The effect of CLIP-Italian's choices, in miniature",
         "",
-        f"EfficientNet-lite0 and multilingual-e5-small, {report['pairs']['train']:,} photographs with Italian captions, "
-        f"{report['steps']} steps of {BATCH} pairs, {len(SEEDS)} seeds: mean (lowest to highest). Each line adds to the "
-        f"one before it. Before the global loss, a pair was told apart among the {BATCH // report['devices']} of one of "
-        f"{report['devices']} devices. The validation loss is of all pairs of a pool of {BATCH}, "
-        f"{report['pairs']['validation']:,} photographs in all; top-1 is of {JUDGED['tiny_imagenet']:,} photographs "
-        f"among 200 labels and of {JUDGED['caltech101']:,} among 100, which training has none of.",
+        "EfficientNet-lite0 at 64 pixels and the first 4 layers of multilingual-e5-small, "
+        f"{report['pairs']['train']:,} photographs with Italian captions, {report['steps']} steps of {BATCH} pairs, "
+        f"{len(SEEDS)} seeds: mean (lowest to highest). Each line adds to the one before it. Before the global loss a "
+        f"pair was told apart among the {BATCH // report['devices']} of one of {report['devices']} devices. The "
+        f"validation loss is of all pairs of a pool of {BATCH}, {report['pairs']['validation']:,} photographs in all; "
+        f"top-1 is of {JUDGED['tiny_imagenet']:,} photographs among 200 labels and of {JUDGED['caltech101']:,} among "
+        "100, none of which training has.",
         "",
         f"| | {' | '.join(COLUMNS.values())} |",
         "|---|---|---|---|",

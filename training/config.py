@@ -42,7 +42,7 @@ class ParameterRule:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Adaptive gradient clipping, then AdaBelief, then linear warm-up and a decay to 0; the defaults are CLIP-Italian's."""
+    """Adaptive gradient clipping, AdaBelief, linear warm-up and a decay to 0; by default as CLIP-Italian had it."""
 
     kind: Literal["adabelief", "adamw"] = "adabelief"
     clipping: float = 0.01  # largest ratio of a unit's gradient norm to its weight norm; 0 clips nothing

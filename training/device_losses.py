@@ -55,8 +55,8 @@ def per_device_softmax(
         size = device_batch or len(image)
         if len(image) % size:
             raise ValueError(
-                f"{len(image)} pairs on each of {mesh.size} devices do not divide into groups of {size}: choose another "
-                "batch size, or fewer devices"
+                f"{len(image)} pairs on each of {mesh.size} devices do not divide into groups of {size}: choose "
+                "another batch size, or fewer devices"
             )
         groups = (rows.reshape(-1, size, *rows.shape[1:]) for rows in (image, text, mask))
         loss, rows = jax.vmap(of_group, in_axes=(0, 0, 0, None))(*groups, scale)

@@ -7,9 +7,9 @@ photographs: wit.jsonl and wit/, mscoco_it.jsonl and mscoco/, conceptual.jsonl a
 ilpost/; about 1.4 million pairs in all. Other names and formats can be set: --set data.sources.0.format=shards.
 
 What it repeats of the original (clip-italian/clip-italian; arXiv:2108.08688): the towers, 96 tokens, projections to
-512, a fixed scale of 20, AGC and AdaBelief with warm-up over a tenth of the steps and a cosine to 0, 1e-5, 15 epochs, its
-augmentation as coded, 5 % of every source for validation, the best validation loss; and a loss that tells apart the 128
-pairs of one of its eight devices, on up to eight of yours.
+512, a fixed scale of 20, AGC and AdaBelief with warm-up over a tenth of the steps and a cosine to 0, 1e-5, 15 epochs,
+its augmentation as coded, 5 % of every source for validation, the best validation loss; and a loss that tells apart
+the 128 pairs of one of its eight devices, on up to eight of yours.
 
 What it does not: the photographs that augmentation crops from are the middle square with a margin of 32 pixels, where
 the original slid its window along the longer side; BERT's dropout of 0.1 is left out; captions in validation are the
