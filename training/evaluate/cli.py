@@ -43,15 +43,19 @@ def evaluate() -> None:
 @click.option("--model", default="clipita-mini", help="An embedded model, a folder, or a name on the hub.")
 @click.option("--root", type=Folder, required=True, help="Holds the clones, as OWNER/NAME.")
 @click.option("--work", type=Folder, required=True, help="Holds manifest.jsonl.")
+@_cache
 @click.option("--out", type=Out, help="Also write OUT.md and OUT.json.")
-def development_command(model: str, root: Path, work: Path, out: Path | None) -> None:
-    """Zero-shot accuracy on every development set of a recipe's manifest."""
+def development_command(model: str, root: Path, work: Path, cache: Path | None, out: Path | None) -> None:
+    """Zero-shot accuracy and calibration on every development set of a recipe's manifest."""
     try:
         loaded = clipita.load(model)
-        scores = development.evaluate(loaded, read_manifest(work / "manifest.jsonl"), root, load_ontology())
+        with cache_folder(cache) as kept:
+            examples = read_manifest(work / "manifest.jsonl")
+            scores = development.evaluate(loaded, examples, root, load_ontology(), kept)
     except (FileNotFoundError, ValueError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
     facts = {"model": loaded.name, "fingerprint": loaded.fingerprint, "templates": loaded.templates}
+    facts |= {"logit_scale": loaded.logit_scale, "logit_bias": loaded.logit_bias}
     _write(development.markdown(scores), {**facts, "scores": [score.to_json() for score in scores]}, out)
 
 
