@@ -190,12 +190,12 @@ def test_a_score_for_each_source_and_one_for_broader_kinds(model: clipita.Model,
 def test_unreadable_photographs_are_left_out_and_a_wrong_root_is_an_error(model: clipita.Model, root: Path) -> None:
     (root / "1.png").write_bytes(b"no picture")
     examples = [dev(0, "gatto", "cats"), dev(1, "cane", "cats"), dev(2, "cane", "cats"), dev(99, "cane", "cats")]
-    (score, *_) = evaluate(model, examples, root, SMALL, root / "cache")
+    (score, *_) = evaluate(model, examples, root, SMALL)
     assert score.photographs == 2
     with pytest.raises(
         FileNotFoundError, match=r"no development photograph of 'cats' can be read under .*elsewhere, such as 0.png"
     ):
-        evaluate(model, [dev(0, "gatto", "cats")], root / "elsewhere", SMALL, root / "cache")
+        evaluate(model, [dev(0, "gatto", "cats")], root / "elsewhere", SMALL)
 
 
 def test_two_classes_with_one_phrase_are_both_asked_for(model: clipita.Model, root: Path) -> None:
@@ -203,7 +203,7 @@ def test_two_classes_with_one_phrase_are_both_asked_for(model: clipita.Model, ro
         concept("gatto", "un micio", held_out=("un micio",)),
         concept("gattino", "un micio", held_out=("un micio",)),
     ])  # fmt: skip
-    (score,) = evaluate(model, [dev(0, "gatto", "cats"), dev(1, "gattino", "cats")], root, ontology, root / "cache")
+    (score,) = evaluate(model, [dev(0, "gatto", "cats"), dev(1, "gattino", "cats")], root, ontology)
     assert score.labels == 2
     assert score.unseen is not None
 

@@ -49,9 +49,8 @@ def development_command(model: str, root: Path, work: Path, cache: Path | None, 
     """Zero-shot accuracy and calibration on every development set of a recipe's manifest."""
     try:
         loaded = clipita.load(model)
-        with cache_folder(cache) as kept:
-            examples = read_manifest(work / "manifest.jsonl")
-            scores = development.evaluate(loaded, examples, root, load_ontology(), kept)
+        examples = read_manifest(work / "manifest.jsonl")
+        scores = development.evaluate(loaded, examples, root, load_ontology(), cache)
     except (FileNotFoundError, ValueError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
     facts = {"model": loaded.name, "fingerprint": loaded.fingerprint, "templates": loaded.templates}

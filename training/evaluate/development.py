@@ -22,6 +22,7 @@ import clipita
 from clipita.zero_shot import probabilities
 from training.data.concepts import Concept, Ontology
 from training.data.sources import Example
+from training.evaluate.embedded import cache_folder
 from training.evaluate.metrics import accuracy_at_k, expected_calibration_error
 from training.evaluate.questions import Question, embed_sources, questions
 
@@ -50,16 +51,18 @@ class Score:
 
 
 def evaluate(
-    model: clipita.Model, examples: Sequence[Example], root: Path, ontology: Ontology, cache: Path
+    model: clipita.Model, examples: Sequence[Example], root: Path, ontology: Ontology, cache: Path | None = None
 ) -> list[Score]:
     """A score for each source that has labelled development photographs, and one for each question across sources.
 
     Photographs that cannot be read are left out; the numbers of photographs say how many were.
+    Embeddings are kept in `cache`, if it is given.
 
     Raises:
         FileNotFoundError: no photograph of a source can be read.
     """
-    sources = embed_sources(model, examples, root, ontology, cache)
+    with cache_folder(cache) as kept:
+        sources = embed_sources(model, examples, root, ontology, kept)
     return [_score(question, model, ontology) for question in questions(sources, ontology)]
 
 
