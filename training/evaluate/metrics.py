@@ -149,3 +149,17 @@ def calibration_error(confidence: Array, right: Array, bins: int = 15) -> float:
     edges = np.arange(1, bins) / bins  # those between two bins; linspace rounds some of them otherwise
     surplus = np.bincount(np.digitize(confidence, edges, right=True), right - confidence)
     return float(np.abs(surplus).sum() / len(confidence))
+
+
+def area_under_curve(higher: Array, lower: Array) -> float:
+    """The chance that one of `higher` (N,) stands above one of `lower` (M,), a tie counting half: the area under the
+    ROC curve.
+
+    Raises:
+        ValueError: one of them is empty, or holds NaN.
+    """
+    if not len(higher) or not len(lower) or np.isnan(higher).any() or np.isnan(lower).any():
+        raise ValueError(f"expected scores on both sides and no NaN, not {higher.shape} and {lower.shape}")
+    ordered = np.sort(lower)
+    below, not_above = (np.searchsorted(ordered, higher, side) for side in ("left", "right"))
+    return float((below + not_above).mean() / 2 / len(lower))
