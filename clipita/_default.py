@@ -40,6 +40,7 @@ def zero_shot(  # pyright: ignore[reportOverlappingOverload]
     *,
     templates: str | Sequence[str] | None = None,
     top_k: int | None = None,
+    min_cosine: float | None = None,
     batch_size: int = 32,
 ) -> list[LabelScore]: ...
 
@@ -51,6 +52,7 @@ def zero_shot(
     *,
     templates: str | Sequence[str] | None = None,
     top_k: int | None = None,
+    min_cosine: float | None = None,
     batch_size: int = 32,
 ) -> list[list[LabelScore]]: ...
 
@@ -61,10 +63,14 @@ def zero_shot(
     *,
     templates: str | Sequence[str] | None = None,
     top_k: int | None = None,
+    min_cosine: float | None = None,
     batch_size: int = 32,
 ) -> list[LabelScore] | list[list[LabelScore]]:
     """`Model.zero_shot` of the default model: labels with their shares of the probability, best first.
 
-    Without templates a bare noun is asked for with its article: "gatto" as "un gatto".
+    Without templates a bare noun is asked for with its article: "gatto" as "un gatto". With `min_cosine` labels that
+    do not fit are left out, and a photograph of none of them gives an empty list.
     """
-    return default_model().zero_shot(images, labels, templates=templates, top_k=top_k, batch_size=batch_size)
+    return default_model().zero_shot(
+        images, labels, templates=templates, top_k=top_k, min_cosine=min_cosine, batch_size=batch_size
+    )

@@ -55,19 +55,30 @@ def main(context: click.Context) -> None:
 @click.argument("labels", nargs=-1, required=True)
 @click.option("--template", "-t", "templates", multiple=True, help='Sentence with "{}" for the label; may be repeated.')
 @click.option("--top-k", "-k", type=click.IntRange(min=1), help="Print only so many labels, the best.")
+@click.option(
+    "--min-cosine", type=click.FloatRange(-1, 1), help="Leave out labels whose cosine is lower: none may be left."
+)
 @common_options
 def zero_shot(
-    image: str, labels: tuple[str, ...], templates: tuple[str, ...], top_k: int | None, model: str, as_json: bool
+    image: str,
+    labels: tuple[str, ...],
+    templates: tuple[str, ...],
+    top_k: int | None,
+    min_cosine: float | None,
+    model: str,
+    as_json: bool,
 ) -> None:
     """Say which LABELS fit IMAGE: clipita zero-shot foto.jpg cane gatto"""
     loaded = load(model)
-    scores = loaded.zero_shot(image, labels, templates=templates or None, top_k=top_k)
+    scores = loaded.zero_shot(image, labels, templates=templates or None, top_k=top_k, min_cosine=min_cosine)
     if as_json:
         found = [{"label": label, "score": score} for label, score in scores]
         print_json(image=image, scores=found, model=loaded.name, fingerprint=loaded.fingerprint)
         return
     for label, score in scores:
         click.echo(f"{score:6.1%}  {label}")
+    if not scores:
+        click.echo("None of the labels fits.", err=True)
 
 
 @main.command()

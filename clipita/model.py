@@ -309,6 +309,7 @@ class Model:
         *,
         templates: str | Sequence[str] | None = None,
         top_k: int | None = None,
+        min_cosine: float | None = None,
         batch_size: int = 32,
     ) -> list[LabelScore]: ...
 
@@ -320,6 +321,7 @@ class Model:
         *,
         templates: str | Sequence[str] | None = None,
         top_k: int | None = None,
+        min_cosine: float | None = None,
         batch_size: int = 32,
     ) -> list[list[LabelScore]]: ...
 
@@ -330,6 +332,7 @@ class Model:
         *,
         templates: str | Sequence[str] | None = None,
         top_k: int | None = None,
+        min_cosine: float | None = None,
         batch_size: int = 32,
     ) -> list[LabelScore] | list[list[LabelScore]]:
         """Say which labels fit an image, by a softmax over logit_scale x cosine.
@@ -342,6 +345,9 @@ class Model:
             labels: Distinct labels, or a `LabelBank` that this model made. "gatto" is asked for as "un gatto".
             templates: As for `label_bank`; not with a bank, which has them in it.
             top_k: Return only so many labels, the best; scores stay what they are among all.
+            min_cosine: Return only labels whose cosine with the image is no lower, so that a photograph of none of them
+                gives an empty list; scores stay what they are among all. Which cosine tells depends on the model, the
+                labels and the templates: MODEL_CARD.md has clipita-mini's.
             batch_size: Most images in one run of the tower.
 
         Returns:
@@ -357,6 +363,8 @@ class Model:
         """
         if top_k is not None:
             _check_count("top_k", top_k)
+        if min_cosine is not None and not -1 <= min_cosine <= 1:
+            raise ValueError(f"min_cosine must be from -1 to 1, not {min_cosine!r}")
         if isinstance(labels, LabelBank):
             if templates is not None:
                 raise ValueError("templates belong to label_bank; this bank already has its own in it")
@@ -370,7 +378,8 @@ class Model:
             bank = self.label_bank(labels, templates=templates)
         embeddings = np.atleast_2d(self.encode_image(images, batch_size=batch_size))  # (N, E)
         scores = probabilities(embeddings, bank.embeddings, self.logit_scale, self.logit_bias)  # (N, K)
-        ranked = [rank(bank.labels, row, top_k) for row in scores]
+        fits = None if min_cosine is None else embeddings @ bank.embeddings.T >= min_cosine  # (N, K)
+        ranked = [rank(bank.labels, row, top_k, None if fits is None else fits[i]) for i, row in enumerate(scores)]
         return ranked[0] if _is_one_image(images) else ranked
 
     def save_pretrained_hf(self, folder: str | os.PathLike[str]) -> None:

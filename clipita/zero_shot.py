@@ -109,7 +109,14 @@ def probabilities(
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
-def rank(labels: tuple[str, ...], scores: npt.NDArray[np.float64], top_k: int | None) -> list[LabelScore]:
-    """The `top_k` best of (K,) scores, best first; equal ones in the order of the labels."""
-    order = np.argsort(-scores, kind="stable")[:top_k]
-    return [LabelScore(labels[index], float(scores[index])) for index in order.tolist()]
+def rank(
+    labels: tuple[str, ...],
+    scores: npt.NDArray[np.float64],
+    top_k: int | None,
+    fits: npt.NDArray[np.bool_] | None = None,
+) -> list[LabelScore]:
+    """The `top_k` best of (K,) scores, of those labels that fit, best first; equal ones in the order of the labels."""
+    order = np.argsort(-scores, kind="stable")
+    if fits is not None:
+        order = order[fits[order]]
+    return [LabelScore(labels[index], float(scores[index])) for index in order[:top_k].tolist()]

@@ -68,6 +68,15 @@ def test_zero_shot_prints_labels_best_first(run: Any, shared_bundle: Path, photo
         "fingerprint": clipita.load(shared_bundle).fingerprint,
     }
 
+    model = clipita.load(shared_bundle)
+    cosines = model.label_bank(["cane", "mare"]).embeddings @ model.encode_image(image)
+    between = float(cosines.mean())
+    (fitting,) = [label for label, cosine in zip(["cane", "mare"], cosines, strict=True) if cosine > between]
+    result = run("zero-shot", image, "cane", "mare", "--json", "--min-cosine", between)
+    assert [found["label"] for found in json.loads(result.stdout)["scores"]] == [fitting]
+    result = run("zero-shot", image, "cane", "mare", "--min-cosine", 1)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "None of the labels fits.\n")
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
@@ -82,6 +91,7 @@ def test_zero_shot_prints_labels_best_first(run: Any, shared_bundle: Path, photo
         (["{foto}/b.png", "cane", "-t", "una foto"], "Error: templates[0] must have one {} "),
         (["{foto}/b.png"], "Error: Missing argument 'LABELS...'"),
         (["{foto}/b.png", "cane", "-k", "0"], "Error: Invalid value for '--top-k'"),
+        (["{foto}/b.png", "cane", "--min-cosine", "2"], "Error: Invalid value for '--min-cosine'"),
         (["{foto}/b.png", "cane", "-m", "clipita-maxi"], "Error: there is no model 'clipita-maxi'"),
         (["{foto}/b.png", "cane", "-m", "{foto}"], "is of no layout that clipita reads"),
     ],

@@ -64,7 +64,10 @@ def test_the_signatures_are_these() -> None:
     )
     assert parameters(clipita.encode_text) == "(texts, *, batch_size=64, on_truncate='warn')"
     assert parameters(clipita.encode_image) == "(images, *, batch_size=32)"
-    assert parameters(clipita.zero_shot) == "(images, labels, *, templates=None, top_k=None, batch_size=32)"
+    assert (
+        parameters(clipita.zero_shot)
+        == "(images, labels, *, templates=None, top_k=None, min_cosine=None, batch_size=32)"
+    )
     assert parameters(clipita.Model.iter_encode_image) == "(self, images, *, batch_size=32)"
     assert parameters(clipita.Model.label_bank) == "(self, labels, *, templates=None)"
     for name in ("encode_text", "encode_image", "zero_shot"):

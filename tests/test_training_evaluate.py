@@ -14,8 +14,16 @@ from tiny import make_tiny_bundle
 import clipita
 from training.data.concepts import Concept, Ontology, load_ontology
 from training.data.sources import SOURCES, Example
-from training.evaluate.development import BROADER, KINDS, Score, evaluate, markdown
-from training.evaluate.metrics import Relevant, accuracy_at_k, mrr_at_k, recall_at_k
+from training.evaluate.development import Score, evaluate, markdown
+from training.evaluate.metrics import (
+    Relevant,
+    accuracy_at_k,
+    calibration_error,
+    expected_calibration_error,
+    mrr_at_k,
+    recall_at_k,
+)
+from training.evaluate.questions import BROADER, KINDS
 
 
 @given(
@@ -60,6 +68,59 @@ def test_what_cannot_be_scored(scores: np.ndarray, labels: np.ndarray, k: int, m
         accuracy_at_k(scores, labels, k)
 
 
+def binned_by_hand(confidence: list[float], right: list[bool], bins: int) -> float:
+    error = 0.0
+    for i in range(bins):
+        rows = [j for j, sure in enumerate(confidence) if i / bins < sure <= (i + 1) / bins or (i == 0 and sure == 0)]
+        if rows:
+            accuracy = sum(right[j] for j in rows) / len(rows)
+            error += len(rows) / len(right) * abs(accuracy - sum(confidence[j] for j in rows) / len(rows))
+    return error
+
+
+def test_calibration_by_hand() -> None:
+    # Of three rows at 0.8 two are right, of two at 0.6 none: 3/5 |2/3 - 0.8| + 2/5 |0 - 0.6| = 0.08 + 0.24.
+    probabilities = np.array([[0.8, 0.2], [0.2, 0.8], [0.8, 0.2], [0.6, 0.4], [0.4, 0.6]])
+    assert expected_calibration_error(probabilities, np.array([0, 1, 1, 1, 0]), 10) == pytest.approx(0.32)
+    # Were the two right instead, one bin would let surplus and lack make up for each other: |4/5 - 3.6/5|.
+    assert expected_calibration_error(probabilities, np.array([0, 1, 1, 0, 1]), 1) == pytest.approx(0.08)
+    assert expected_calibration_error(probabilities, np.array([0, 1, 1, 0, 1]), 10) == pytest.approx(0.24)
+
+
+def test_calibration_is_none_off_at_best_and_all_off_at_worst() -> None:
+    sure = np.eye(4)
+    assert expected_calibration_error(sure, np.arange(4)) == 0
+    assert expected_calibration_error(sure, (np.arange(4) + 1) % 4) == 1
+    assert expected_calibration_error(np.full((4, 4), 0.25), np.arange(4)) == 0.25  # all tie, so none is right
+    assert expected_calibration_error(np.zeros((3, 2)), np.array([0, 1, 0])) == 0  # sigmoids: none fits, and is said so
+    # An edge belongs to the bin below it: 0.5 and 0.4 share one, 0.6 has the other.
+    confidence, right = np.array([0.4, 0.5, 0.6]), np.array([1.0, 0.0, 1.0])
+    assert calibration_error(confidence, right, 2) == pytest.approx((0.1 + 0.4) / 3)
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.booleans()), min_size=1, max_size=40), st.integers(1, 20))
+def test_calibration_is_that_of_binning_by_hand(rows: list[tuple[int, bool]], bins: int) -> None:
+    confidence, right = [sure / 60 for sure, _ in rows], [good for _, good in rows]
+    found = calibration_error(np.array(confidence), np.array(right, np.float64), bins)
+    assert found == pytest.approx(binned_by_hand(confidence, right, bins))
+    assert 0 <= found <= 1
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "bins", "message"),
+    [
+        (np.zeros(3), np.zeros(3, int), 15, r"expected probabilities \(Q, K\).*not \(3,\) and \(3,\)"),
+        (np.zeros((0, 2)), np.zeros(0, int), 15, "Q >= 1"),
+        (np.array([[0.0, np.nan]]), np.zeros(1, int), 15, "NaN"),
+        (np.array([[3.5, -2.0]]), np.zeros(1, int), 15, r"from 0 to 1, not from 3.5 to 3.5"),
+        (np.array([[0.5, 0.5]]), np.zeros(1, int), 0, "bins must be at least 1, not 0"),
+    ],
+)
+def test_what_has_no_calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        expected_calibration_error(probabilities, labels, bins)
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> clipita.Model:
     folder = tmp_path_factory.mktemp("bundle") / "tiny"
@@ -99,7 +160,7 @@ def test_a_score_for_each_source_and_one_for_broader_kinds(model: clipita.Model,
         Example("6.png", "garments", "train", "corvo"),
         Example("7.png", "flickr8k", "dev", captions=("A dog",)),
     ]
-    first, garments, broader = evaluate(model, examples, root, SMALL)
+    first, garments, broader = evaluate(model, examples, root, SMALL, root / "cache")
     assert (first.task, first.photographs, first.labels) == ("tiny_imagenet", 4, 3)
     assert first.compared == 3  # of the cats and the dog, which have held-out phrasings
     assert (garments.task, garments.photographs, garments.labels) == ("garments", 2, 1)
@@ -119,14 +180,21 @@ def test_a_score_for_each_source_and_one_for_broader_kinds(model: clipita.Model,
     assert first.seen == top1(["un felino", "un cane", "un corvo"], [0, 1, 3])
     assert first.unseen == top1(["un micio", "un cagnolino", "un corvo"], [0, 1, 3])
 
+    answers = model.zero_shot([root / f"{i}.png" for i in range(4)], ["un gatto", "un cane", "un corvo"])
+    shown = ("un gatto", "un cane", "un corvo", "un gatto")
+    right = [best.label == label for (best, *_), label in zip(answers, shown, strict=True)]
+    expected = binned_by_hand([best.score for best, *_ in answers], right, 15)
+    assert first.calibration_error == pytest.approx(expected)
+
 
 def test_unreadable_photographs_are_left_out_and_a_wrong_root_is_an_error(model: clipita.Model, root: Path) -> None:
     (root / "1.png").write_bytes(b"no picture")
-    (score, *_) = evaluate(
-        model, [dev(0, "gatto", "cats"), dev(1, "cane", "cats"), dev(2, "cane", "cats")], root, SMALL
-    )
+    examples = [dev(0, "gatto", "cats"), dev(1, "cane", "cats"), dev(2, "cane", "cats"), dev(99, "cane", "cats")]
+    (score, *_) = evaluate(model, examples, root, SMALL)
     assert score.photographs == 2
-    with pytest.raises(FileNotFoundError, match=r"no photograph of 'cats' can be read under .*elsewhere: .*0.png"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no development photograph of 'cats' can be read under .*elsewhere, such as 0.png"
+    ):
         evaluate(model, [dev(0, "gatto", "cats")], root / "elsewhere", SMALL)
 
 
@@ -148,12 +216,15 @@ def test_broader_kinds_are_concepts_with_photographs_under_them() -> None:
 
 
 def test_the_table() -> None:
-    scores = [Score("tiny_imagenet", 10000, 200, 0.6123, 0.8567, 0.5, 0.25, 120), Score("food4", 400, 4, 1.0, 1.0)]
+    scores = [
+        Score("tiny_imagenet", 10000, 200, 0.6123, 0.8567, 0.0456, 0.5, 0.25, 120),
+        Score("food4", 400, 4, 1.0, 1.0, 0.1),
+    ]
     assert markdown(scores).splitlines() == [
-        "| development set | photographs | labels | top-1 | top-5 | seen phrasing | unseen phrasing |",
-        "|---|---|---|---|---|---|---|",
-        "| tiny_imagenet | 10000 | 200 | 61.2% | 85.7% | 50.0% of 120 | 25.0% |",
-        "| food4 | 400 | 4 | 100.0% | 100.0% |  |  |",
+        "| development set | photographs | labels | top-1 | top-5 | calibration error | seen words | unseen words |",
+        "|---|---|---|---|---|---|---|---|",
+        "| tiny_imagenet | 10000 | 200 | 61.2% | 85.7% | 0.046 | 50.0% of 120 | 25.0% |",
+        "| food4 | 400 | 4 | 100.0% | 100.0% | 0.100 |  |  |",
     ]
     assert scores[1].to_json()["seen"] is None
 

@@ -84,4 +84,4 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {*found["steps"][0]} == {*asdict(templates.Step((), 0, 0, 0, 0))}
 
     empty = CliRunner().invoke(training.cli.main, [*arguments[:3], "--root=/nowhere", arguments[4]])
-    assert "no development photograph of 'tiny_imagenet' is under /nowhere" in empty.output
+    assert "no development photograph of 'tiny_imagenet' can be read under /nowhere" in empty.output

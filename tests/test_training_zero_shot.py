@@ -15,7 +15,7 @@ import clipita
 import training.cli
 from training.evaluate.classified import Classified, find_classified
 from training.evaluate.label_sets import LabelSet
-from training.evaluate.metrics import accuracy_at_k
+from training.evaluate.metrics import accuracy_at_k, expected_calibration_error
 from training.evaluate.zero_shot import PHRASINGS, classify, read_phrasing, told
 
 LABELS = LabelSet("small", ("n00000001", "n00000002", "n00000003"), ("un gatto", "un cane", "dell'acqua"))
@@ -119,8 +119,10 @@ def test_what_is_told_is_that_of_the_whole_matrix() -> None:
     images, labels, shown = unit(rng, 9000, 12), unit(rng, 40, 12), rng.integers(40, size=9000)
     images += labels[shown]
     images /= np.linalg.norm(images, axis=1, keepdims=True)
-    ranks, said = told(images, labels, shown)
+    ranks, said, sure = told(images, labels, shown, 20.0)
     scores = images @ labels.T
+    shares = np.exp(20.0 * scores.astype(np.float64))
+    np.testing.assert_allclose(sure, (shares / shares.sum(1, keepdims=True)).max(1), rtol=1e-5)
     np.testing.assert_array_equal(said, scores.argmax(1))
     for k in (1, 5, 10):
         assert (ranks <= k).mean() == accuracy_at_k(scores, shown, k)
@@ -132,7 +134,7 @@ def test_fifty_thousand_photographs_and_a_thousand_labels_need_little_memory() -
     images, labels, shown = unit(rng, 50_000, 4), unit(rng, 1000, 4), rng.integers(1000, size=50_000)
     tracemalloc.start()
     try:
-        ranks, said = told(images, labels, shown)
+        ranks, said, _ = told(images, labels, shown, 100.0)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -202,6 +204,9 @@ def test_the_command_measures_models_label_sets_and_phrasings(place: Path, bundl
         by_class = [accuracy_at_k(scores[shown == i], shown[shown == i], 1) for i in range(3)]
         assert [one["top1"] for one in row["classes"]] == pytest.approx(by_class)
         assert row["mean_of_classes"] == pytest.approx(np.mean(by_class))
+        shares = np.exp(model.logit_scale * scores.astype(np.float64))
+        shares /= shares.sum(1, keepdims=True)
+        assert row["calibration_error"] == pytest.approx(expected_calibration_error(shares, shown), abs=1e-6)
         assert [one["photographs"] for one in row["classes"]] == [4, 2, 2]
         wrong = sum(pair["photographs"] for pair in row["confused"])
         assert wrong == round((1 - expected) * 8)

@@ -1,5 +1,7 @@
 """Labels, templates, and the softmax over them."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,6 +10,8 @@ from hypothesis import strategies as st
 import clipita
 from clipita.errors import TextError
 from clipita.zero_shot import FloatArray, LabelScore, check_labels, check_templates, embed_labels, probabilities, rank
+
+PHOTOS = Path(__file__).parent.parent / "examples" / "photos"
 
 
 @pytest.mark.parametrize(
@@ -118,3 +122,28 @@ def test_labels_are_embedded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [2, 2, 4] + [1] * 8 + [2]
     with pytest.raises(ValueError, match="read-only"):
         bank.embeddings[0] = 0
+
+
+def test_labels_that_do_not_fit_are_left_out() -> None:
+    scores, fits = np.array([0.2, 0.5, 0.3]), np.array([True, False, True])
+    assert rank(("a", "b", "c"), scores, None, fits) == [LabelScore("c", 0.3), LabelScore("a", 0.2)]
+    assert rank(("a", "b", "c"), scores, 1, fits) == [LabelScore("c", 0.3)]
+    assert rank(("a", "b", "c"), scores, None, ~fits & fits) == []
+
+
+def test_a_photograph_of_none_of_the_labels_has_no_label_by_its_cosines() -> None:
+    model = clipita.load()
+    bank = model.label_bank(["gatto", "cane", "cavallo"])
+    photographs = [PHOTOS / "gatto.jpg", PHOTOS / "razzo.jpg"]
+    cat, rocket = model.encode_image(photographs) @ bank.embeddings.T
+    everything = model.zero_shot(photographs, bank)
+    assert model.zero_shot(photographs, bank, min_cosine=0.2) == [everything[0][:1], []]
+    assert clipita.zero_shot(photographs[1], ["gatto", "cane", "cavallo"], min_cosine=0.2) == []
+    assert cat.max() > 0.2 > rocket.max()
+    second = float(np.sort(cat)[-2])
+    assert model.zero_shot(photographs, bank, min_cosine=second - 1e-6)[0] == everything[0][:2]
+    assert model.zero_shot(photographs, bank, min_cosine=second - 1e-6, top_k=1)[0] == everything[0][:1]
+    assert model.zero_shot(photographs, bank, min_cosine=-1) == everything
+    for wrong in (1.5, -2, float("nan")):
+        with pytest.raises(ValueError, match="min_cosine must be from -1 to 1, not"):
+            model.zero_shot(photographs[0], bank, min_cosine=wrong)

@@ -11,11 +11,12 @@ import clipita
 from clipita.errors import ClipitaError
 from training.data.concepts import load_ontology
 from training.data.manifest import read_manifest
-from training.evaluate import comparison, development, templates, zero_shot
+from training.evaluate import certainty, comparison, development, templates, zero_shot
 from training.evaluate.captions import FORMATS, read_captions
 from training.evaluate.classified import find_classified
 from training.evaluate.embedded import cache_folder
 from training.evaluate.label_sets import IMAGENET_IT, read_label_set
+from training.evaluate.questions import embed_sources
 from training.evaluate.zero_shot_table import markdown
 
 Folder = click.Path(path_type=Path, file_okay=False)
@@ -43,16 +44,42 @@ def evaluate() -> None:
 @click.option("--model", default="clipita-mini", help="An embedded model, a folder, or a name on the hub.")
 @click.option("--root", type=Folder, required=True, help="Holds the clones, as OWNER/NAME.")
 @click.option("--work", type=Folder, required=True, help="Holds manifest.jsonl.")
+@_cache
 @click.option("--out", type=Out, help="Also write OUT.md and OUT.json.")
-def development_command(model: str, root: Path, work: Path, out: Path | None) -> None:
-    """Zero-shot accuracy on every development set of a recipe's manifest."""
+def development_command(model: str, root: Path, work: Path, cache: Path | None, out: Path | None) -> None:
+    """Zero-shot accuracy and calibration on every development set of a recipe's manifest."""
     try:
         loaded = clipita.load(model)
-        scores = development.evaluate(loaded, read_manifest(work / "manifest.jsonl"), root, load_ontology())
+        examples = read_manifest(work / "manifest.jsonl")
+        scores = development.evaluate(loaded, examples, root, load_ontology(), cache)
     except (FileNotFoundError, ValueError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
     facts = {"model": loaded.name, "fingerprint": loaded.fingerprint, "templates": loaded.templates}
+    facts |= {"logit_scale": loaded.logit_scale, "logit_bias": loaded.logit_bias}
     _write(development.markdown(scores), {**facts, "scores": [score.to_json() for score in scores]}, out)
+
+
+@evaluate.command("certainty")
+@click.option("--model", default="clipita-mini", help="An embedded model, a folder, or a name on the hub.")
+@click.option("--root", type=Folder, required=True, help="Holds the clones, as OWNER/NAME.")
+@click.option("--work", type=Folder, required=True, help="Holds manifest.jsonl.")
+@_cache
+@click.option("--out", type=Out, help="Also write OUT.md and OUT.json.")
+def certainty_command(model: str, root: Path, work: Path, cache: Path | None, out: Path | None) -> None:
+    """Which logit scale is calibrated on questions of ten labels, and which cosine tells that none of them fits."""
+    try:
+        loaded = clipita.load(model)
+        if loaded.logit_bias is not None:
+            raise ValueError(f"{loaded.name} was trained with sigmoids: its scores are near 0 where no label fits")
+        examples, ontology = read_manifest(work / "manifest.jsonl"), load_ontology()
+        with cache_folder(cache) as kept:
+            asked = certainty.ask(loaded, embed_sources(loaded, examples, root, ontology, kept), ontology)
+        report = certainty.judge(asked, loaded.logit_scale)
+    except (FileNotFoundError, ValueError, ClipitaError) as error:
+        raise click.ClickException(str(error)) from None
+    _write(
+        certainty.markdown(report), {"model": loaded.name, "fingerprint": loaded.fingerprint, **report.to_json()}, out
+    )
 
 
 @evaluate.command("templates")

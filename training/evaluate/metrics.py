@@ -108,3 +108,58 @@ def found_at(ranks: Array, k: int) -> Array:
 def reciprocal_at(ranks: Array, k: int) -> Array:
     """(Q,) float: 1 / rank where it is k or better, else 0. Raises ValueError: k < 1."""
     return found_at(ranks, k) / ranks
+
+
+def expected_calibration_error(probabilities: Array, labels: Array, bins: int = 15) -> float:
+    """How far a model's confidence is from how often it is right: 0 at best, 1 at worst.
+
+    A row's confidence is its highest probability. Rows fall into bins of equal width by it, (0, 1/bins] and so on, and
+    each bin counts |share of its rows that are right - their mean confidence| by its share of all rows.
+
+    Args:
+        probabilities: (Q, K) float, 0 to 1: of a softmax, or of each label by itself; rows need not sum to 1.
+        labels: (Q,) integers, the right columns. As for `accuracy_at_k`, a tie with the right one is an error.
+        bins: >= 1.
+
+    Raises:
+        ValueError: as `accuracy_at_k`, probabilities outside 0 to 1, or bins < 1.
+
+    Source: arXiv:1706.04599, section 2, whose tables have 15 bins.
+    """
+    if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or not len(labels):
+        raise ValueError(
+            f"expected probabilities (Q, K) and labels (Q,) with Q >= 1, not {probabilities.shape} and {labels.shape}"
+        )
+    right = found_at(ranks(probabilities, labels), 1)
+    return calibration_error(probabilities.max(1), right, bins)
+
+
+def calibration_error(confidence: Array, right: Array, bins: int = 15) -> float:
+    """`expected_calibration_error` of (Q,) confidences and (Q,) 0 or 1, where all probabilities are too many to hold.
+
+    Raises:
+        ValueError: shapes that do not fit, no rows, confidences outside 0 to 1, or bins < 1.
+    """
+    if confidence.ndim != 1 or right.shape != confidence.shape or not len(right):
+        raise ValueError(f"expected confidence (Q,) and right (Q,), Q >= 1, not {confidence.shape} and {right.shape}")
+    if not ((confidence >= 0) & (confidence <= 1)).all():  # NaN too
+        raise ValueError(f"probabilities go from 0 to 1, not from {confidence.min()} to {confidence.max()}")
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, not {bins}")
+    edges = np.arange(1, bins) / bins  # those between two bins; linspace rounds some of them otherwise
+    surplus = np.bincount(np.digitize(confidence, edges, right=True), right - confidence)
+    return float(np.abs(surplus).sum() / len(confidence))
+
+
+def area_under_curve(higher: Array, lower: Array) -> float:
+    """The chance that one of `higher` (N,) stands above one of `lower` (M,), a tie counting half: the area under the
+    ROC curve.
+
+    Raises:
+        ValueError: one of them is empty, or holds NaN.
+    """
+    if not len(higher) or not len(lower) or np.isnan(higher).any() or np.isnan(lower).any():
+        raise ValueError(f"expected scores on both sides and no NaN, not {higher.shape} and {lower.shape}")
+    ordered = np.sort(lower)
+    below, not_above = (np.searchsorted(ordered, higher, side) for side in ("left", "right"))
+    return float((below + not_above).mean() / 2 / len(lower))

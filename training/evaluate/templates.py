@@ -5,7 +5,6 @@ does so by more than twice the standard error of the difference, photograph by p
 choose by: it goes on rising on the half that chooses while it falls on the other.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ import clipita
 from clipita.italian import in_template
 from training.data.concepts import Ontology
 from training.data.sources import Example
-from training.evaluate.embedded import embed_images, embed_texts
+from training.evaluate.embedded import embed_texts
+from training.evaluate.questions import embed_sources
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -66,19 +66,17 @@ def tasks(model: clipita.Model, examples: Sequence[Example], root: Path, ontolog
     Raises:
         FileNotFoundError: none of their photographs is there.
     """
-    found = []
-    for source in SOURCES:
-        mine = [e for e in examples if e.source == source and e.split == "dev" and (root / e.path).is_file()]
-        if not mine:
-            raise FileNotFoundError(f"no development photograph of {source!r} is under {root}")
-        images, readable = embed_images(model, [root / e.path for e in mine], cache)
-        read = [e for e, good in zip(mine, readable, strict=True) if good]
-        classes, shown = np.unique([e.judged_as or e.concept for e in read], return_inverse=True)
-        labels = [ontology[name].label for name in classes]
+    wanted = [e for e in examples if e.source in SOURCES]
+    found = embed_sources(model, wanted, root, ontology, cache)
+    if missing := set(SOURCES) - set(found):
+        raise FileNotFoundError(f"no development photograph of {sorted(missing)} is in the manifest")
+    sets = []
+    for source in found.values():
+        classes, shown = np.unique(source.shown, return_inverse=True)
+        labels = [ontology.concepts[c].label for c in classes]
         texts = embed_texts(model, [in_template(t, label) for t in CANDIDATES for label in labels], cache)
-        halves = [hashlib.sha1(e.path.encode()).digest()[-1] % 2 == 0 for e in read]
-        found.append(Task(images[readable], shown, np.array(halves), texts.reshape(len(CANDIDATES), len(labels), -1)))
-    return found
+        sets.append(Task(source.images, shown, source.chooses, texts.reshape(len(CANDIDATES), len(labels), -1)))
+    return sets
 
 
 def choose(sets: Sequence[Task], logit_scale: float) -> list[Step]:

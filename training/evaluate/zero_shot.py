@@ -15,19 +15,19 @@ import numpy as np
 
 import clipita
 from clipita.italian import TEMPLATES
-from clipita.zero_shot import check_templates, embed_labels
+from clipita.zero_shot import check_templates, embed_labels, probabilities
 from training.evaluate.classified import Classified
 from training.evaluate.embedded import embed_images, embed_texts
 from training.evaluate.intervals import Difference, Estimate, differences, estimates
 from training.evaluate.label_sets import LabelSet
-from training.evaluate.metrics import found_at
+from training.evaluate.metrics import calibration_error, found_at
 from training.evaluate.retrieval import best_ranks
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 CUTOFFS = (1, 5, 10, 100)
 METRICS = tuple(f"Acc@{k}" for k in CUTOFFS)
-PHOTOGRAPHS = 4096  # whose scores against all labels are held at a time
+PHOTOGRAPHS = 512  # whose scores against all labels are held at a time
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ class Row:
     twins: int  # classes that share their label
     accuracy: dict[str, Estimate]
     mean_of_classes: float  # Acc@1, each class weighing the same
+    calibration_error: float
     differences: dict[str, Difference] | None
     classes: tuple[ClassScore, ...]
     confused: tuple[Confusion, ...]
@@ -149,7 +150,8 @@ def classify(
             templates = phrasing.templates or model.templates
             rows = _embed_labels(model, labels.phrases(articles=phrasing.articles), templates, cache)
             facts = (model.name, model.fingerprint, model.precision, model.license)
-            asked.append(_Asked(i, facts, labels, replace(phrasing, templates=templates), rows))
+            scale = (model.logit_scale, model.logit_bias)
+            asked.append(_Asked(i, facts, scale, labels, replace(phrasing, templates=templates), rows))
     readable = np.all([good for _, good in embedded], axis=0)
     if not readable.any():
         raise FileNotFoundError(
@@ -159,9 +161,10 @@ def classify(
     results: list[Row] = []
     first: Array | None = None
     for one in asked:
-        ranks, said = told(embedded[one.model][0][readable], one.embeddings, shown)
+        ranks, said, sure = told(embedded[one.model][0][readable], one.embeddings, shown, *one.scale)
         values = np.stack([found_at(ranks, k) for k in CUTOFFS], axis=1)
-        results.append(_row(one, values, first, *_by_class(one.labels, shown, ranks, said)))
+        error = calibration_error(sure, found_at(ranks, 1))
+        results.append(_row(one, values, error, first, *_by_class(one.labels, shown, ranks, said)))
         first = values if first is None else first
     unreadable = tuple(str(path) for path, good in zip(photographs.paths, readable, strict=True) if not good)
     size = len(label_sets[0].ids)
@@ -170,19 +173,25 @@ def classify(
 
 @dataclass(frozen=True)
 class _Asked:
-    """What one row is of: the place of its model, that model's fields of `Row`, and the embedded labels (K, E)."""
+    """What one row is of: its model's place, fields of `Row`, logit scale and bias, and the embedded labels (K, E)."""
 
     model: int
     facts: tuple[str, str, str, str]
+    scale: tuple[float, float | None]
     labels: LabelSet
     phrasing: Phrasing
     embeddings: Array
 
 
 def _row(
-    asked: _Asked, values: Array, first: Array | None, classes: tuple[ClassScore, ...], confused: tuple[Confusion, ...]
+    asked: _Asked,
+    values: Array,
+    error: float,
+    first: Array | None,
+    classes: tuple[ClassScore, ...],
+    confused: tuple[Confusion, ...],
 ) -> Row:
-    """From the values (N, M) of the `METRICS`, and those of the first row."""
+    """From the values (N, M) of the `METRICS`, the calibration error, and the values of the first row."""
     each = np.arange(len(values))
     assert asked.phrasing.templates is not None
     return Row(
@@ -193,23 +202,32 @@ def _row(
         asked.labels.twins,
         dict(zip(METRICS, estimates(values, each), strict=True)),
         float(np.mean([one.top1 for one in classes])),
+        error,
         None if first is None else dict(zip(METRICS, differences(first, values, each), strict=True)),
         classes,
         confused,
     )
 
 
-def told(images: Array, labels: Array, shown: Array) -> tuple[Array, Array]:
-    """The rank (N,) of each photograph's right label, ties against it, and the label (N,) that is said.
+def told(
+    images: Array, labels: Array, shown: Array, logit_scale: float, logit_bias: float | None = None
+) -> tuple[Array, Array, Array]:
+    """The rank (N,) of each photograph's right label, ties against it; the label (N,) that is said; its probability.
 
     Args:
         images: (N, E) float of unit norm.
         labels: (K, E) likewise.
         shown: (N,) integers, the right labels.
+        logit_scale, logit_bias: The model's, as `clipita.zero_shot.probabilities` takes them.
     """
     ranks = best_ranks(images, labels, (np.arange(len(images)), shown))
-    blocks = [images[start : start + PHOTOGRAPHS] for start in range(0, len(images), PHOTOGRAPHS)]
-    return ranks, np.concatenate([(block @ labels.T).argmax(1) for block in blocks])
+    said = np.empty(len(images), np.int64)
+    sure = np.empty(len(images))
+    for start in range(0, len(images), PHOTOGRAPHS):
+        block = slice(start, start + PHOTOGRAPHS)
+        said[block] = (images[block] @ labels.T).argmax(1)
+        sure[block] = probabilities(images[block], labels, logit_scale, logit_bias).max(1)
+    return ranks, said, sure
 
 
 def _embed_labels(model: clipita.Model, phrases: list[str], templates: Sequence[str], cache: Path) -> Array:

@@ -24,6 +24,8 @@ def markdown(report: Report, images: str) -> str:
             for name, templates in {row.phrasing: row.templates for row in report.rows}.items()
         ),
         "- A label that ties with the right one stands before it.",
+        "- Calibration error: of the probability of the label that is said, in 15 bins: the softmax over all labels of "
+        "the model's logit scale times the cosines, or, where training was with sigmoids, each label's own.",
         f"- Intervals, of differences too: 95 %, bootstrap, {DRAWS:,} draws of photographs, seed {SEED}.",
         *(
             f"- {name}: fingerprint {fingerprint}, {precision}, licence {license}."
@@ -32,12 +34,14 @@ def markdown(report: Report, images: str) -> str:
             )
         ),
         "",
-        f"| model | labels | phrasing | {' | '.join(METRICS)} | Acc@1, mean of classes |",
-        "|---" * (4 + len(METRICS)) + "|",
+        f"| model | labels | phrasing | {' | '.join(METRICS)} | Acc@1, mean of classes | calibration error |",
+        "|---" * (5 + len(METRICS)) + "|",
     ]
     for row in report.rows:
         cells = [f"{a.value:.2%} [{a.low:.1%}, {a.high:.1%}]" for a in row.accuracy.values()]
-        lines.append(f"| {_name(row)} | {' | '.join(cells)} | {row.mean_of_classes:.2%} |")
+        lines.append(
+            f"| {_name(row)} | {' | '.join(cells)} | {row.mean_of_classes:.2%} | {row.calibration_error:.3f} |"
+        )
     if len(report.rows) > 1:
         lines += [
             "",
