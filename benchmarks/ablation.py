@@ -27,7 +27,7 @@ DEVICES, SEEDS, TUNING_SEED = 8, (0, 1, 2), 9
 BATCH = 64
 EACH, VALIDATES = 4, 1  # photographs of a concept to learn from, and to validate by
 STEPS, FROZEN = 240, 80  # of a run, and of its frozen stage where it has one
-RATES = {"adamw": (3e-4, 1e-3, 3e-3), "adabelief": (1e-3, 3e-3, 1e-2)}
+RATES = {"adamw": (1e-3, 3e-3, 1e-2), "adabelief": (3e-4, 1e-3, 3e-3)}
 JUDGED = {"tiny_imagenet": 2000, "caltech101": 2714}  # photographs of a development set, evenly spaced
 
 SMALLER = ("image.size=64", "image.margin=8", "text.layers=4", "text.max_tokens=12", "text.lengths=")
