@@ -71,7 +71,8 @@ def certainty_command(model: str, root: Path, work: Path, cache: Path | None, ou
         loaded = clipita.load(model)
         if loaded.logit_bias is not None:
             raise ValueError(f"{loaded.name} was trained with sigmoids: its scores are near 0 where no label fits")
-        examples, ontology = read_manifest(work / "manifest.jsonl"), load_ontology()
+        examples = [e for e in read_manifest(work / "manifest.jsonl") if e.source not in certainty.SMALL]
+        ontology = load_ontology()
         with cache_folder(cache) as kept:
             asked = certainty.ask(loaded, embed_sources(loaded, examples, root, ontology, kept), ontology)
         report = certainty.judge(asked, loaded.logit_scale)
