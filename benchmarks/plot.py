@@ -1,20 +1,16 @@
-"""The picture of results/speed.json: python -m benchmarks.plot. Needs matplotlib."""
+"""The pictures of results: python -m benchmarks.plot. Needs matplotlib."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks._measure import RESULTS, Report
 
 
 def speed(report: Report, path: Path) -> None:
     """A bar for each row that is compared with a peer: how many times as fast clipita is."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
-    matplotlib.rcParams["svg.hashsalt"] = "clipita"  # the same bytes for the same figures
-    from matplotlib import pyplot
-
+    pyplot = _pyplot()
     rows = [row for row in report["rows"] if row.get("unit") == "x"][::-1]
     figure, axes = pyplot.subplots(figsize=(9, 0.42 * len(rows) + 1.1), layout="constrained")
     bars = axes.barh([f"{row['row']}\nagainst {row['against']}" for row in rows], [row["value"] for row in rows])
@@ -27,6 +23,38 @@ def speed(report: Report, path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
+
+
+def ablation(report: Report, columns: Mapping[str, str], path: Path) -> None:
+    """A panel for each column: a point for each seed, and a line at their mean, from the first choice to the last."""
+    pyplot = _pyplot()
+    names = list(report["scores"])
+    figure, panels = pyplot.subplots(1, len(columns), figsize=(10, 0.42 * len(names) + 1.2), sharey=True)
+    figure.set_layout_engine("constrained")
+    for axes, (key, title) in zip(panels, columns.items(), strict=True):
+        for place, scores in enumerate(report["scores"].values()):
+            values = [score[key] * (1 if key == "loss" else 100) for score in scores]
+            axes.plot(values, [place] * len(values), "o", color="C0", alpha=0.6, markersize=5, markeredgewidth=0)
+            axes.plot(sum(values) / len(values), place, "|", color="black", markersize=14)
+        axes.set_xlabel(title if key == "loss" else f"{title}, %", fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.grid(axis="x", alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].invert_yaxis()
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
+    matplotlib.rcParams["svg.hashsalt"] = "clipita"  # the same bytes for the same figures
+    from matplotlib import pyplot
+
+    return pyplot
 
 
 if __name__ == "__main__":

@@ -133,6 +133,21 @@ def test_a_leaf_that_no_tower_uses_and_a_wrong_size_are_named(tmp_path):
         read_image_tower(ImageBackbone(str(image), size=64))
 
 
+def test_the_first_layers_alone(tmp_path):
+    model = BERTS["BertModel"]()
+    folder = str(saved(model, tmp_path / "text"))
+    found = read_text_tower(TextBackbone(folder, pooling="mean", layers=1))
+    ids, mask = inputs()
+    with torch.no_grad():
+        theirs = model(torch.from_numpy(ids), torch.from_numpy(mask), output_hidden_states=True).hidden_states[1]
+    weights = mask[..., None]
+    np.testing.assert_allclose(
+        text_features(found, ids, mask), (theirs.numpy() * weights).sum(1) / weights.sum(1), atol=2e-5
+    )
+    with pytest.raises(CheckpointError, match="has 2 layers, but the recipe keeps the first 3"):
+        read_text_tower(TextBackbone(folder, layers=3))
+
+
 def test_the_packaged_towers_at_any_size():
     found = read_image_tower(ImageBackbone("efficientnet-lite0", size=96))
     assert found.preprocessing.image_size == 96

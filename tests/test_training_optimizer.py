@@ -116,12 +116,14 @@ def test_stacked_layers_are_refused_by_clipping():
     build_optimizer(frozen, params, total_steps=10)
 
 
-def test_the_schedule_warms_up_and_ends_at_zero():
-    optimizer = build_optimizer(make_stage(LOCKED, HEAD), PARAMS, total_steps=50)
+@pytest.mark.parametrize(("decay", "halfway"), [("cosine", 0.5 + 0.5 * np.cos(np.pi * 23 / 45)), ("linear", 22 / 45)])
+def test_the_schedule_warms_up_and_ends_at_zero(decay, halfway):
+    optimizer = build_optimizer(make_stage(LOCKED, HEAD, decay=decay), PARAMS, total_steps=50)
     rates = [float(optimizer.learning_rate(jnp.int32(step))) for step in range(51)]
     assert rates[0] == 0
     assert np.argmax(rates) == 5
     assert rates[5] == pytest.approx(0.1)
+    assert rates[28] == pytest.approx(0.1 * halfway)
     assert rates[50] == pytest.approx(0, abs=1e-8)
 
 

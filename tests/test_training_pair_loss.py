@@ -34,6 +34,17 @@ def test_every_kind_equals_its_definition(mesh, learned, margin):
         np.testing.assert_allclose(PairLoss(LossConfig("per_device", **more), mesh)(IMAGE, TEXT), softmax, rtol=1e-6)
 
 
+def test_one_device_gives_the_loss_of_several():
+    """With padding too, where a group is half of it and another nothing else."""
+    loss = PairLoss(LossConfig("per_device", device_batch=4), MESH)
+    groups = [slow_softmax_pairs(IMAGE[k : k + 4], TEXT[k : k + 4], 20, 0) for k in (0, 4, 8)]
+    np.testing.assert_allclose(loss(IMAGE, TEXT), np.mean(groups), rtol=1e-5)
+    padded = (4 * groups[0] + 2 * slow_softmax_pairs(IMAGE[4:6], TEXT[4:6], 20, 0)) / 6
+    np.testing.assert_allclose(loss(IMAGE, TEXT, mask=jnp.arange(12) < 6), padded, rtol=1e-5)
+    with pytest.raises(ValueError, match="12 pairs on each of 1 devices do not divide into groups of 5"):
+        PairLoss(LossConfig("per_device", device_batch=5), MESH)(IMAGE, TEXT)
+
+
 @pytest.mark.parametrize("kind", ["softmax", "per_device", "sigmoid"])
 def test_padding_changes_no_kind(kind):
     loss = PairLoss(LossConfig(kind), MESH)
@@ -81,6 +92,7 @@ def test_configurations_that_mean_nothing_are_refused():
         ({"logit_scale": 0.0}, "logit_scale must be > 0"),
         ({"margin": 2.0}, "margin must be a difference"),
         ({"learned": True, "logit_scale": 200.0}, "largest_scale must be at least the 200"),
+        ({"kind": "softmax", "device_batch": 8}, "device_batch must be None, or >= 1 with per_device"),
     ):
         with pytest.raises(ValueError, match=message):
             LossConfig(**wrong)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from pair_toy import toy_recipe
 from training_toy import Pairs, Towers, loss_fn, make_batches, make_config
 
@@ -123,6 +123,19 @@ def check_losses() -> None:
     parts = [(min(k + 4, 18) - k, slice(k, min(k + 4, 18))) for k in own if k < 18]
     expected = sum(n * slow_softmax_pairs(image[part], text[part], 20, 0) for n, part in parts) / 18
     np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+    # One device stands for eight of 4 pairs each, and each of eight for two of 2.
+    alone = Mesh(np.array(jax.devices()[:1]).reshape(1, 1), mesh.axis_names)
+    for on_devices, size in ((None, 4), (2, 2)):
+        compare(
+            lambda i, t, n, size=on_devices: (
+                per_device_softmax(i, t, mesh=mesh, logit_scale=n["scale"], device_batch=size) + 0 * n["bias"]
+            ),
+            lambda i, t, n, size=size: (
+                per_device_softmax(i, t, mesh=alone, logit_scale=n["scale"], device_batch=size) + 0 * n["bias"]
+            ),
+            np.mean([slow_softmax_pairs(image[k : k + size], text[k : k + size], 20, 0) for k in range(0, 32, size)]),
+        )
 
     # Nothing to tell apart: the logarithm of what each device, or all of them, choose from.
     same = jax.device_put(np.full((32, 4), 0.5, np.float32), split)

@@ -110,6 +110,8 @@ def read_text_tower(choice: TextBackbone) -> TextTower:
             "text.max_tokens."
         )
     tokenizer = replace(tokenizer, max_tokens=limit, prefix=choice.prefix or tokenizer.prefix)
+    if choice.layers is not None:
+        config, weights = _first_layers(choice, config, weights)
     if choice.frequent_words is not None:
         with tempfile.TemporaryDirectory() as scratch:
             full = Path(scratch) / "tokenizer.json"
@@ -117,6 +119,18 @@ def read_text_tower(choice: TextBackbone) -> TextTower:
             tokenizer_json, rows = italian_vocabulary(full, (), frequent_words=choice.frequent_words)
         config, weights = cut_text_tower(config, weights, rows, positions=limit)
     return TextTower(config, weights, tokenizer_json, tokenizer)
+
+
+def _first_layers(choice: TextBackbone, config: TextConfig, weights: Table) -> tuple[TextConfig, Table]:
+    assert choice.layers is not None
+    if not 1 <= choice.layers <= config.layers:
+        raise CheckpointError(
+            f"{choice.source!r} has {config.layers} layers, but the recipe keeps the first {choice.layers}: lower "
+            "text.layers."
+        )
+    dropped = tuple(f"layers.{index}." for index in range(choice.layers, config.layers))
+    kept = {name: values for name, values in weights.items() if not name.startswith(dropped)}
+    return replace(config, layers=choice.layers), kept
 
 
 class _Dual(NamedTuple):

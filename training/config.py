@@ -42,7 +42,7 @@ class ParameterRule:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Adaptive gradient clipping, then AdaBelief, then linear warm-up and cosine decay to 0, as CLIP-Italian had it."""
+    """Adaptive gradient clipping, AdaBelief, linear warm-up and a decay to 0; by default as CLIP-Italian had it."""
 
     kind: Literal["adabelief", "adamw"] = "adabelief"
     clipping: float = 0.01  # largest ratio of a unit's gradient norm to its weight norm; 0 clips nothing
@@ -52,6 +52,7 @@ class OptimizerConfig:
     eps: float = 1e-16  # 1e-8 is usual for adamw
     weight_decay: float = 0.0  # decoupled, times the learning rate; on matrices and kernels only
     warmup: float = 0.1  # share of the stage's steps
+    decay: Literal["cosine", "linear"] = "cosine"  # over the rest of them
 
     def __post_init__(self) -> None:
         require(0 <= self.warmup < 1, "warmup", "a share in [0, 1)", self.warmup)
@@ -118,6 +119,7 @@ class LossConfig:
     margin: float = 0.0  # taken from the cosines of right pairs
     learned: bool = False  # logit scale, and the sigmoid loss's bias
     largest_scale: float = 100.0  # what a learned scale counts as at most, as in CLIP
+    device_batch: int | None = None  # pairs that a device had in what per_device reproduces; None: what each has here
 
     def __post_init__(self) -> None:
         require(self.logit_scale > 0, "logit_scale", "> 0", self.logit_scale)
@@ -125,6 +127,8 @@ class LossConfig:
         require(self.kind == "sigmoid" or not self.logit_bias, "logit_bias", "0 but for sigmoid", self.logit_bias)
         reachable = not self.learned or self.largest_scale >= self.logit_scale
         require(reachable, "largest_scale", f"at least the {self.logit_scale:g} it starts from", self.largest_scale)
+        fits = self.device_batch is None or (self.kind == "per_device" and self.device_batch >= 1)
+        require(fits, "device_batch", "None, or >= 1 with per_device", self.device_batch)
 
 
 @dataclass(frozen=True)

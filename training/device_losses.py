@@ -21,11 +21,13 @@ def per_device_softmax(
     logit_scale: float | jax.Array,
     margin: float = 0.0,
     mask: jax.Array | None = None,
+    device_batch: int | None = None,
 ) -> jax.Array:
     """CLIP-Italian's own loss, for reproducing it: each device tells apart its own pairs only.
 
     The original took the gradients of each device's loss and averaged them, which is the gradient of this mean. It
-    depends on the number of devices; `softmax_contrastive` does not.
+    depends on how many pairs a device has, unless `device_batch` says how many there were; `softmax_contrastive` does
+    not.
 
     Args:
         image: (B, E), unit norm; row i goes with row i of `text`.
@@ -34,16 +36,32 @@ def per_device_softmax(
         logit_scale: multiplies the cosines.
         margin: as for `softmax_contrastive`.
         mask: (B,) bool, False where a row is padding. A device counts by its rows that are none.
+        device_batch: how many pairs a device stands for, so that one device gives the loss of several; None: all that
+            it has.
 
     Returns:
-        float32 scalar; ln(B / devices) where nothing can be told apart.
+        float32 scalar; ln(device_batch) where nothing can be told apart.
+
+    Raises:
+        ValueError: a device's rows do not divide by `device_batch`.
     """
 
-    def on_device(image: jax.Array, text: jax.Array, mask: jax.Array, scale: jax.Array) -> jax.Array:
+    def of_group(image: jax.Array, text: jax.Array, mask: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
         known = mask[:, None] & mask[None, :]
         rows = mask.sum().astype(jnp.float32)
-        loss = softmax_contrastive(image, text, logit_scale=scale, margin=margin, known=known) * rows
-        return jax.lax.psum(loss, mesh.axis_names) / jnp.maximum(jax.lax.psum(rows, mesh.axis_names), 1.0)
+        return softmax_contrastive(image, text, logit_scale=scale, margin=margin, known=known) * rows, rows
+
+    def on_device(image: jax.Array, text: jax.Array, mask: jax.Array, scale: jax.Array) -> jax.Array:
+        size = device_batch or len(image)
+        if len(image) % size:
+            raise ValueError(
+                f"{len(image)} pairs on each of {mesh.size} devices do not divide into groups of {size}: choose "
+                "another batch size, or fewer devices"
+            )
+        groups = (rows.reshape(-1, size, *rows.shape[1:]) for rows in (image, text, mask))
+        loss, rows = jax.vmap(of_group, in_axes=(0, 0, 0, None))(*groups, scale)
+        loss, rows = jax.lax.psum((loss.sum(), rows.sum()), mesh.axis_names)
+        return loss / jnp.maximum(rows, 1.0)
 
     return _on_devices(on_device, mesh)(image, text, _mask(image, text, mask), jnp.asarray(logit_scale, jnp.float32))
 

@@ -56,12 +56,7 @@ def build_optimizer(stage: StageConfig, params: Params, *, total_steps: int) -> 
         _check_clipping_units(matched, layers)
 
     labels = [_label(config, rule, layer) for rule, layer in zip(rules, layers, strict=True)]
-    schedule = optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=stage.learning_rate,
-        warmup_steps=round(config.warmup * total_steps),
-        decay_steps=total_steps,
-    )
+    schedule = _schedule(config, stage.learning_rate, total_steps)
     # Masking frozen leaves by `optax.chain(..., set_to_zero)` would keep both moments for them; `partition` keeps none.
     updates = optax.partition(
         {
@@ -78,6 +73,14 @@ def build_optimizer(stage: StageConfig, params: Params, *, total_steps: int) -> 
         optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, multipliers)),
     )
     return Optimizer(transform, structure.unflatten([bool(rule.multiplier) for rule in rules]), schedule)
+
+
+def _schedule(config: OptimizerConfig, peak: float, total_steps: int) -> optax.Schedule:
+    warmup = round(config.warmup * total_steps)
+    if config.decay == "cosine":
+        return optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps=warmup, decay_steps=total_steps)
+    rise, fall = optax.linear_schedule(0.0, peak, warmup), optax.linear_schedule(peak, 0.0, total_steps - warmup)
+    return optax.join_schedules([rise, fall], [warmup])
 
 
 def _one_layer(path: str, rule: ParameterRule, leaf: jax.Array) -> tuple[int, ...]:

@@ -58,7 +58,8 @@ class PairLoss(nnx.Module):
             return softmax_contrastive(image, text, logit_scale=scale, margin=margin, known=known)
         if self.config.kind == "per_device":
             assert self.mesh is not None
-            return per_device_softmax(image, text, mesh=self.mesh, logit_scale=scale, margin=margin, mask=mask)
+            options = {"logit_scale": scale, "margin": margin, "device_batch": self.config.device_batch}
+            return per_device_softmax(image, text, mesh=self.mesh, mask=mask, **options)
         bias = self.logit_bias
         if self.mesh is None:
             return sigmoid_contrastive(image, text, logit_scale=scale, logit_bias=bias, margin=margin, known=known)

@@ -66,6 +66,7 @@ class TextBackbone:
     lengths: tuple[int, ...] = ()  # to which texts are padded, beside that limit: each is compiled once
     prefix: str = ""
     frequent_words: int | None = None  # cut a multilingual vocabulary to what so many Italian words need
+    layers: int | None = None  # keep the first so many; None: all
 
 
 @dataclass(frozen=True)

@@ -328,4 +328,5 @@ SOURCES = (
         dev=100,
     ),
     in_folders("fruits_phone", "MicrosoftLearning/AI-102-AIEngineer", "MIT", train=0, dev=100),
+    in_folders("domes_interiors", "Piyush-1332/Domes-Interiors", "none stated", train=0, dev=100),
 )

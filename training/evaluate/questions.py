@@ -64,6 +64,11 @@ TEN = (
         ("apple", _BANANA, _ORANGE, _PIZZA, "hamburger", "pasta", "salad", "dog", "car", "chair"),
     ),
     Kinds(
+        "ten: rooms and landscapes",
+        ("domes_interiors", "corel1000"),
+        ("kitchen", "bedroom", "bathroom", "office", "river", "mountain", "desert", "beach", "bridge", "church"),
+    ),
+    Kinds(
         "ten: rooms and landscapes (128 px)",
         ("miniplaces",),
         ("kitchen", "bedroom", "bathroom", "office", "river", "mountain", "desert", "coast", "bridge", "church"),

@@ -7,10 +7,9 @@ photographs: wit.jsonl and wit/, mscoco_it.jsonl and mscoco/, conceptual.jsonl a
 ilpost/; about 1.4 million pairs in all. Other names and formats can be set: --set data.sources.0.format=shards.
 
 What it repeats of the original (clip-italian/clip-italian; arXiv:2108.08688): the towers, 96 tokens, projections to
-512, a fixed scale of 20, a loss that sees the 128 pairs of one device, AGC and AdaBelief with warm-up over a tenth of
-the steps and a cosine to 0, 1e-5, 15 epochs, its augmentation as coded, 5 % of every source for validation, the best
-validation loss. Eight devices had 128 pairs each: with N devices set both batch sizes to 128 N, since this loss
-depends on it.
+512, a fixed scale of 20, AGC and AdaBelief with warm-up over a tenth of the steps and a cosine to 0, 1e-5, 15 epochs,
+its augmentation as coded, 5 % of every source for validation, the best validation loss; and a loss that tells apart
+the 128 pairs of one of its eight devices, on up to eight of yours.
 
 What it does not: the photographs that augmentation crops from are the middle square with a margin of 32 pixels, where
 the original slid its window along the longer side; BERT's dropout of 0.1 is left out; captions in validation are the
@@ -32,7 +31,8 @@ SOURCES = (
 )
 LOCKED = ParameterRule("(image|text)/.*", 0.0)
 HEADS = ParameterRule("(image|text)_projection/.*|loss/.*")
-BATCH = 8 * 128
+DEVICE_BATCH = 128
+BATCH = 8 * DEVICE_BATCH
 
 RECIPE = PairRecipe(
     name="clip-italian",
@@ -41,7 +41,7 @@ RECIPE = PairRecipe(
     image=ImageBackbone("openai/clip-vit-base-patch32"),
     text=TextBackbone("dbmdz/bert-base-italian-xxl-uncased", pooling="pooler", max_tokens=96),
     embed_dim=512,
-    loss=LossConfig("per_device", logit_scale=20.0),
+    loss=LossConfig("per_device", logit_scale=20.0, device_batch=DEVICE_BATCH),
     augmentation="as_coded",
     spare_sides=False,
     train=TrainConfig(
