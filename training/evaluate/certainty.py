@@ -117,7 +117,7 @@ class Report:
 
 
 def ask(model: clipita.Model, sources: dict[str, Photographs], ontology: Ontology) -> list[Cosines]:
-    """Each ten-label question. `sources` should be without `SMALL` ones.
+    """Each ten-label question; sources that are `SMALL` should not be among `sources`.
 
     Raises:
         FileNotFoundError: there are none.
@@ -211,7 +211,7 @@ def _cross_entropy(question: Cosines, scale: float) -> float:
 
 
 def _quantile(groups: Sequence[Array], share: float) -> float:
-    """The least of all values below which there is this share of them, each group weighing the same."""
+    """The quantile of all values, each group weighing the same."""
     values = np.concatenate(groups)
     weights = np.concatenate([np.full(len(group), 1 / len(group) / len(groups)) for group in groups])
     order = values.argsort()
