@@ -117,16 +117,15 @@ class Report:
 
 
 def ask(model: clipita.Model, sources: dict[str, Photographs], ontology: Ontology) -> list[Cosines]:
-    """Each ten-label question of full-size photographs.
+    """Each ten-label question; sources that are `SMALL` should not be among `sources`.
 
     Raises:
         FileNotFoundError: there are none.
     """
-    full_size = {name: found for name, found in sources.items() if name not in SMALL}
-    questions = [question for kinds in TEN if (question := across(kinds, full_size, ontology)) is not None]
+    questions = [question for kinds in TEN if (question := across(kinds, sources, ontology)) is not None]
     if not questions:
         raise FileNotFoundError("no photograph of a ten-label question can be read")
-    others = joined([found for found in full_size.values() if not found.captioned])
+    others = joined([found for found in sources.values() if not found.captioned])
     kin = ontology.ancestors | ontology.ancestors.T  # of a broader kind too: "food" may be the pizza
     asked = []
     for question in questions:
@@ -212,7 +211,7 @@ def _cross_entropy(question: Cosines, scale: float) -> float:
 
 
 def _quantile(groups: Sequence[Array], share: float) -> float:
-    """The least of all values below which there is this share of them, each group weighing the same."""
+    """The quantile of all values, each group weighing the same."""
     values = np.concatenate(groups)
     weights = np.concatenate([np.full(len(group), 1 / len(group) / len(groups)) for group in groups])
     order = values.argsort()

@@ -1,9 +1,9 @@
 """`clipita-train evaluate`: zero-shot labels, retrieval, and a recipe's development sets."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 import click
 
@@ -33,6 +33,16 @@ _models = click.option(
     help="May be repeated: each is compared with the first.",
 )
 _cache = click.option("--cache", type=Folder, help="Keep embeddings here, so that a second table takes seconds.")
+_out = click.option("--out", type=Out, help="Also write OUT.md and OUT.json.")
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _on_development_sets(command: _Command) -> _Command:
+    """The options of a command that measures a model on the development photographs of a recipe."""
+    model = click.option("--model", default="clipita-mini", help="An embedded model, a folder, or a name on the hub.")
+    root = click.option("--root", type=Folder, required=True, help="Holds the clones, as OWNER/NAME.")
+    work = click.option("--work", type=Folder, required=True, help="Holds manifest.jsonl.")
+    return model(root(work(_cache(_out(command)))))
 
 
 @click.group()
@@ -41,11 +51,7 @@ def evaluate() -> None:
 
 
 @evaluate.command("development")
-@click.option("--model", default="clipita-mini", help="An embedded model, a folder, or a name on the hub.")
-@click.option("--root", type=Folder, required=True, help="Holds the clones, as OWNER/NAME.")
-@click.option("--work", type=Folder, required=True, help="Holds manifest.jsonl.")
-@_cache
-@click.option("--out", type=Out, help="Also write OUT.md and OUT.json.")
+@_on_development_sets
 def development_command(model: str, root: Path, work: Path, cache: Path | None, out: Path | None) -> None:
     """Zero-shot accuracy and calibration on every development set of a recipe's manifest."""
     try:
@@ -60,34 +66,26 @@ def development_command(model: str, root: Path, work: Path, cache: Path | None, 
 
 
 @evaluate.command("certainty")
-@click.option("--model", default="clipita-mini", help="An embedded model, a folder, or a name on the hub.")
-@click.option("--root", type=Folder, required=True, help="Holds the clones, as OWNER/NAME.")
-@click.option("--work", type=Folder, required=True, help="Holds manifest.jsonl.")
-@_cache
-@click.option("--out", type=Out, help="Also write OUT.md and OUT.json.")
+@_on_development_sets
 def certainty_command(model: str, root: Path, work: Path, cache: Path | None, out: Path | None) -> None:
     """Which logit scale is calibrated on questions of ten labels, and which cosine tells that none of them fits."""
     try:
         loaded = clipita.load(model)
         if loaded.logit_bias is not None:
             raise ValueError(f"{loaded.name} was trained with sigmoids: its scores are near 0 where no label fits")
-        examples, ontology = read_manifest(work / "manifest.jsonl"), load_ontology()
+        examples = [e for e in read_manifest(work / "manifest.jsonl") if e.source not in certainty.SMALL]
+        ontology = load_ontology()
         with cache_folder(cache) as kept:
             asked = certainty.ask(loaded, embed_sources(loaded, examples, root, ontology, kept), ontology)
         report = certainty.judge(asked, loaded.logit_scale)
     except (FileNotFoundError, ValueError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
-    _write(
-        certainty.markdown(report), {"model": loaded.name, "fingerprint": loaded.fingerprint, **report.to_json()}, out
-    )
+    facts = {"model": loaded.name, "fingerprint": loaded.fingerprint}
+    _write(certainty.markdown(report), facts | report.to_json(), out)
 
 
 @evaluate.command("templates")
-@click.option("--model", default="clipita-mini", help="An embedded model, a folder, or a name on the hub.")
-@click.option("--root", type=Folder, required=True, help="Holds the clones, as OWNER/NAME.")
-@click.option("--work", type=Folder, required=True, help="Holds manifest.jsonl.")
-@_cache
-@click.option("--out", type=Out, help="Also write OUT.md and OUT.json.")
+@_on_development_sets
 def templates_command(model: str, root: Path, work: Path, cache: Path | None, out: Path | None) -> None:
     """Which templates to average, chosen on one half of two development sets and judged on the other."""
     try:
@@ -130,7 +128,7 @@ def templates_command(model: str, root: Path, work: Path, cache: Path | None, ou
 )
 @_models
 @_cache
-@click.option("--out", type=Out, help="Also write OUT.md and OUT.json.")
+@_out
 def zeroshot_command(
     images: Path,
     label_sets: Sequence[str],
@@ -170,7 +168,7 @@ def _captions(_: click.Context, __: click.Parameter, text: str) -> tuple[Path, s
 @click.option("--locale", default="it", show_default=True, help="Which of XM3600's captions.")
 @click.option("--notebook", is_flag=True, help="Rank as the notebook of CLIP-Italian did.")
 @_cache
-@click.option("--out", type=Out, help="Also write OUT.md and OUT.json.")
+@_out
 def retrieval_command(
     captions: tuple[Path, str | None],
     images: Path,
