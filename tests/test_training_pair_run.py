@@ -45,8 +45,8 @@ def whole_run(toy, tmp_path_factory):
 AS_WHOLE_RUN = ("--set", "train.save_every=1", "--set", "text.dropout=0.2")
 
 
-def with_dropout(recipe: PairRecipe, **changes) -> PairRecipe:
-    return dataclasses.replace(recipe, text=dataclasses.replace(recipe.text, dropout=0.2), **changes)
+def with_dropout(recipe: PairRecipe) -> PairRecipe:
+    return dataclasses.replace(recipe, text=dataclasses.replace(recipe.text, dropout=0.2))
 
 
 def lines_of(out: Path, split: str | None = None) -> list[dict]:
