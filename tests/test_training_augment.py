@@ -152,7 +152,7 @@ def test_a_crop_is_a_piece_of_the_pixels_with_their_edge_around(pixels):
     corners = set()
     for step in range(20):
         cropped = np.asarray(augment(pixels, ids(pixels), step, config=config, size=SIZE))
-        for image, full, key in zip(cropped, padded, sample_keys(0, ids(pixels), step), strict=True):
+        for image, full, key in zip(cropped, padded, sample_keys(jax.random.key(0), ids(pixels), step), strict=True):
             x, y = (int(v) + 6 for v in draw(key, config, (72, 72), SIZE).corner)
             corners.add((x, y))
             np.testing.assert_array_equal(image, full[y : y + SIZE, x : x + SIZE])
@@ -169,7 +169,7 @@ def test_pixels_smaller_than_the_result_are_padded(pixels):
 def test_a_photograph_may_be_oblong_and_the_crop_moves_along_its_longer_side(pixels):
     oblong = pixels[:, 4:-4]  # (4, 64, 72, 3)
     config = Augmentation(crop=True)
-    seen = {int(draw(k, config, (64, 72), SIZE).corner[0]) for k in sample_keys(0, np.arange(200), 0)}
+    seen = {int(draw(k, config, (64, 72), SIZE).corner[0]) for k in sample_keys(jax.random.key(0), np.arange(200), 0)}
     assert seen == set(range(9))
     assert augment(oblong, ids(oblong), 0, config=config, size=SIZE).shape == (4, SIZE, SIZE, 3)
 
@@ -190,7 +190,7 @@ def test_a_sample_is_the_same_in_whatever_batch(pixels, preset):
 
 
 def draws(config, count=20_000):
-    drawn = jax.vmap(lambda key: draw(key, config, (72, 72), SIZE))(sample_keys(0, np.arange(count), 0))
+    drawn = jax.vmap(lambda key: draw(key, config, (72, 72), SIZE))(sample_keys(jax.random.key(0), np.arange(count), 0))
     return jax.tree.map(np.asarray, drawn)
 
 

@@ -20,7 +20,7 @@ from training import pair_run
 from training.cli import main
 from training.config import LossConfig, OptimizerConfig, StageConfig
 from training.pair_model import pair_loss
-from training.pair_recipe import ImageBackbone, TextBackbone
+from training.pair_recipe import ImageBackbone, PairRecipe, TextBackbone
 from training.state import split_model
 from training.step import NonFiniteLossError, take_ids
 
@@ -37,9 +37,16 @@ def toy(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole_run(toy, tmp_path_factory):
-    """Two stages, uninterrupted."""
+    """Two stages, uninterrupted, with dropout in the second, in which towers learn."""
     out = tmp_path_factory.mktemp("run") / "out"
-    return out, pair_run.train(toy_recipe(toy, save_every=1), out)
+    return out, pair_run.train(with_dropout(toy_recipe(toy, save_every=1)), out)
+
+
+AS_WHOLE_RUN = ("--set", "train.save_every=1", "--set", "text.dropout=0.2")
+
+
+def with_dropout(recipe: PairRecipe) -> PairRecipe:
+    return dataclasses.replace(recipe, text=dataclasses.replace(recipe.text, dropout=0.2))
 
 
 def lines_of(out: Path, split: str | None = None) -> list[dict]:
@@ -116,7 +123,7 @@ def test_two_stages_learn_and_the_first_moves_projections_alone(toy, whole_run):
 
 def test_killed_and_resumed_to_the_same_bits(toy, whole_run, compile_once, tmp_path):
     """Twice killed without warning, once in each stage, and gone on with from another process."""
-    more = ("--set", "train.save_every=1", "--resume")
+    more = (*AS_WHOLE_RUN, "--resume")
     for stage, step in ((0, 3), (1, 4)):
         process = subprocess.Popen(run_command(toy, tmp_path, *more), env=environment(compile_once))
         deadline = time.monotonic() + 300
@@ -137,7 +144,7 @@ def last_of(out: Path) -> tuple[int, int]:
 
 def test_a_full_disk_costs_nothing_but_the_checkpoint_it_stopped(toy, whole_run, compile_once, tmp_path):
     """In the second stage no file may grow beyond what the metrics need, as if there were no room for a checkpoint."""
-    more = ["--set", "train.save_every=1", "--resume"]
+    more = [*AS_WHOLE_RUN, "--resume"]
     limited = f"""
 import resource, training.loop
 validate = training.loop._Run.validate
@@ -162,22 +169,22 @@ main({run_command(toy, tmp_path, *more)[3:]!r})
 
 
 def test_another_data_set_is_not_gone_on_with(toy, whole_run, tmp_path):
-    changed = toy_recipe(toy, save_every=1, source={"validation": "pairs.jsonl"})
+    changed = with_dropout(toy_recipe(toy, save_every=1, source={"validation": "pairs.jsonl"}))
     with pytest.raises(ValueError, match=r"other settings.*data_hash.*recipe\.data\.sources\.0\.validation"):
         pair_run.train(changed, whole_run[0], resume=True)
 
 
 @pytest.mark.parametrize(("kind", "processes"), [("sigmoid", 1), ("softmax", 2)])
 def test_eight_devices_equal_one(kind, processes, toy, tmp_path):
-    """In one process, and in two that each read their own part of the pairs."""
-    recipe = toy_recipe(toy, stages=SHORT, loss=device_loss(kind), augmentation="light")
-    pair_run.train(recipe, tmp_path / "one")
+    """In one process, and in two that each read their own part of the pairs; with dropout, which is of the pair."""
+    pair_run.train(device_recipe(toy, kind), tmp_path / "one")
     training_devices.run("pairs", str(toy), str(tmp_path / "eight"), kind, processes=processes)
     np.testing.assert_allclose(losses(tmp_path / "eight"), losses(tmp_path / "one"), rtol=1e-5)
 
 
-def device_loss(kind: str) -> LossConfig:
-    return LossConfig(kind, learned=True, logit_bias=-5.0 if kind == "sigmoid" else 0.0)
+def device_recipe(toy: Path, kind: str) -> PairRecipe:
+    loss = LossConfig(kind, learned=True, logit_bias=-5.0 if kind == "sigmoid" else 0.0)
+    return with_dropout(toy_recipe(toy, stages=SHORT, loss=loss, augmentation="light"))
 
 
 def test_locked_towers_read_cached_features(toy, tmp_path):
@@ -212,25 +219,80 @@ def test_chunks_and_augmentation_through_the_towers(toy, tmp_path):
     assert abs(pair_loss(recipe, 24)(run.model, seen_later, jax.random.key(0))[0] - one) > 1e-3
 
 
+def first_batch(recipe: PairRecipe, out: Path) -> dict:
+    run = pair_run.PairRun(recipe, out)
+    return take_ids(next(run.make_batches(recipe.training.stages[0], "train")))[0]
+
+
+class Gradients:
+    """(loss, gradients by all parameters) of the model of a recipe, and the program that computes them."""
+
+    def __init__(self, recipe: PairRecipe):
+        graphdef, self.params, rest = split_model(pair_run.load_run(recipe)[2])
+        loss_fn = pair_loss(recipe, 24)
+        self.compiled = jax.jit(
+            jax.value_and_grad(lambda params, *of: loss_fn(nnx.merge(graphdef, params, rest), *of)[0])
+        )
+
+    def __call__(self, batch: dict, key: jax.Array | None = None):
+        with jax.numpy_dtype_promotion("standard"):  # JAX's own attention promotes bfloat16
+            return self.compiled(self.params, batch, key)
+
+    def program(self, batch: dict, key: jax.Array | None = None) -> str:
+        with jax.numpy_dtype_promotion("standard"):
+            return str(jax.make_jaxpr(self.compiled)(self.params, batch, key))
+
+
+def assert_near(one, two, rtol=1e-4, atol=1e-6):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), one, two)
+
+
+def test_dropout_is_of_the_pair_and_the_step(toy, tmp_path):
+    """Not of chunks, which are run again for gradients with the same keys, rematerialisation or the order of rows."""
+    recipe, key = with_dropout(toy_recipe(toy, stages=SHORT)), jax.random.key(1)
+    batch = first_batch(recipe, tmp_path)
+    plain = Gradients(recipe)
+    expected = plain(batch, key)
+    order = np.random.default_rng(0).permutation(16)
+    assert_near(plain(jax.tree.map(lambda leaf: leaf[order], batch), key), expected)
+    for others in (plain(batch, jax.random.key(2)), plain({**batch, "view": batch["view"] + 1}, key)):
+        assert abs(others[0] - expected[0]) > 1e-3
+    for changes in ({"chunks": 4}, {"chunks": 2, "rematerialise": True}):
+        assert_near(Gradients(dataclasses.replace(recipe, **changes))(batch, key), expected)
+    fast = Gradients(dataclasses.replace(recipe, dtype="bfloat16", chunks=2))(batch, key)
+    assert float(fast[0]) == pytest.approx(float(expected[0]), rel=0.02)  # of the same masks
+
+    without = Gradients(toy_recipe(toy, stages=SHORT))
+    jax.tree.map(np.testing.assert_array_equal, plain(batch), without(batch))
+    assert "random" in plain.program(batch, key)
+    assert "random" not in plain.program(batch) + without.program(batch, key)
+
+
+def test_a_locked_tower_is_dropped_of_unless_its_features_are_cached(toy, tmp_path):
+    heads = (StageConfig("heads", HEADS, learning_rate=3e-3, batch_size=16, steps=3, eval_every=3),)
+    recipe, key = with_dropout(toy_recipe(toy, stages=heads)), jax.random.key(0)
+    cached = first_batch(recipe, tmp_path)
+    assert "text_features" in cached
+    gradients = Gradients(recipe)
+    assert "random" not in gradients.program(cached, key)
+    batch = first_batch(dataclasses.replace(recipe, cache_features=False), tmp_path)
+    assert "input_ids" in batch
+    assert "random" in gradients.program(batch, key)
+
+
 def test_bfloat16_and_rematerialisation_change_rounding_alone(toy, tmp_path):
     recipe = toy_recipe(toy, stages=SHORT)
-    run = pair_run.PairRun(recipe, tmp_path)
-    batch = take_ids(next(run.make_batches(recipe.train.stages[0], "train")))[0]
-
-    def gradients(**changes):
-        changed = dataclasses.replace(recipe, **changes)
-        graphdef, params, rest = split_model(pair_run.load_run(changed)[2])
-        loss_fn = pair_loss(changed, 24)
-        loss = jax.value_and_grad(lambda params: loss_fn(nnx.merge(graphdef, params, rest), batch, None)[0])
-        with jax.numpy_dtype_promotion("standard"):  # JAX's own attention promotes bfloat16
-            return jax.jit(loss)(params), str(jax.make_jaxpr(loss)(params))
-
-    plain, again, fast = gradients(), gradients(rematerialise=True), gradients(dtype="bfloat16")
-    assert again[1].count("remat") > plain[1].count("remat")
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), plain[0], again[0])
-    assert "bf16" in fast[1]
-    assert 1e-6 < abs(fast[0][0] - plain[0][0]) < 0.05 * plain[0][0]
-    assert {leaf.dtype.name for leaf in jax.tree.leaves(fast[0])} == {"float32"}
+    batch = first_batch(recipe, tmp_path)
+    plain, again, fast = (
+        Gradients(dataclasses.replace(recipe, **changes))
+        for changes in ({}, {"rematerialise": True}, {"dtype": "bfloat16"})
+    )
+    assert again.program(batch).count("remat") > plain.program(batch).count("remat")
+    expected, rounded = plain(batch), fast(batch)
+    assert_near(expected, again(batch))
+    assert "bf16" in fast.program(batch)
+    assert 1e-6 < abs(rounded[0] - expected[0]) < 0.05 * expected[0]
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(rounded)} == {"float32"}
 
 
 def test_a_loss_that_is_not_finite_names_its_photographs(toy, tmp_path, monkeypatch):
@@ -243,10 +305,10 @@ def test_a_run_becomes_a_bundle_and_a_model_of_transformers(toy, whole_run, tmp_
     out, model = whole_run
     arguments = ["export", str(toy / "recipe.py"), "--run", str(out), "--out", str(tmp_path / "bundle")]
     more = ["--revision", "1", "--transformers", str(tmp_path / "hf")]
-    wrong = CliRunner().invoke(main, [*arguments, *more])
+    wrong = CliRunner().invoke(main, [*arguments, *more, *AS_WHOLE_RUN[2:]])
     assert wrong.exit_code == 1
     assert "has other settings than this run: save_every" in wrong.output
-    done = CliRunner().invoke(main, [*arguments, *more, "--set", "train.save_every=1"], catch_exceptions=False)
+    done = CliRunner().invoke(main, [*arguments, *more, *AS_WHOLE_RUN], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     served = clipita.load(tmp_path / "bundle")
     photograph = toy / "photographs" / "3.png"
@@ -272,6 +334,7 @@ def test_recipes_say_what_is_wrong(toy, tmp_path):
     assert "did you mean 'augmentation'" in fails(*run, "--set", "augmentatio=light")
     assert "augmentation must be one of none, as_coded" in fails(*run, "--set", "augmentation=flip")
     assert "only must be names of stages (heads, all)" in fails(*run, "--set", "only=end")
+    assert "dropout must be a share in [0, 1), not 1.0" in fails(*run, "--set", "text.dropout=1.0")
     assert "there is no model 'nowhere'" in fails(*run, "--set", "image.source=nowhere")
     assert "see data.root" in fails(*run, "--set", "data.root=/nowhere")
     assert not (tmp_path / "out" / "config.json").exists()

@@ -49,8 +49,16 @@ def test_clip_italian_is_as_published():
     first, second = recipe.train.stages
     assert (recipe.loss.kind, recipe.loss.logit_scale, recipe.loss.learned) == ("per_device", 20.0, False)
     assert (recipe.augmentation, recipe.text.max_tokens, recipe.embed_dim) == ("as_coded", 96, 512)
+    assert (recipe.text.dropout, recipe.cache_features) == (0.1, False)  # in the locked tower too
+    assert (first.learning_rate, first.batch_size, first.epochs) == (5e-5, 8 * 128, 50)
     assert [rule.multiplier for rule in first.parameters] == [0.0, 1.0]
     assert (second.learning_rate, second.batch_size, second.epochs) == (1e-5, 8 * 128, 15)
     assert (second.optimizer.kind, second.optimizer.clipping, second.optimizer.weight_decay) == ("adabelief", 0.01, 0.0)
     assert second.optimizer.warmup == 0.1
     assert RECIPES["clip_italian_plus"].loss.kind == "softmax"
+
+
+@pytest.mark.parametrize(("name", "dropout"), [("clip_italian_plus", 0.1), ("lit_siglip", 0.0)])
+def test_what_is_made_from_clip_italian_has_its_own_dropout(name, dropout):
+    """And runs a locked tower once, which clip_italian runs at every step."""
+    assert (RECIPES[name].text.dropout, RECIPES[name].cache_features) == (dropout, True)

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,6 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from pair_toy import toy_recipe
 from training_toy import Pairs, Towers, loss_fn, make_batches, make_config
 
 from training import pair_run
@@ -224,10 +224,13 @@ def check_fit(out_dir: str, manner: str) -> None:
 
 
 def check_pairs(toy: str, out_dir: str, kind: str) -> None:
-    """A run of the toy recipe for whole towers."""
+    """A run of the toy recipe for whole towers; of one process with kernels split over a mesh of 4 by 2."""
     import test_training_pair_run as tests
 
-    recipe = toy_recipe(Path(toy), stages=tests.SHORT, loss=tests.device_loss(kind), augmentation="light")
+    recipe = tests.device_recipe(Path(toy), kind)
+    if jax.process_count() == 1:
+        rules = ShardingRule(".*/kernel", -1), ShardingRule("(?!.*/kernel).*")
+        recipe = replace(recipe, train=replace(recipe.train, mesh=MeshConfig(fsdp=2, parameters=rules)))
     pair_run.train(recipe, Path(out_dir))
 
 

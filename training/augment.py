@@ -69,9 +69,9 @@ def draw(key: jax.Array, config: Augmentation, shape: tuple[int, int], size: int
     )
 
 
-def sample_keys(seed: int | jax.Array, ids: jax.Array, step: int | jax.Array) -> jax.Array:
+def sample_keys(key: jax.Array, ids: jax.Array, step: int | jax.Array) -> jax.Array:
     """A key (B,) for each sample id (B,) at a step, or each at its own (B,), whatever else is in the batch."""
-    key, steps = jax.random.key(seed), jnp.broadcast_to(step, ids.shape)
+    steps = jnp.broadcast_to(step, ids.shape)
     return jax.vmap(lambda id, step: jax.random.fold_in(jax.random.fold_in(key, id), step))(ids, steps)
 
 
@@ -126,7 +126,7 @@ def _draws(
     shape: tuple[int, int],
     size: int,
 ) -> Draw:
-    return jax.vmap(lambda key: draw(key, config, shape, size))(sample_keys(seed, ids, step))
+    return jax.vmap(lambda key: draw(key, config, shape, size))(sample_keys(jax.random.key(seed), ids, step))
 
 
 @partial(jax.jit, static_argnums=2)

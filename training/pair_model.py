@@ -13,7 +13,7 @@ from clipita.towers.dual import DualEncoder, Projection
 from clipita.towers.efficientnet import InvertedBottleneck
 from clipita.towers.parameters import parameter_table, set_parameters
 from clipita.towers.transformer import TransformerLayer
-from training.augment import augment
+from training.augment import augment, sample_keys
 from training.augmentation import PRESETS
 from training.backbones import ImageTower, TextTower
 from training.gradient_cache import cached_loss
@@ -60,6 +60,7 @@ def build_model(recipe: PairRecipe, image: ImageTower, text: TextTower, mesh: Me
     for _, part in nnx.iter_modules(model):
         if isinstance(part, (TransformerLayer, InvertedBottleneck)):
             part.rematerialise = recipe.rematerialise
+    model.text.set_attributes(nnx.Dropout, rate=recipe.text.dropout)
     needs_mesh = recipe.loss.kind == "per_device" or (recipe.loss.kind == "sigmoid" and mesh.size > 1)
     setattr(model, LOSS, PairLoss(recipe.loss, mesh if needs_mesh else None))
     return model
@@ -74,6 +75,8 @@ def pair_loss(recipe: PairRecipe, image_size: int) -> LossFn:
     """The loss function of the recipe, for batches of `training.data.pair_batches`.
 
     Photographs are augmented before the batch goes through the towers in chunks, since that would be done twice there.
+    What dropout leaves out of a caption depends on the key of the step and on the row, not on where in the batch it is,
+    nor on chunks, devices and processes.
     Metrics: the mean cosine of right pairs, the logit scale, and in validation the share of photographs to whose own
     caption none of the batch is preferred ("recall"; the same caption twice is no rival of itself).
     """
@@ -93,6 +96,8 @@ def pair_loss(recipe: PairRecipe, image_size: int) -> LossFn:
                 may_flip=flips,
             )
             batch = {**batch, "pixels": pixels}
+        if key is not None and recipe.text.dropout and "text_features" not in batch:
+            batch = {**batch, "text_keys": sample_keys(key, batch["number"], batch["view"])}
         return through_towers(model, batch, key)
 
     return loss_fn
@@ -104,7 +109,7 @@ def _embed(model: Any, batch: Batch, _: jax.Array | None) -> tuple[jax.Array, ja
     if "text_features" in batch:
         text = batch["text_features"]
     else:
-        text = model.text_features(batch["input_ids"], batch["attention_mask"])
+        text = model.text_features(batch["input_ids"], batch["attention_mask"], batch.get("text_keys"))
     return model.project_image(image), model.project_text(text)
 
 

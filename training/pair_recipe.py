@@ -67,6 +67,10 @@ class TextBackbone:
     prefix: str = ""
     frequent_words: int | None = None  # cut a multilingual vocabulary to what so many Italian words need
     layers: int | None = None  # keep the first so many; None: all
+    dropout: float = 0.0  # wherever a training step runs the tower; BERT was pretrained with 0.1
+
+    def __post_init__(self) -> None:
+        require(0 <= self.dropout < 1, "dropout", "a share in [0, 1)", self.dropout)
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ class PairRecipe:
         dtype: what the towers' products are computed in; weights, sums over layers, norms and loss are float32.
         rematerialise: compute what is inside the towers' layers again for gradients, instead of keeping it.
         chunks: into how many parts a batch goes through the towers, see `training.gradient_cache`.
-        cache_features: compute what a locked tower gives once for all, where nothing changes what it sees.
+        cache_features: compute what a locked tower gives once for all, without dropout, where augmentation does not
+            change what it sees.
         features: the folder where that is kept, which runs may share; None: "features" in the run's own.
     """
 

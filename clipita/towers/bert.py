@@ -13,7 +13,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from clipita.towers.config import BertConfig
-from clipita.towers.transformer import ALL, FIRST, TransformerLayer, embed, linear
+from clipita.towers.transformer import ALL, FIRST, TransformerLayer, dropped, embed, folded, linear
 
 
 class Bert(nnx.Module):
@@ -26,15 +26,19 @@ class Bert(nnx.Module):
         self.position = embed(config.positions, width, rngs)
         self.token_type = embed(config.token_types, width, rngs) if config.token_types else None
         self.norm = nnx.LayerNorm(width, epsilon=config.epsilon, rngs=rngs)
+        self.dropout = nnx.Dropout(0.0)
         self.layers = nnx.List([TransformerLayer(config, dtype=dtype, rngs=rngs) for _ in range(config.layers)])
         self.pooler = linear(width, width, rngs) if config.pooling == "pooler" else None
 
-    def __call__(self, input_ids: jax.Array, attention_mask: jax.Array) -> jax.Array:
+    def __call__(
+        self, input_ids: jax.Array, attention_mask: jax.Array, dropout_keys: jax.Array | None = None
+    ) -> jax.Array:
         """Pools the last layer.
 
         Args:
             input_ids: (B, L) integers, L no more than the positions.
             attention_mask: (B, L) integers, 1 where a token is and 0 where padding is; at least one 1 in each row.
+            dropout_keys: (B,) PRNG keys for dropout, as in `TransformerLayer`.
 
         Returns:
             (B, D) float: the mean over the tokens, or from the first token, as the config says.
@@ -42,11 +46,12 @@ class Bert(nnx.Module):
         positions = self.position.embedding[: input_ids.shape[1]]
         if self.token_type is not None:
             positions = positions + self.token_type.embedding[0][None]
-        x = self.norm(self.word(input_ids) + positions[None])
+        x = dropped(self.dropout, self.norm(self.word(input_ids) + positions[None]), folded(dropout_keys, 0))
         is_token = attention_mask.astype(bool)
         for index, layer in enumerate(self.layers):
             is_last = index == len(self.layers) - 1
-            x = layer(x, is_token[:, None, None], kept=FIRST if is_last and self.pooling != "mean" else ALL)
+            kept = FIRST if is_last and self.pooling != "mean" else ALL
+            x = layer(x, is_token[:, None, None], kept=kept, dropout_keys=folded(dropout_keys, 1 + index))
         if self.pooling == "mean":
             weights = is_token.astype(x.dtype)[..., None]  # (B, L, 1)
             return (x * weights).sum(1) / weights.sum(1)

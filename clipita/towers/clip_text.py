@@ -13,7 +13,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from clipita.towers.config import ClipTextConfig
-from clipita.towers.transformer import ALL, FIRST, LAST, TransformerLayer, embed
+from clipita.towers.transformer import ALL, FIRST, LAST, TransformerLayer, dropped, embed, folded
 
 
 class ClipText(nnx.Module):
@@ -25,26 +25,32 @@ class ClipText(nnx.Module):
         self.position = embed(config.positions, config.width, rngs)
         self.layers = nnx.List([TransformerLayer(config, dtype=dtype, rngs=rngs) for _ in range(config.layers)])
         self.norm = nnx.LayerNorm(config.width, epsilon=config.epsilon, rngs=rngs)
+        self.dropout = nnx.Dropout(0.0)
 
-    def __call__(self, input_ids: jax.Array, attention_mask: jax.Array) -> jax.Array:
+    def __call__(
+        self, input_ids: jax.Array, attention_mask: jax.Array, dropout_keys: jax.Array | None = None
+    ) -> jax.Array:
         """Pools the last layer.
 
         Args:
             input_ids: (B, L) integers, L no more than the positions.
             attention_mask: (B, L) integers, 1 for tokens, then 0 for padding. Causal towers do not need it, since
                 padding comes last; those with full attention see padding.
+            dropout_keys: (B,) PRNG keys for dropout, as in `TransformerLayer`.
 
         Returns:
             (B, D) float: the normalised token that the config says.
         """
         attention, pooling = self.config.attention, self.config.pooling
         x = self.word(input_ids) + self.position.embedding[: input_ids.shape[1]][None]
+        x = dropped(self.dropout, x, folded(dropout_keys, 0))
         mask = attention_mask.astype(bool)[:, None, None] if attention == "masked" else None
         # Where the pooled token stands in another place in each row, or sees only some, the last layer is left whole.
         pooled = {"cls": FIRST, "last": LAST}.get(pooling, ALL) if attention != "causal" else ALL
         for index, layer in enumerate(self.layers):
             is_last = index == len(self.layers) - 1
-            x = layer(x, mask, causal=attention == "causal", kept=pooled if is_last else ALL)
+            kept = pooled if is_last else ALL
+            x = layer(x, mask, causal=attention == "causal", kept=kept, dropout_keys=folded(dropout_keys, 1 + index))
         if pooling == "cls":
             x = x[:, 0]
         elif pooling == "last":

@@ -71,9 +71,14 @@ class DualEncoder(nnx.Module):
         mean, std = (jnp.asarray(v, jnp.float32)[None, None, None] for v in (self.mean, self.std))
         return self.image((pixels.astype(jnp.float32) - mean) / std)
 
-    def text_features(self, input_ids: jax.Array, attention_mask: jax.Array) -> jax.Array:
-        """Ids and mask (B, L), integers -> pooled features (B, D) float32, before the projection."""
-        return self.text(input_ids, attention_mask)
+    def text_features(
+        self, input_ids: jax.Array, attention_mask: jax.Array, dropout_keys: jax.Array | None = None
+    ) -> jax.Array:
+        """Ids and mask (B, L), integers -> pooled features (B, D) float32, before the projection.
+
+        Dropout keys (B,) are for training alone, as in `TransformerLayer`.
+        """
+        return self.text(input_ids, attention_mask, dropout_keys)
 
     def project_image(self, features: jax.Array) -> jax.Array:
         """Pooled features (B, D) -> embeddings (B, E) of unit norm."""

@@ -23,11 +23,12 @@ RECIPE = replace(
     name="lit-siglip-it",
     licence="Apache-2.0",
     image=ImageBackbone("google/siglip-base-patch16-224"),
-    text=replace(PUBLISHED.text, max_tokens=64, lengths=(32,)),
+    text=replace(PUBLISHED.text, max_tokens=64, lengths=(32,), dropout=0.0),
     embed_dim=768,
     image_projection=NO_PROJECTION,  # SigLIP's pooled features are its embedding
     loss=LossConfig("sigmoid", logit_scale=10.0, logit_bias=-10.0, learned=True),
     augmentation="none",
+    cache_features=True,
     train=TrainConfig(
         stages=(
             StageConfig(
