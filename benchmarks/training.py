@@ -1,14 +1,16 @@
 """Training steps: python -m benchmarks.training
 
 Towers of CLIP-Italian's size (ViT-B/32 and BERT-base, random weights) on photographs of 500 x 375 pixels with captions
-of 16 tokens: the input pipeline alone, the step alone, both together, and a plain PyTorch step of transformers' own
-model on the same batch, with AdamW for both. Takes some 10 GB of memory and the `test` extra, and Linux.
+of 16 tokens: the input pipeline alone, the step alone, both together, and on the same batch a plain PyTorch step of
+transformers' own model and open_clip's own loop over its towers, with AdamW for all. Takes some 12 GB of memory, the
+`test` extra, open_clip_torch and timm, and Linux.
 """
 
 import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from benchmarks.convert import full_size_checkpoint
 
 BATCH, STEPS, ROUNDS, TOKENS = 16, 4, 5, 16
 CAPTION = "una foto di un cane " * 8  # cut to `TOKENS`
-TARGETS = {"together": 0.9, "against PyTorch": 1.0}
+TARGETS = {"together": 0.9, "against PyTorch": 1.0, "against open_clip": 1.0}
 
 
 def measure() -> Report:
@@ -31,7 +33,7 @@ def measure() -> Report:
         lines = [json.dumps({"image_path": f"{n}.jpg", "captions": [CAPTION]}) + "\n" for n in range(4 * BATCH)]
         (folder / "pairs.jsonl").write_text("".join(lines))
         cases, batch = _ours(full, folder)
-        cases["PyTorch"] = _peer(full, batch)
+        cases["PyTorch"], cases["open_clip"] = _peer(full, batch), _open_clip(full, batch)
         found = interleaved(cases, ROUNDS)
     rates = {name: BATCH * STEPS / seconds["median"] for name, seconds in found.items()}
     slower = min(rates["pipeline"], rates["step"])
@@ -45,6 +47,7 @@ def measure() -> Report:
         "images_per_second": rates,
         "together": rates["together"] / slower,
         "against PyTorch": rates["step"] / rates["PyTorch"],
+        "against open_clip": rates["step"] / rates["open_clip"],
     }
 
 
@@ -114,21 +117,74 @@ def _peer(full: Path, batch: dict[str, Any]) -> Callable[[], object]:
     model: Any = transformers.VisionTextDualEncoderModel.from_pretrained(full).train()
     model.logit_scale.requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.0)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
+    _without_dropout(model)
     ids, mask = (torch.from_numpy(batch[name].astype(np.int64)) for name in ("input_ids", "attention_mask"))
-    pixels = torch.from_numpy(batch["pixels"]).permute(0, 3, 1, 2)
-    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in ((122.77, 116.75, 104.09), (68.5, 66.63, 70.32)))
+    pixels = torch.from_numpy(batch["pixels"])
 
     def steps() -> None:
         for _ in range(STEPS):
             optimizer.zero_grad()
-            values = (pixels.float() - mean) / std
-            model(input_ids=ids, attention_mask=mask, pixel_values=values, return_loss=True).loss.backward()
+            model(input_ids=ids, attention_mask=mask, pixel_values=_values(pixels), return_loss=True).loss.backward()
             optimizer.step()
 
     return steps
+
+
+def _open_clip(full: Path, batch: dict[str, Any]) -> Callable[[], object]:
+    """The same steps by open_clip's own loop: its ViT-B/32 with BERT of the same size, all of it learning."""
+    import torch
+
+    from tests.oracles import open_clip_module
+
+    library = open_clip_module()
+    from open_clip_train.train import train_one_epoch
+
+    vision = {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32}
+    text: dict[str, Any] = {"hf_model_name": str(_bert_config(full)), "hf_model_pretrained": False}
+    text |= {"hf_pooler_type": "cls_pooler", "hf_proj_type": "linear"}
+    model: Any = library.CustomTextCLIP(512, vision, text, quick_gelu=True, output_dict=True)
+    _without_dropout(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.0)
+    options = SimpleNamespace(
+        device="cpu", precision="fp32", distill=False, accum_freq=1, skip_scheduler=True, grad_clip_norm=None,
+        horovod=False, log_every_n_steps=10_000, rank=0, local_rank=0, world_size=1, batch_size=BATCH, wandb=False,
+        distributed=False,
+    )  # fmt: skip
+    ids, pixels = torch.from_numpy(batch["input_ids"].astype(np.int64)), torch.from_numpy(batch["pixels"])
+
+    class Loader(list):  # what open_clip's loop asks of one
+        num_batches, num_samples = STEPS, STEPS * BATCH
+
+        def __iter__(self) -> Any:
+            return ((_values(pixels), ids) for _ in range(STEPS))
+
+    data = {"train": SimpleNamespace(dataloader=Loader(), set_epoch=lambda _: None)}
+    loss = library.ClipLoss()
+    return lambda: train_one_epoch(model, data, loss, 0, optimizer, None, None, None, options)
+
+
+def _without_dropout(model: Any) -> None:
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+
+
+def _bert_config(full: Path) -> Path:
+    """A folder with the text tower's configuration alone, as a hub name would have it."""
+    folder = full / "text-tower"
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(json.loads((full / "config.json").read_text())["text_config"]))
+    return folder
+
+
+def _values(pixels: Any) -> Any:
+    """(B, 3, H, W) float32 of (B, H, W, 3) uint8."""
+    import torch
+
+    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in ((122.77, 116.75, 104.09), (68.5, 66.63, 70.32)))
+    return (pixels.permute(0, 3, 1, 2).float() - mean) / std
 
 
 def markdown(report: Report) -> str:
@@ -138,6 +194,7 @@ def markdown(report: Report) -> str:
         "step": "training step alone",
         "together": "both together",
         "PyTorch": "training step of transformers' model in PyTorch",
+        "open_clip": "training step in open_clip's loop",
     }
     lines = [
         "# Training steps",
@@ -158,7 +215,8 @@ def markdown(report: Report) -> str:
         "",
         f"Together they are at {100 * report['together']:.0f} % of the slower of the two (target "
         f"{100 * targets['together']:.0f} %); the step alone at {report['against PyTorch']:.2f} times PyTorch's "
-        f"(target {targets['against PyTorch']:.1f}).",
+        f"(target {targets['against PyTorch']:.1f}) and {report['against open_clip']:.2f} times open_clip's "
+        f"(target {targets['against open_clip']:.1f}).",
     ]
     return "\n".join(lines)
 
