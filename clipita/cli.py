@@ -39,6 +39,12 @@ def show_warning(message: Warning | str, *_: object, **__: object) -> None:
     click.echo(f"Warning: {message}", err=True)
 
 
+def _cosine(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not -1 <= value <= 1:  # nan too, which click.FloatRange lets pass
+        raise click.BadParameter(f"{value} is not a cosine, from -1 to 1")
+    return value
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="clipita")
 @click.pass_context
@@ -56,7 +62,7 @@ def main(context: click.Context) -> None:
 @click.option("--template", "-t", "templates", multiple=True, help='Sentence with "{}" for the label; may be repeated.')
 @click.option("--top-k", "-k", type=click.IntRange(min=1), help="Print only so many labels, the best.")
 @click.option(
-    "--min-cosine", type=click.FloatRange(-1, 1), help="Leave out labels whose cosine is lower: none may be left."
+    "--min-cosine", type=float, callback=_cosine, help="Leave out labels whose cosine is lower: none may be left."
 )
 @common_options
 def zero_shot(

@@ -92,6 +92,7 @@ def test_zero_shot_prints_labels_best_first(run: Any, shared_bundle: Path, photo
         (["{foto}/b.png"], "Error: Missing argument 'LABELS...'"),
         (["{foto}/b.png", "cane", "-k", "0"], "Error: Invalid value for '--top-k'"),
         (["{foto}/b.png", "cane", "--min-cosine", "2"], "Error: Invalid value for '--min-cosine'"),
+        (["{foto}/b.png", "cane", "--min-cosine", "nan"], "nan is not a cosine, from -1 to 1"),
         (["{foto}/b.png", "cane", "-m", "clipita-maxi"], "Error: there is no model 'clipita-maxi'"),
         (["{foto}/b.png", "cane", "-m", "{foto}"], "is of no layout that clipita reads"),
     ],

@@ -56,7 +56,7 @@ TEN = (
     Kinds(
         "ten: outdoors",
         ("corel1000", "animals8"),
-        ("beach", "mountain", "bus", "elephant", "horse", "flower", "food", "ruins", "dog", "bear"),
+        ("beach", "mountain", "bus", "elephant", "horse", "flower", "food", "building", "dog", "bear"),
     ),
     Kinds(
         "ten: food and others",
