@@ -18,10 +18,11 @@ CHANGES = list(read_columns((FOLDER / "imagenet_it_changes.tsv").read_text("utf-
 
 # The spelling does not tell, or the word has two genders: a blade is "una lama", a car is feminine, an apple too.
 GENDERS_BY_HAND = {"un lama": "m", "una Ford Modello T": "f", "una Granny Smith": "f"}
-# `with_article` leaves names, and what is longer than five words; "jeans" is plural and does not look it.
+# `with_article` leaves names, and what is longer than five words; "jeans" is plural and does not look it; iron to press
+# with is counted.
 ARTICLES_BY_HAND = {
     *GENDERS_BY_HAND, "un lama delle Ande", "una Ford T", "una Polaroid", "un ragno da giardino nero e oro",
-    "dei jeans", "una danaide monarca", "una colias", "un due pezzi",
+    "dei jeans", "dei blue jeans", "un ferro per stirare", "una danaide monarca", "una colias", "un due pezzi",
 }  # fmt: skip
 
 
