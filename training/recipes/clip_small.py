@@ -6,8 +6,8 @@ clipita-train run clip_small --out small
 clipita-train export clip_small --run small --out clipita-small --revision 1
 
 With four photographs of a kind (2,844, and 1,456 more to validate by) and 120 steps of the second stage it takes ten
-minutes; the validation loss goes from 4.47 to 3.50 in the first stage and to 3.42 in the second, recall in a batch of 64
-from 1.6 to 21.8 and 25.1 %.
+minutes; the validation loss goes from 4.47 to 3.50 in the first stage and to 3.42 in the second, recall in a batch of
+64 from 1.6 to 21.8 and 25.1 %.
 
 For trying what a recipe for large towers would do, and for comparing one choice with another: each is a `--set`, such
 as only=towers (without the frozen stage), loss.kind=per_device, loss.learned=true, augmentation=as_coded,
