@@ -3,7 +3,7 @@
 Each choice is added to those before it, from the same towers, pairs and number of steps, with three seeds: the recipe
 clip_small, smaller still, on what `clipita-train prepare mini` listed. An optimizer's learning rate is chosen first,
 with a seed of its own. RUNS keeps the score of every run that has ended; started again, the others are made.
-About an hour on two CPU cores. Needs the `train` extra, the packages of clip_small's towers and matplotlib.
+About an hour and a half on two CPU cores. Needs the `train` extra, the packages of clip_small's towers and matplotlib.
 """
 
 import json

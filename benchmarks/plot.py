@@ -58,4 +58,7 @@ def _pyplot() -> Any:
 
 
 if __name__ == "__main__":
+    from benchmarks.ablation import COLUMNS
+
+    ablation(json.loads((RESULTS / "ablation.json").read_text()), COLUMNS, RESULTS / "ablation.svg")
     speed(json.loads((RESULTS / "speed.json").read_text()), RESULTS / "speed.svg")
