@@ -377,8 +377,9 @@ class Model:
         else:
             bank = self.label_bank(labels, templates=templates)
         embeddings = np.atleast_2d(self.encode_image(images, batch_size=batch_size))  # (N, E)
-        scores = probabilities(embeddings, bank.embeddings, self.logit_scale, self.logit_bias)  # (N, K)
-        fits = None if min_cosine is None else embeddings @ bank.embeddings.T >= min_cosine  # (N, K)
+        cosines = embeddings @ bank.embeddings.T  # (N, K)
+        scores = probabilities(cosines, self.logit_scale, self.logit_bias)
+        fits = None if min_cosine is None else cosines >= min_cosine
         ranked = [rank(bank.labels, row, top_k, None if fits is None else fits[i]) for i, row in enumerate(scores)]
         return ranked[0] if _is_one_image(images) else ranked
 

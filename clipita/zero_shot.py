@@ -91,17 +91,15 @@ def embed_labels(
     return embeddings / np.linalg.norm(embeddings, axis=-1, keepdims=True)
 
 
-def probabilities(
-    images: FloatArray, labels: FloatArray, logit_scale: float, logit_bias: float | None = None
-) -> npt.NDArray[np.float64]:
-    """Softmax over the labels of logit_scale x cosine: (N, E), (K, E) -> (N, K).
+def probabilities(cosines: FloatArray, logit_scale: float, logit_bias: float | None = None) -> npt.NDArray[np.float64]:
+    """Softmax over the labels of logit_scale x cosine: (N, K) -> (N, K).
 
     With a bias, which only models with a sigmoid loss have: the sigmoid of logit_scale x cosine + logit_bias, each
     label by itself. Rows then have any sum, near 0 for a picture of none of the labels.
 
     Source: arXiv:2303.15343, section 3.
     """
-    logits = logit_scale * (images @ labels.T).astype(np.float64)  # (N, K)
+    logits = logit_scale * cosines.astype(np.float64)  # (N, K)
     if logit_bias is not None:
         return np.exp(-np.logaddexp(0, -(logits + logit_bias)))  # overflows nothing, and keeps small ones apart
     # The largest becomes exp(0): scales of 100 and more overflow nothing.

@@ -234,7 +234,7 @@ def test_the_scale_of_clip_italian(tmp_path: Path) -> None:
     assert read_dual(trained).logit_scale == read_dual(published).logit_scale == 20.0
     cosines = np.array([0.45193, 0.11419], np.float32)  # of the two cats with "gatto" and "cane"
     photograph, labels = np.ones((1, 1), np.float32), cosines[:, None]
-    assert probabilities(photograph, labels, read_dual(published).logit_scale)[0] == pytest.approx(
+    assert probabilities(photograph @ labels.T, read_dual(published).logit_scale)[0] == pytest.approx(
         [0.999, 0.001], abs=5e-4
     )
 

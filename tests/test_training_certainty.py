@@ -14,9 +14,10 @@ from tiny import make_tiny_bundle
 
 import clipita
 import training.cli
+from clipita.zero_shot import probabilities
 from training.data.concepts import load_ontology
 from training.data.sources import Example
-from training.evaluate.certainty import RECOMMENDED, REFUSED, SIGNALS, Cosines, ask, judge, markdown, shares
+from training.evaluate.certainty import RECOMMENDED, REFUSED, SIGNALS, Cosines, ask, judge, markdown
 from training.evaluate.metrics import area_under_curve, expected_calibration_error
 from training.evaluate.questions import TEN, Photographs
 
@@ -56,7 +57,7 @@ def a_question(seed: int, scale: float, count: int = 6000) -> Cosines:
     far ones have lower cosines."""
     rng = np.random.default_rng(seed)
     known = np.clip(0.15 * rng.normal(size=(count, 10)), -1, 1)
-    right = (shares(known, scale).cumsum(1) > rng.random((count, 1))).argmax(1)
+    right = (probabilities(known, scale).cumsum(1) > rng.random((count, 1))).argmax(1)
     far = np.clip(0.15 * rng.normal(size=(count // 2, 10)) - 0.2, -1, 1)
     return Cosines(f"seed {seed}", known, right, rng.random(count) < 0.5, far, rng.random(count // 2) < 0.5)
 
@@ -68,8 +69,8 @@ def test_the_scale_that_answers_were_drawn_with_is_found_and_calibrated() -> Non
     for question, found in zip(asked, report.calibration, strict=True):
         judging = ~question.chooses
         assert (found.task, found.photographs) == (question.task, judging.sum())
-        probabilities = shares(question.known[judging], 60.0)
-        assert found.own == expected_calibration_error(probabilities, question.right[judging])
+        scores = probabilities(question.known[judging], 60.0)
+        assert found.own == expected_calibration_error(scores, question.right[judging])
         assert found.chosen < 0.03 < found.own
 
 

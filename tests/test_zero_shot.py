@@ -64,26 +64,26 @@ def test_several_templates_are_averaged_and_normalised_again() -> None:
 def test_with_a_bias_each_label_is_judged_by_itself() -> None:
     images = np.array([[1, 0], [0, 1]], np.float32)
     labels = np.array([[1, 0], [0.6, 0.8], [-1, 0]], np.float32)
-    found = probabilities(images, labels, 100.0, -12.0)
+    found = probabilities(images @ labels.T, 100.0, -12.0)
     expected = 1 / (1 + np.exp(-np.array([[88, 48, -112], [-12, 68, -12]], np.float64)))
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-15)
-    alone = probabilities(images, labels[:1], 100.0, -12.0)
+    alone = probabilities(images @ labels[:1].T, 100.0, -12.0)
     np.testing.assert_array_equal(alone, found[:, :1])
-    assert np.isfinite(probabilities(images, labels, 1e4, -1e4)).all()
+    assert np.isfinite(probabilities(images @ labels.T, 1e4, -1e4)).all()
 
 
 def test_probabilities_are_the_softmax_of_the_scaled_cosines() -> None:
     images, labels = np.eye(2, 3, dtype=np.float32), np.eye(3, dtype=np.float32)
     expected = np.exp([[2, 0, 0], [0, 2, 0]]) / (np.exp(2) + 2)
-    np.testing.assert_allclose(probabilities(images, labels, 2.0), expected)
-    assert probabilities(images[:0], labels, 2.0).shape == (0, 3)
+    np.testing.assert_allclose(probabilities(images @ labels.T, 2.0), expected)
+    assert probabilities(images[:0] @ labels.T, 2.0).shape == (0, 3)
 
 
 @given(st.integers(1, 5), st.integers(1, 7), st.sampled_from([0.01, 20.0, 100.0, 1e6]))
 def test_probabilities_are_shares_at_any_scale(images: int, labels: int, scale: float) -> None:
     random = np.random.default_rng(images * 10 + labels)
     rows, columns = (random.standard_normal((count, 4), dtype=np.float32) for count in (images, labels))
-    shares = probabilities(rows, columns, scale)
+    shares = probabilities(rows @ columns.T, scale)
     assert np.isfinite(shares).all()
     np.testing.assert_allclose(shares.sum(axis=1), 1)
 

@@ -27,11 +27,6 @@ SCALES = range(1, 101)
 REFUSED = (0.8, 0.9, 0.95)  # shares of photographs of none of the labels
 
 
-def shares(cosines: Array, logit_scale: float) -> Array:
-    """The softmax (N, K)."""
-    return probabilities(cosines, np.eye(cosines.shape[1], dtype=cosines.dtype), logit_scale)
-
-
 def _margin(cosines: Array, _: float) -> Array:
     second, best = np.partition(cosines, -2, axis=1)[:, -2:].T
     return best - second
@@ -44,7 +39,7 @@ def _energy(cosines: Array, logit_scale: float) -> Array:
 # From cosines (N, K) and the logit scale to (N,): the higher, the likelier that a label fits.
 SIGNALS: dict[str, Callable[[Array, float], Array]] = {
     "best cosine": lambda cosines, _: cosines.max(1),
-    "best probability": lambda cosines, logit_scale: shares(cosines, logit_scale).max(1),
+    "best probability": lambda cosines, logit_scale: probabilities(cosines, logit_scale).max(1),
     "best cosine less the second": _margin,
     "energy (arXiv:2010.03759)": _energy,
 }
@@ -203,11 +198,11 @@ def _mean(report: Report, signal: str, aimed: float) -> Refusal:
 
 
 def _calibration_error(question: Cosines, scale: float) -> float:
-    return expected_calibration_error(shares(question.known, scale), question.right)
+    return expected_calibration_error(probabilities(question.known, scale), question.right)
 
 
 def _cross_entropy(question: Cosines, scale: float) -> float:
-    return float(-np.log(shares(question.known, scale)[np.arange(len(question.right)), question.right]).mean())
+    return float(-np.log(probabilities(question.known, scale)[np.arange(len(question.right)), question.right]).mean())
 
 
 def _quantile(groups: Sequence[Array], share: float) -> float:

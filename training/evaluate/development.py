@@ -73,15 +73,14 @@ def _score(question: Question, model: clipita.Model, ontology: Ontology) -> Scor
     def embedded(phrase: Callable[[Concept], str]) -> Array:
         return model.label_bank(_distinct([phrase(concept) for concept in concepts])).embeddings
 
-    labels = embedded(lambda concept: concept.label)
-    cosines = images @ labels.T
+    cosines = images @ embedded(lambda concept: concept.label).T
     score = Score(
         question.task,
         len(images),
         len(concepts),
         accuracy_at_k(cosines, right, 1),
         accuracy_at_k(cosines, right, 5),
-        expected_calibration_error(probabilities(images, labels, model.logit_scale, model.logit_bias), right),
+        expected_calibration_error(probabilities(cosines, model.logit_scale, model.logit_bias), right),
     )
     rows = np.isin(right, [i for i, concept in enumerate(concepts) if concept.held_out])
     if not rows.any():

@@ -225,8 +225,9 @@ def told(
     sure = np.empty(len(images))
     for start in range(0, len(images), PHOTOGRAPHS):
         block = slice(start, start + PHOTOGRAPHS)
-        said[block] = (images[block] @ labels.T).argmax(1)
-        sure[block] = probabilities(images[block], labels, logit_scale, logit_bias).max(1)
+        cosines = images[block] @ labels.T
+        said[block] = cosines.argmax(1)
+        sure[block] = probabilities(cosines, logit_scale, logit_bias).max(1)
     return ranks, said, sure
 
 
