@@ -1,5 +1,6 @@
 """Each reader on a small folder laid out as its publisher does."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -105,6 +106,24 @@ def test_flickr8k_captions(tmp_path: Path, clone: Callable[[str], Path]) -> None
     assert examples["1_a.jpg"].captions == ("A child in a pink dress", "A girl going in")
     assert examples["1_a.jpg"].concept is None
     assert [examples[name].split for name in ("1_a.jpg", "2_b.jpg")] == ["train", "dev"]
+
+
+def test_animal_pose_takes_photographs_of_one_kind_alone(tmp_path: Path, clone: Callable[[str], Path]) -> None:
+    root = clone("animal_pose")
+    marked = {
+        "categories": [{"id": 1, "name": "dog"}, {"id": 4, "name": "horse"}],
+        "images": {"1": "1.jpg", "2": "2.jpg", "3": "3.jpg", "4": "4.jpg"},
+        "annotations": [
+            {"image_id": image, "category_id": kind} for image, kind in ((1, 1), (1, 1), (2, 4), (3, 1), (3, 4))
+        ],
+    }
+    root.mkdir(parents=True)
+    (root / "keypoints.json").write_text(json.dumps(marked))
+    examples = list(BY_NAME["animal_pose"].examples(tmp_path))
+    assert [(Path(e.path).name, e.split, e.concept) for e in examples] == [
+        ("1.jpg", "train", "dog"),
+        ("2.jpg", "train", "horse"),
+    ]
 
 
 def test_folders_takes_a_limited_and_stable_choice(tmp_path: Path) -> None:

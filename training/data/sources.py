@@ -7,6 +7,7 @@ concept are.
 
 import csv
 import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -195,6 +196,22 @@ def flickr8k(root: Path) -> Iterator[Found]:
             yield Found(path, "dev" if path.name in test else "train", captions=tuple(captions[path.name]))
 
 
+def animal_pose(root: Path, train: int) -> Iterator[Found]:
+    """Animal Pose: photographs of PASCAL VOC and others with all their dogs, cats, horses, sheep and cows marked.
+
+    `train` of those that show one kind alone, by its name, which is the concept's id.
+    """
+    marked = json.loads((root / "keypoints.json").read_text("utf-8"))
+    names = {kind["id"]: kind["name"] for kind in marked["categories"]}
+    kinds: dict[int, set[str]] = defaultdict(set)
+    for animal in marked["annotations"]:
+        kinds[animal["image_id"]].add(names[animal["category_id"]])
+    for name in names.values():
+        paths = [root / "images" / file for number, file in marked["images"].items() if kinds[int(number)] == {name}]
+        for path in sorted(paths, key=stable_order)[:train]:
+            yield Found(path, "train", name)
+
+
 FLICKR8K_CAPTIONS = "prakhar-dhakar/Image-Captioning"
 
 SOURCES = (
@@ -225,11 +242,11 @@ SOURCES = (
         "Places365 terms: research",
         train=300,
     ),
-    in_folders(
+    Source(
         "animal_pose",
         "mateusrafael4/Atividade_programacao_pose_estimation",
-        "none stated",
-        train=400,
+        "none stated; PASCAL VOC: research",
+        partial(animal_pose, train=700),
     ),
     in_folders("pacs_photo", "MachineLearning2020/Homework3-PACS", "none stated", train=250),
     in_folders(
@@ -307,6 +324,12 @@ SOURCES = (
     in_folders("pizza_icecream", "ATG-5222/ImageClassification", "MIT", train=100),
     in_folders("vehicle_cnn", "pavlelukic/vehicle-cnn", "none stated", train=150),
     in_folders("buses", "PedroRodriguezHernandez/ImageViewer", "none stated", train=150),
+    in_folders("beaches_mexico", "alexcavadora/places", "none stated", train=270),
+    in_folders("weizmann_horses", "shenshutao/image_segmentation", "none stated; Weizmann: research", train=330),
+    in_folders("monkey_species", "nikhildutta333/Monkey-Species-Classification", "none stated", train=220),
+    in_folders("squirrels", "Nameless0612/squeek", "none stated", train=280),
+    in_folders("oranges", "and-kul/fruits_dataset", "none stated; ImageNet terms: research", train=150),
+    in_folders("pexels_small", "arslnysuf/image-data", "MIT", train=10),
     # Never trained on: photographs from elsewhere, with everyday labels.
     in_folders("animals8", "herene/animals_pictures_classification", "none stated", train=0, dev=100),
     in_folders(

@@ -58,7 +58,12 @@ RECIPE = Recipe(
         "flickr8k": 5.0,
         "man_woman": 2.0,
         "pacs_photo": 2.0,
-        "animal_pose": 3.0,
+        "animal_pose": 2.0,
+        "beaches_mexico": 4.0,
+        "weizmann_horses": 2.0,
+        "monkey_species": 1.5,
+        "squirrels": 3.0,
+        "oranges": 2.0,
     },
     train=TrainConfig(
         stages=(
