@@ -1,6 +1,6 @@
 import pytest
 
-from training.data.captions import caption_at, names_a_side, person_or_dog
+from training.data.captions import caption_at, names_a_side, person_or_dog, things_named
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,13 @@ def test_a_photograph_without_captions():
 )
 def test_captions_that_name_a_side(caption, expected):
     assert names_a_side(caption) == expected
+
+
+def test_things_that_captions_name() -> None:
+    assert things_named(["A man walks", "Two people on a beach", "He is near Mountains and cars"]) == (
+        "beach",
+        "car",
+        "mountain",
+    )
+    assert things_named(["A seashell on a busy cartoon carpet", "scattered planets"]) == ()
+    assert things_named([]) == ()

@@ -102,7 +102,9 @@ def test_far_ones_show_nothing_of_what_is_asked_for(tmp_path: Path) -> None:
     def photographs(name: str, *shown: str, captioned: bool = False) -> Photographs:
         images = rng.normal(size=(len(shown), model.embed_dim)).astype(np.float32)
         places = np.array([ontology.index[concept] for concept in shown])
-        return Photographs(tuple(f"{name}/{i}" for i in range(len(shown))), images, places, captioned)
+        return Photographs(
+            tuple(f"{name}/{i}" for i in range(len(shown))), images, places, captioned, ((),) * len(shown)
+        )
 
     sources = {
         "food4": photographs("food4", "hamburger", "pasta"),

@@ -23,7 +23,7 @@ from training.evaluate.metrics import (
     mrr_at_k,
     recall_at_k,
 )
-from training.evaluate.questions import BROADER, KINDS
+from training.evaluate.questions import BROADER, KINDS, Kinds, across, embed_sources
 
 
 @given(
@@ -206,6 +206,26 @@ def test_two_classes_with_one_phrase_are_both_asked_for(model: clipita.Model, ro
     (score,) = evaluate(model, [dev(0, "gatto", "cats"), dev(1, "gattino", "cats")], root, ontology)
     assert score.labels == 2
     assert score.unseen is not None
+
+
+def test_who_stands_before_a_mountain_is_not_asked_for_among_mountains(model: clipita.Model, root: Path) -> None:
+    def of_captions(place: int, *captions: str) -> Example:
+        return Example(f"{place}.png", "flickr8k", "dev", captions=captions)
+
+    examples = [
+        of_captions(0, *["A man smiles"] * 5),
+        of_captions(1, *["A man smiles"] * 4, "Someone on a mountainside"),
+        of_captions(2, *["A man and his horses"] * 5),
+        dev(3, "mountain", "corel1000"),
+        of_captions(4, *["A dog on the beach"] * 5),
+    ]
+    ontology = load_ontology()
+    sources = embed_sources(model, examples, root, ontology, root / "cache")
+    asked = Kinds("", ("flickr8k", "corel1000"), ("person", "mountain", "beach"))
+    question = across(asked, sources, ontology)
+    assert question is not None
+    assert question.photographs.paths == ("0.png", "2.png", "3.png")
+    assert [ontology.concepts[question.classes[i]].id for i in question.right] == ["person", "person", "mountain"]
 
 
 def test_broader_kinds_are_concepts_with_photographs_under_them() -> None:

@@ -144,6 +144,17 @@ def test_folders_takes_a_limited_and_stable_choice(tmp_path: Path) -> None:
     ]
 
 
+def test_folders_leaves_out_what_is_no_photograph(tmp_path: Path) -> None:
+    drawings = [path for name, path, _ in read_table("not_photographs.tsv", 3) if name == "animals8"]
+    assert len(set(drawings)) == len(drawings) > 50
+    touch(*(tmp_path / path for path in drawings))
+    read = folders("animals8", train=0, dev=1000)
+    for kind in ("cat", "sheep", "spider"):
+        touch(tmp_path / f"dataset/train/{kind}/0.jpg")
+    found = list(read(tmp_path))
+    assert [e.path.name for e in found] == ["0.jpg"] * 3
+
+
 def test_folders_names_a_pattern_without_photographs(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no photographs at .*dataset/bird/\*: is the clone complete"):
         list(folders("bird_cat_dog", train=1)(tmp_path))

@@ -16,6 +16,17 @@ _PEOPLE = {
     "child": re.compile(r"\b(child|kid|toddler)\b"),
     "group_of_people": re.compile(r"\b(people|men|women|group|crowd|children|kids|boys|girls)\b"),
 }
+_THINGS = {
+    "airplane": re.compile(r"\b(airplane|aeroplane|plane|jet)s?\b"),
+    "beach": re.compile(r"\b(beach|beaches|shore|seashore|seaside)\b"),
+    "bus": re.compile(r"\bbus(es)?\b"),
+    "car": re.compile(r"\b(car|racecar|automobile)s?\b"),
+    "cat": re.compile(r"\b(cat|kitten)s?\b"),
+    "elephant": re.compile(r"\belephants?\b"),
+    "flower": re.compile(r"\bflowers?\b"),
+    "horse": re.compile(r"\b(horse|pony|ponies|horseback)s?\b"),
+    "mountain": re.compile(r"\bmountain(s|side|sides|top|tops)?\b"),
+}
 _DOG = re.compile(r"\bdogs?\b")
 _SIDE = re.compile(r"\b(destr|sinistr)(a|o|e|i|orso)\b", re.IGNORECASE)
 
@@ -32,6 +43,12 @@ def person_or_dog(captions: Sequence[str]) -> str | None:
         return named[0] if len(named) == 1 else "person"
     anybody = any(words.search(caption) for words in _PEOPLE.values() for caption in lowered)
     return "dog" if dogs >= AGREEING and not anybody else None
+
+
+def things_named(captions: Sequence[str]) -> tuple[str, ...]:
+    """The concepts, of a few that everyday questions ask for, that any of the captions names."""
+    text = "\n".join(captions).lower()
+    return tuple(concept for concept, words in _THINGS.items() if words.search(text))
 
 
 def caption_at(captions: Sequence[str], *, id: int, step: int | None, seed: int = 0) -> str:

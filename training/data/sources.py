@@ -2,7 +2,7 @@
 
 Nothing is downloaded here. Every collection is a public Git repository that the user clones to ROOT/<owner>/<name>;
 `clipita-train sources` prints the commands. `labels/folders.tsv` says where in a repository the photographs of a
-concept are.
+concept are, and `labels/not_photographs.tsv` which of the development files are drawings and figurines.
 """
 
 import csv
@@ -105,20 +105,24 @@ def photographs(folder: Path) -> list[Path]:
 
 
 def folders(collection: str, *, train: int, dev: int = 0) -> Callable[[Path], Iterator[Found]]:
-    """A reader of `labels/folders.tsv`: at most so many photographs of a concept for training and development."""
+    """A reader of `labels/folders.tsv`: at most so many photographs of a concept for training and development.
+
+    Those that `labels/not_photographs.tsv` names are then left out.
+    """
 
     def read(root: Path) -> Iterator[Found]:
         patterns: dict[str, list[str]] = defaultdict(list)
         for name, pattern, concept in read_table("folders.tsv", 3):
             if name == collection:
                 patterns[concept].append(pattern)
+        others = {root / path for name, path, _ in read_table("not_photographs.tsv", 3) if name == collection}
         for concept, globs in patterns.items():
             paths = {path for pattern in globs for path in root.glob(pattern) if path.suffix.lower() in SUFFIXES}
             if not paths:
                 raise FileNotFoundError(f"no photographs at {root / globs[0]}: is the clone complete?")
             pool = sorted(sorted(paths)[:POOL], key=stable_order)
-            yield from (Found(path, "dev", concept) for path in pool[:dev])
-            yield from (Found(path, "train", concept) for path in pool[dev : dev + train])
+            split = {"dev": pool[:dev], "train": pool[dev : dev + train]}
+            yield from (Found(path, name, concept) for name in split for path in split[name] if path not in others)
 
     return read
 

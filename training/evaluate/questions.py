@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import clipita
-from training.data.captions import person_or_dog
+from training.data.captions import person_or_dog, things_named
 from training.data.concepts import Ontology
 from training.data.sources import Example
 from training.evaluate.embedded import embed_images
@@ -81,13 +81,15 @@ KINDS = (Kinds("broader kinds", ("tiny_imagenet", "caltech101"), BROADER), *TEN)
 class Photographs:
     """Those of one source that can be read: paths (N,), embeddings (N, E), and the concept (N,) that each shows.
 
-    `captioned`: what they show was read from captions, which tell of people and dogs and leave out the rest.
+    `captioned`: what they show was read from captions, which tell of people and dogs and leave out much of the rest.
+    `besides`: what else the captions of each name.
     """
 
     paths: tuple[str, ...]
     images: Array
     shown: Array
     captioned: bool
+    besides: tuple[tuple[int, ...], ...]
 
     @property
     def chooses(self) -> Array:
@@ -97,7 +99,8 @@ class Photographs:
     def part(self, rows: Array) -> "Photographs":
         """Those of some rows, as (N,) bool."""
         paths = tuple(path for path, row in zip(self.paths, rows, strict=True) if row)
-        return Photographs(paths, self.images[rows], self.shown[rows], self.captioned)
+        besides = tuple(more for more, row in zip(self.besides, rows, strict=True) if row)
+        return Photographs(paths, self.images[rows], self.shown[rows], self.captioned, besides)
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,9 @@ def embed_sources(
         read = [e for e, good in zip(there, readable, strict=True) if good]
         shown = np.array([ontology.index[str(_shown(e))] for e in read])
         captioned = any(e.captions for e in mine)
-        found[source] = Photographs(tuple(e.path for e in read), images[readable], shown, captioned)
+        named = [[thing for thing in things_named(e.captions) if thing in ontology.index] for e in read]
+        besides = tuple(tuple(ontology.index[thing] for thing in things) for things in named)
+        found[source] = Photographs(tuple(e.path for e in read), images[readable], shown, captioned, besides)
     return found
 
 
@@ -155,7 +160,8 @@ def across(kinds: Kinds, sources: dict[str, Photographs], ontology: Ontology) ->
     everything = joined(parts)
     classes = np.sort([ontology.index[kind] for kind in kinds.kinds])
     under = ontology.ancestors[np.ix_(everything.shown, classes)]
-    only = under.sum(1) == 1
+    more = np.array([ontology.ancestors[np.ix_(named, classes)].any(0) for named in everything.besides])
+    only = (under.sum(1) == 1) & ~(more & ~under).any(1)
     return Question(kinds.task, everything.part(only), classes, under[only].argmax(1)) if only.any() else None
 
 
@@ -166,6 +172,7 @@ def joined(parts: Sequence[Photographs]) -> Photographs:
         np.concatenate([part.images for part in parts]),
         np.concatenate([part.shown for part in parts]),
         any(part.captioned for part in parts),
+        tuple(more for part in parts for more in part.besides),
     )
 
 
