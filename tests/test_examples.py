@@ -51,14 +51,7 @@ def test_label_photo_knows_the_cat(tmp_path: Path) -> None:
     assert len(others) == 5
 
 
-# She stands before a model of the Space Shuttle: 48 % astronaut, 49 % rocket.
-UNSURE = pytest.mark.xfail(reason="what stands behind her counts as much", strict=True)
-
-
-@pytest.mark.parametrize(
-    ("photo", "label"),
-    [pytest.param(*item, marks=[UNSURE] if item[1] == "astronauta" else []) for item in SHOWS.items()],
-)
+@pytest.mark.parametrize(("photo", "label"), SHOWS.items())
 def test_label_photo_knows_each_photograph(photo: str, label: str, tmp_path: Path) -> None:
     lines = run("label_photo.py", PHOTOS / photo, *sorted(SHOWS.values()), folder=tmp_path)
     assert lines[0].split(maxsplit=1)[1] == label
