@@ -1,4 +1,7 @@
+import gzip
+import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,11 +9,14 @@ import pytest
 import spacy
 from click.testing import CliRunner
 
-from training.tagger import lexicon, student, taggers
+from training.pretrained import e5_small
+from training.tagger import lexicon, student, taggers, teacher
 from training.tagger.recipe import main as recipe
 from training.tagger.recipe import read_treebank
 from training.tagger.student import Lexicon
 from training.tagger.taggers import of_apertium, of_stanza, tagger_called
+from training.tagger.teacher import Teacher
+from training.tagger.texts import read_texts
 from training.tagger.treebank import TAGS, Sentence, read_conllu, read_tagged, score
 
 CONLLU = """\
@@ -75,6 +81,11 @@ def test_a_tagger_learns_and_is_the_same_after_saving(tmp_path: Path) -> None:
     targets = [np.eye(len(TAGS), dtype=np.float32)[[TAGS.index(tag) for tag in s.tags]] for s in sentences]
     nlp = student.train(sentences[:50], targets[:50], words, epochs=12, quiet=True)
     assert score(lambda some: student.tags(nlp, some), sentences[50:]).accuracy > 0.95
+    names = [sum(tags.count("PROPN") for tags in student.tags(nlp, sentences))]
+    for by in (-100, 200, -100):
+        student.lean(nlp, "PROPN", by)
+        names.append(sum(tags.count("PROPN") for tags in student.tags(nlp, sentences)))
+    assert names == [names[0], 0, 8 * len(sentences), names[0]]
     student.save(nlp, tmp_path / "a.npz")
     again = student.load(tmp_path / "a.npz")
     assert student.tags(again, sentences) == student.tags(nlp, sentences)
@@ -158,6 +169,79 @@ def test_the_lexicon_tells_words_apart_by_their_use(monkeypatch: pytest.MonkeyPa
     assert np.median(more_noun[0, 6:]) > 0 > np.median(more_noun[1, 6:])  # of those in no sentence
 
 
+def texts_without_annotation(folder: Path) -> None:
+    """In the formats of their publishers."""
+    for name in ("KIND/dataset", "NTREX/NTREX-128", "squad-it"):
+        (folder / name).mkdir(parents=True)
+    wikinews = "Brucia\tO\nl’\tO\nIstituto\tLOC\nLama\tLOC\n\nSì\tO\n.\tO\n"  # the second is too short
+    (folder / "KIND/dataset/wikinews_train.tsv").write_text(wikinews, encoding="utf-8")
+    (folder / "KIND/dataset/wikinews_test.tsv").write_text("A\tO\nRoma\tLOC\npiove\tO\n", encoding="utf-8")
+    ntrex = "Il Galles vota “di nuovo”\nUno due tre quattro cinque sei sette otto nove\n"
+    (folder / "NTREX/NTREX-128/newstest2019-ref.ita.txt").write_text(ntrex, encoding="utf-8")
+    asked = [{"question": "Chi vinse nel 1973?"}, {"question": "Chi vinse nel 1973?"}]
+    paragraph = {"context": "La crisi iniziò dopo.  L'Egitto era in guerra.", "qas": asked}
+    with gzip.open(folder / "squad-it/SQuAD_it-test.json.gz", "wt", encoding="utf-8") as file:
+        json.dump({"data": [{"paragraphs": [paragraph, paragraph]}]}, file)
+
+
+def test_texts_are_read_once_and_without_what_judges_have(tmp_path: Path) -> None:
+    texts_without_annotation(tmp_path)
+    found = read_texts(tmp_path, [])
+    assert [sentence.words for sentence in found] == [
+        ("Brucia", "l'", "Istituto", "Lama"),
+        ("A", "Roma", "piove"),
+        ("Il", "Galles", "vota", "“", "di", "nuovo", "”"),
+        ("Uno", "due", "tre", "quattro", "cinque", "sei", "sette", "otto", "nove"),
+        ("La", "crisi", "iniziò", "dopo", "."),
+        ("L'", "Egitto", "era", "in", "guerra", "."),
+        ("Chi", "vinse", "nel", "1973", "?"),
+    ]
+    assert found[0].spaces == (True, False, True, True)
+    assert found[5].spaces == (False, True, True, True, False, False)
+    assert {tag for sentence in found for tag in sentence.tags} == {"X"}
+    words = ("ecco", "UNO", "due", "tre", "quattro", "cinque", "sei", "sette", "otto")
+    judged = read_texts(tmp_path, [Sentence(words, (True,) * 9, ("NUM",) * 9)])
+    assert judged == found[:3] + found[4:]
+
+    (tmp_path / "squad-it/SQuAD_it-test.json.gz").unlink()
+    with pytest.raises(FileNotFoundError, match=r"git clone https://github\.com/crux82/squad-it"):
+        read_texts(tmp_path, [])
+
+
+def test_a_teacher_tags_in_the_styles_that_it_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, stored = e5_small()
+    few = tuple(f"layers.{layer}." for layer in range(2, config.layers))
+    first_layers = {name: values for name, values in stored.items() if not name.startswith(few)}
+    monkeypatch.setattr(teacher, "e5_small", lambda: (replace(config, layers=2), first_layers))
+    monkeypatch.setattr(teacher, "RATE", 1e-3)
+    places = ("Roma", "Milano", "Torino", "Napoli", "Bologna", "Palermo", "Genova", "Firenze")
+    verbs = ("chiude", "decide", "vota", "approva", "paga", "scrive", "risponde", "aspetta")
+
+    def sentences(institution: str) -> list[Sentence]:
+        return [
+            Sentence(("La", "Regione", verb, "a", place), (True,) * 5, ("DET", institution, "VERB", "ADP", "PROPN"))
+            for verb in verbs
+            for place in places
+        ]
+
+    unseen = [
+        Sentence(("La", "Regione", "interviene", "a", "Montepulciano"), (True,) * 5, ("X",) * 5),
+        Sentence(("Regione",), (True,), ("X",)),
+        Sentence(("a", "Venezia"), (True,) * 2, ("X",) * 2),
+    ]
+    taught = Teacher([sentences("PROPN"), sentences("NOUN")], unseen)
+    taught.train(epochs=12, quiet=True)
+    name, noun = TAGS.index("PROPN"), TAGS.index("NOUN")
+    one, other, both = (taught.probabilities(unseen, styles, quiet=True) for styles in ([0], [1], [0, 1]))
+    assert [rows.shape for rows in both] == [(5, len(TAGS)), (1, len(TAGS)), (2, len(TAGS))]
+    assert [TAGS[i] for i in one[0].argmax(1)] == ["DET", "PROPN", "VERB", "ADP", "PROPN"]
+    assert [TAGS[i] for i in other[0].argmax(1)] == ["DET", "NOUN", "VERB", "ADP", "PROPN"]
+    assert one[0][1, name] > 0.8 > 0.2 > one[0][1, noun]
+    assert one[0][1, name] > both[0][1, name] > other[0][1, name]
+    np.testing.assert_allclose(both[2].sum(1), 1, atol=1e-5)
+    assert TAGS[both[2][1].argmax()] == "PROPN"
+
+
 def test_sentences_of_our_own(tmp_path: Path) -> None:
     own = read_tagged(Path(taggers.__file__).with_name("sentences.txt"))
     assert len(own) > 50
@@ -191,6 +275,7 @@ def test_the_recipe_says_which_treebank_is_missing(tmp_path: Path) -> None:
     (tmp_path / "UD_Italian-PUD").mkdir()
     (tmp_path / "UD_Italian-PUD" / "it_pud-ud-test.conllu").write_text(CONLLU, encoding="utf-8")
     assert len(read_treebank(tmp_path, "PUD")) == 2
-    result = CliRunner().invoke(recipe, ["--treebanks", str(tmp_path), "--out", str(tmp_path / "a.npz")])
+    arguments = ["--treebanks", str(tmp_path), "--texts", str(tmp_path), "--out", str(tmp_path / "a.npz")]
+    result = CliRunner().invoke(recipe, arguments)
     assert result.exit_code == 1
     assert "git clone https://github.com/UniversalDependencies/UD_Italian-ParlaMint" in result.output

@@ -21,6 +21,7 @@ from clipita.towers.bert import Bert
 from clipita.towers.parameters import set_parameters
 from training.pretrained import e5_small, e5_tokenizer
 from training.tagger.student import PRECISION, Lexicon
+from training.tagger.teacher import hidden
 from training.tagger.treebank import TAGS, Sentence
 from training.vocabulary import cut_text_tower, italian_vocabulary
 
@@ -70,11 +71,7 @@ def _means(tower: Bert, input_ids: jax.Array, pieces: jax.Array) -> jax.Array:
     """(B, D): the mean over what is between <s> and </s>."""
     place = np.arange(input_ids.shape[1])[None]
     is_piece = place < pieces[:, None]
-    assert tower.token_type is not None
-    positions = tower.position.embedding[: input_ids.shape[1]] + tower.token_type.embedding[0][None]
-    x = tower.norm(tower.word(input_ids) + positions[None])
-    for layer in tower.layers:
-        x = layer(x, is_piece[:, None, None])
+    x = hidden(tower, input_ids, is_piece)
     inner = (is_piece & (place > 0) & (place < pieces[:, None] - 1)).astype(x.dtype)[..., None]
     return (x * inner).sum(1) / inner.sum(1)
 
