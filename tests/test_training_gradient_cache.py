@@ -77,7 +77,7 @@ def test_without_dropout_chunks_change_nothing():
     model = Towers(nnx.Rngs(0))
     model.eval()
     one, four = (gradients(model, cached_loss(embed, compare, chunks=n), batch_of(32)) for n in (1, 4))
-    assert_near(one, four)
+    assert_near(one, four, atol=1e-5)  # other sums of 32 terms; gradients are up to 8
 
 
 @pytest.mark.parametrize("rules", [ALL, (LOCKED, HEADS)])
