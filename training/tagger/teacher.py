@@ -88,7 +88,7 @@ class Teacher:
         self.chance = random.Random(seed)
 
     def train(self, *, epochs: int, quiet: bool = False) -> None:
-        """Learns the tags of its sentences, each in its style; the learning rate falls linearly."""
+        """Learns the tags of its sentences, each in its style; the learning rate rises, then falls as a cosine."""
         rows = [(sentence, style) for style, some in enumerate(self.styles) for sentence in some]
         steps = epochs * -(-len(rows) // BATCH)
         rate = optax.warmup_cosine_decay_schedule(0.0, RATE, int(WARMUP * steps), steps)
