@@ -32,7 +32,7 @@ from clipita.zero_shot import (
 )
 
 DEFAULT_MODEL = "clipita-mini"
-_FEW_IMAGES = 32  # after so many, or fewer, giving memory back would cost more (2 to 3 ms) than it brings
+_FEW = 32  # images or texts: after so many, or fewer, giving memory back costs more (2 to 3 ms) than it brings
 _RECENT_BANKS = 8  # 1,000 labels take 2 MB at a width of 512
 
 FloatArray = npt.NDArray[np.float32]
@@ -170,6 +170,8 @@ class Model:
         for batch in self._tokenizer.encode(listed, batch_size=batch_size, on_truncate=on_truncate):
             embeddings = self._backend.encode_tokens(batch.input_ids, batch.attention_mask)
             output[batch.indices] = embeddings[batch.rows]
+        if len(listed) > _FEW:
+            give_back()
         return output[0] if isinstance(texts, str) else output
 
     def encode_image(self, images: ImageInput | Iterable[ImageInput], *, batch_size: int = 32) -> FloatArray:
@@ -254,9 +256,10 @@ class Model:
                 decoded = [(key, future.result()) for key, future in taken]
                 read_ahead()  # what the threads do while the tower runs
                 yield from self._encode_decoded(decoded)
+                del taken, decoded  # 150 kB an image, which could not be given back
         finally:
             pool.shutdown(cancel_futures=True)
-            if count > _FEW_IMAGES:
+            if count > _FEW:
                 give_back()
 
     def _decode(self, image: ImageInput, index: int) -> Pixels | ImageError:

@@ -36,21 +36,22 @@ def resident():
     return int(re.search(r"VmRSS:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1000
 model, image = clipita.load(), np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
 model.encode_image(image)
-before = resident()
-model.encode_image([image] * 256, batch_size=256)
-model.encode_text([f"un gatto che dorme sul divano numero {number}" for number in range(256)], batch_size=256)
-text = resident()
-model.encode_image([image] * 256, batch_size=256)
-print(before, text, resident())
+model.encode_text([f"un gatto che dorme sul divano numero {number}" for number in range(33)])
+print(resident())
+for _ in range(2):
+    model.encode_image([image] * 256, batch_size=256)
+    print(resident())
+    model.encode_text([f"un gatto che dorme sul divano numero {number}" for number in range(256)], batch_size=256)
+    print(resident())
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_comes_back_after_large_batches() -> None:
     done = subprocess.run([sys.executable, "-c", _RESIDENT], capture_output=True, text=True, check=True)
-    before, text, after = map(float, done.stdout.split())
-    assert after - before < 120  # the text tower is 70 MB of it; an arena kept 1,500 of such batches
-    assert after <= text + 10
+    before, *after = map(float, done.stdout.split())
+    assert len(after) == 4
+    assert max(after) < before + 10  # the images are 38 MB; an arena kept 1,500 of such batches
 
 
 def test_both_towers_give_unit_vectors(backend: OnnxBackend) -> None:
