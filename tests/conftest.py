@@ -167,6 +167,15 @@ def tiny_bundle(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def strict_types() -> Iterator[None]:
+    """JAX raises where an operation would mix types or ranks without saying so: what we write does not."""
+    import jax
+
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
+
+
 @pytest.fixture(scope="module")
 def compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """One cache of compiled programs for all runs of a file: they are the same few, compiled again and again.

@@ -12,6 +12,8 @@ from training.optimizer import build_optimizer
 from training.stages import Progress
 from training.state import create_state, split_model
 
+pytestmark = pytest.mark.usefixtures("strict_types")
+
 
 class WithStream(Towers):
     """A model that keeps a random stream of its own, whose key has to be saved too."""

@@ -12,7 +12,7 @@ from training.optimizer import build_optimizer
 from training.state import create_state, split_model
 from training.step import make_eval_step, make_train_step, pad_rows, take_ids
 
-jax.config.update("jax_numpy_dtype_promotion", "strict")
+pytestmark = pytest.mark.usefixtures("strict_types")
 
 ALL = (ParameterRule(".*"),)
 

@@ -18,6 +18,8 @@ from training.log import MetricsFile
 from training.loop import fit, load_best
 from training.step import NonFiniteLossError
 
+pytestmark = pytest.mark.usefixtures("strict_types")
+
 PROGRAM = [sys.executable, str(Path(__file__).with_name("training_toy.py"))]
 CONFIG = make_config(save_every=3)
 SHORT = make_config(stages=(StageConfig("breve", (LOCKED, HEADS), 0.01, 16, steps=6, eval_every=2),))

@@ -14,6 +14,8 @@ from training.mesh import OwnRows, make_mesh, parameter_shardings, shardings_lik
 from training.rules import parameter_paths
 from training.state import split_model
 
+pytestmark = pytest.mark.usefixtures("strict_types")
+
 PARAMS = {"image": {"kernel": jnp.ones((6, 8)), "bias": jnp.ones(8)}}
 
 

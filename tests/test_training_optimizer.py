@@ -10,7 +10,7 @@ from training.config import OptimizerConfig, ParameterRule, StageConfig
 from training.optimizer import build_optimizer
 from training.rules import match_rules
 
-jax.config.update("jax_numpy_dtype_promotion", "strict")
+pytestmark = pytest.mark.usefixtures("strict_types")
 
 PARAMS = {
     "image": {"kernel": jnp.full((3, 4), 0.5), "bias": jnp.ones(4)},

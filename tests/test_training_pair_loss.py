@@ -10,8 +10,7 @@ from training.config import LossConfig, replace_from_strings
 from training.device_losses import per_device_softmax, sigmoid_ring
 from training.pair_loss import PairLoss
 
-jax.config.update("jax_numpy_dtype_promotion", "strict")
-jax.config.update("jax_numpy_rank_promotion", "raise")
+pytestmark = pytest.mark.usefixtures("strict_types")
 
 MESH = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 IMAGE, TEXT = (unit_rows(np.random.default_rng(seed), 12) for seed in range(2))

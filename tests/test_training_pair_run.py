@@ -235,12 +235,10 @@ class Gradients:
         )
 
     def __call__(self, batch: dict, key: jax.Array | None = None):
-        with jax.numpy_dtype_promotion("standard"):  # JAX's own attention promotes bfloat16
-            return self.compiled(self.params, batch, key)
+        return self.compiled(self.params, batch, key)
 
     def program(self, batch: dict, key: jax.Array | None = None) -> str:
-        with jax.numpy_dtype_promotion("standard"):
-            return str(jax.make_jaxpr(self.compiled)(self.params, batch, key))
+        return str(jax.make_jaxpr(self.compiled)(self.params, batch, key))
 
 
 def assert_near(one, two, rtol=1e-4, atol=1e-6):

@@ -18,6 +18,8 @@ from training.step import (
     validation_means,
 )
 
+pytestmark = pytest.mark.usefixtures("strict_types")
+
 MESH = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 
 

@@ -18,8 +18,6 @@ from training.loop import fit
 from training.losses import softmax_contrastive
 from training.step import pad_rows
 
-jax.config.update("jax_numpy_dtype_promotion", "strict")
-
 LOCKED = ParameterRule("(image|text)/.*", 0.0)
 HEADS = ParameterRule("(image|text)_projection/.*")
 
@@ -118,4 +116,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("error")
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
     main()
