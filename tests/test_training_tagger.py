@@ -10,7 +10,7 @@ import spacy
 from click.testing import CliRunner
 
 from training.pretrained import e5_small
-from training.tagger import lexicon, student, taggers, teacher
+from training.tagger import lexicon, student, taggers, teacher, tower
 from training.tagger.recipe import main as recipe
 from training.tagger.recipe import read_treebank
 from training.tagger.student import Lexicon
@@ -212,7 +212,7 @@ def test_a_teacher_tags_in_the_styles_that_it_learnt(monkeypatch: pytest.MonkeyP
     config, stored = e5_small()
     few = tuple(f"layers.{layer}." for layer in range(2, config.layers))
     first_layers = {name: values for name, values in stored.items() if not name.startswith(few)}
-    monkeypatch.setattr(teacher, "e5_small", lambda: (replace(config, layers=2), first_layers))
+    monkeypatch.setattr(tower, "e5_small", lambda: (replace(config, layers=2), first_layers))
     monkeypatch.setattr(teacher, "RATE", 1e-3)
     places = ("Roma", "Milano", "Torino", "Napoli", "Bologna", "Palermo", "Genova", "Firenze")
     verbs = ("chiude", "decide", "vota", "approva", "paga", "scrive", "risponde", "aspetta")

@@ -7,23 +7,17 @@ and what a linear map, fitted on the treebanks' words, makes of it: how likely e
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 import jax
 import numpy as np
 from flax import nnx
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 from wordfreq import top_n_list
 
-from clipita.convert.quantize import dequantize
 from clipita.towers.bert import Bert
-from clipita.towers.parameters import set_parameters
-from training.pretrained import e5_small, e5_tokenizer
 from training.tagger.student import PRECISION, Lexicon
-from training.tagger.teacher import hidden
+from training.tagger.tower import e5_tower, hidden
 from training.tagger.treebank import TAGS, Sentence
-from training.vocabulary import cut_text_tower, italian_vocabulary
 
 WORDS, LAYERS, DIRECTIONS = 30_000, 4, 64
 RIDGE = 30.0  # the penalty of the linear map, in words
@@ -44,17 +38,10 @@ def make_lexicon(sentences: Sequence[Sentence]) -> Lexicon:
 
 def word_features(words: Sequence[str]) -> Array:
     """Each word by itself after `LAYERS` layers of the model: (words, 384), the mean over its pieces."""
-    config, stored = e5_small()
-    tokenizer_json, rows = italian_vocabulary(e5_tokenizer(), words, frequent_words=0)
-    tokenizer = Tokenizer.from_str(tokenizer_json)
-    config, table = cut_text_tower(config, dequantize(stored), rows, positions=config.positions)
-    later = tuple(f"layers.{layer}." for layer in range(LAYERS, config.layers))
-    tower = Bert(replace(config, layers=LAYERS), rngs=nnx.Rngs(0))
-    set_parameters(tower, {name: values for name, values in table.items() if not name.startswith(later)})
-
+    tokenizer, tower = e5_tower(words, layers=LAYERS, rngs=nnx.Rngs(0))
     encodings = tokenizer.encode_batch(list(words))
     order = sorted(range(len(words)), key=lambda i: len(encodings[i].ids))
-    features = np.zeros((len(words), config.width), np.float32)
+    features = np.zeros((len(words), tower.word.embedding.shape[1]), np.float32)
     for start in range(0, len(order), BATCH):
         some = order[start : start + BATCH]
         length = -(-max(len(encodings[i].ids) for i in some) // 4) * 4  # few shapes, and each is compiled once

@@ -18,17 +18,12 @@ import numpy as np
 import optax
 from flax import nnx
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from clipita.convert.quantize import dequantize
 from clipita.towers.bert import Bert
-from clipita.towers.config import BertConfig
-from clipita.towers.parameters import set_parameters
-from training.pretrained import e5_small, e5_tokenizer
 from training.tagger.student import Targets, vary
+from training.tagger.tower import e5_tower, hidden
 from training.tagger.treebank import TAGS, Sentence
-from training.vocabulary import cut_text_tower, italian_vocabulary
 
 BATCH, RATE, DECAY, WARMUP = 16, 2e-4, 0.01, 0.1
 STEP = 16  # pieces: lengths are rounded up to it, so that few shapes are compiled
@@ -47,10 +42,11 @@ class Pieces(NamedTuple):
 class Model(nnx.Module):
     """Pieces -> logits of the words' tags."""
 
-    def __init__(self, config: BertConfig, styles: int, *, rngs: nnx.Rngs) -> None:
-        self.tower = Bert(config, rngs=rngs)
-        self.styles = nnx.Param(jnp.zeros((styles, config.width)))
-        self.head = nnx.Linear(config.width, len(TAGS), rngs=rngs)
+    def __init__(self, tower: Bert, styles: int, *, rngs: nnx.Rngs) -> None:
+        width = tower.word.embedding.shape[1]
+        self.tower = tower
+        self.styles = nnx.Param(jnp.zeros((styles, width)))
+        self.head = nnx.Linear(width, len(TAGS), rngs=rngs)
 
     def __call__(self, pieces: Pieces, shares: jax.Array) -> jax.Array:
         """(B, L, TAGS): of the words, by the first piece of each; what is left of L is padding.
@@ -61,30 +57,17 @@ class Model(nnx.Module):
         return self.head(jnp.take_along_axis(x, pieces.first[..., None], axis=1))
 
 
-def hidden(tower: Bert, ids: jax.Array, is_piece: jax.Array, added: jax.Array | float = 0.0) -> jax.Array:
-    """(B, L, D) after the tower's last layer, with something added to its input."""
-    assert tower.token_type is not None
-    positions = tower.position.embedding[: ids.shape[1]] + tower.token_type.embedding[0][None]
-    x = tower.norm(tower.word(ids) + positions[None] + added)
-    for layer in tower.layers:
-        x = layer(x, is_piece[:, None, None])
-    return x
-
-
 class Teacher:
     """A tagger that has learnt from sentences in several styles."""
 
     def __init__(self, styles: Sequence[Sequence[Sentence]], texts: Sequence[Sentence], *, seed: int = 0) -> None:
         """Untrained; `texts` are those whose words it must know besides."""
         words = {word for some in (*styles, texts) for sentence in some for word in sentence.words}
-        config, stored = e5_small()
-        tokenizer_json, rows = italian_vocabulary(e5_tokenizer(), sorted(words), frequent_words=0)
-        config, table = cut_text_tower(config, dequantize(stored), rows, positions=PIECES)
-        self.styles = styles
-        self.tokenizer = Tokenizer.from_str(tokenizer_json)
+        rngs = nnx.Rngs(seed)
+        self.tokenizer, tower = e5_tower(sorted(words), rngs=rngs)
         self.tokenizer.enable_truncation(PIECES)
-        self.model = Model(config, len(styles), rngs=nnx.Rngs(seed))
-        set_parameters(self.model.tower, table)
+        self.styles = styles
+        self.model = Model(tower, len(styles), rngs=rngs)
         self.chance = random.Random(seed)
 
     def train(self, *, epochs: int, quiet: bool = False) -> None:
@@ -165,7 +148,7 @@ def _learn(
 
     def loss(model: Model) -> jax.Array:
         losses = optax.softmax_cross_entropy_with_integer_labels(model(pieces, jnp.asarray(shares)), tags)
-        is_word = pieces.first > 0
+        is_word = (pieces.first > 0).astype(jnp.float32)
         return (losses * is_word).sum() / is_word.sum()
 
     value, slopes = nnx.value_and_grad(loss)(model)
