@@ -77,7 +77,7 @@ def image_features(
     folder: Path,
     *,
     opened: Callable[[str], Path | bytes] = Path,
-    batch_size: int = 32,
+    batch_size: int = 4,  # what a run holds stays in the caches, as in `clipita.backends.onnx`
 ) -> tuple[Array, Array]:
     """What a tower gives of photographs, from `folder` where it is there already.
 

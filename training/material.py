@@ -11,7 +11,7 @@ from training.data.concepts import load_ontology, phrasings, training_texts
 from training.data.sources import Example
 from training.pretrained import row_scale, rows_as_features
 from training.recipe import Corpus
-from training.tail import ImageTail, first_block, image_tail
+from training.tail import ImageTail, first_block, image_tail, tail_features
 
 ROW_SOURCE = "imagenet_samples"  # has one photograph of each class of the classifier
 VALIDATION_SHARE = 50  # one in so many training photographs picks the best step and is not trained on
@@ -49,12 +49,14 @@ def assemble(corpus: Corpus, left_out: LeftOut | None = None) -> Material:
     ontology = load_ontology()
     examples = [example for example in corpus.examples if example.split == "train"]
     barred, usable = _left_out(corpus, examples, left_out)
-    features, readable = corpus.image_features(examples)  # of all, since they are cached in chunks
     tail, maps = None, None
-    if corpus.recipe.tail_blocks:
+    if corpus.recipe.tail_blocks:  # of all examples, since what is cached is cached in chunks
         first = first_block(corpus.towers.config, corpus.recipe.tail_blocks)
         tail = image_tail(corpus.towers.config, corpus.towers.image, first)
-        maps, _ = corpus.image_features(examples, blocks=first)
+        maps, readable = corpus.image_features(examples, blocks=first)
+        features = tail_features(tail, maps, np.arange(len(maps)))
+    else:
+        features, readable = corpus.image_features(examples)
 
     def rows_of(places: Array) -> Rows | None:
         return None if maps is None else Rows(maps, places)
