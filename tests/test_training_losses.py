@@ -9,8 +9,7 @@ import pytest
 
 from training.losses import sigmoid_contrastive, softmax_contrastive
 
-jax.config.update("jax_numpy_dtype_promotion", "strict")
-jax.config.update("jax_numpy_rank_promotion", "raise")
+pytestmark = pytest.mark.usefixtures("strict_types")
 
 
 def unit_rows(random, count, width=5):
