@@ -18,17 +18,13 @@ from clipita.towers.dual import DualEncoder
 from clipita.towers.parameters import Array, set_parameters
 from clipita.towers.transformer import dropped
 
+pytestmark = pytest.mark.usefixtures("strict_types")
+
 RATE = 0.1
 CAUSAL = ClipTextConfig(64, 96, 2, 3, 128, 40, "quick_gelu", 1e-5, "causal", "highest")
 rng = np.random.default_rng(0)
 IDS = rng.integers(0, CONFIG.text.vocabulary, (3, 7)).astype(np.int32)
 MASK = (np.arange(7) < np.array([7, 4, 1])[:, None]).astype(np.int32)
-
-
-@pytest.fixture(autouse=True)
-def strict_jax():
-    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        yield
 
 
 def dual(config: DualConfig, weights: dict[str, Array] | None = None, *, rate: float = RATE) -> DualEncoder:

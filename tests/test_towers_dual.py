@@ -13,16 +13,12 @@ from clipita.towers.config import DualConfig, ProjectionConfig
 from clipita.towers.dual import DualEncoder, Projection, unit_norm
 from clipita.towers.parameters import parameter_table, set_parameters
 
+pytestmark = pytest.mark.usefixtures("strict_types")
+
 rng = np.random.default_rng(0)
 IDS = rng.integers(0, CONFIG.text.vocabulary, (3, 7))
 MASK = (np.arange(7) < np.array([7, 4, 1])[:, None]).astype(np.int32)
 PIXELS = rng.integers(0, 256, (2, 40, 40, 3)).astype(np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def strict_jax():
-    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        yield
 
 
 def dual(config: DualConfig) -> DualEncoder:

@@ -16,15 +16,11 @@ from training.cli import main
 from training.config import replace_from_strings
 from training.homography import affine, flip, perspective, warp
 
+pytestmark = pytest.mark.usefixtures("strict_types")
+
 CANVAS = Preprocessing(72, "shortest", "bicubic", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
 SIZE = 64
 PHOTOGRAPHS = [f"examples/photos/{name}.jpg" for name in ("gatto", "caffe", "astronauta", "razzo")]
-
-
-@pytest.fixture(autouse=True)
-def _strict():
-    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        yield
 
 
 @pytest.fixture(scope="module")
