@@ -28,11 +28,13 @@ def measure() -> Report:
             for threads in range(1, THREADS + 1)
         }
         for batch in BATCHES:
-            pixels = np.random.default_rng(0).integers(0, 256, (batch, 224, 224, 3), dtype=np.uint8)
+            random = np.random.default_rng(0)
+            pixels = {
+                size: random.integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
+                for size in sorted({model.image_size for model in models.values()})
+            }
             cases = {
-                key: lambda model=model, size=model.image_size, pixels=pixels: model._backend.encode_pixels(
-                    np.ascontiguousarray(pixels[:, :size, :size])
-                )
+                key: lambda model=model, pixels=pixels[model.image_size]: model._backend.encode_pixels(pixels)
                 for key, model in models.items()
             }
             named = {f"{name}/{threads}": case for (name, threads), case in cases.items()}

@@ -13,7 +13,7 @@ from clipita.convert.quantize import Array
 from clipita.towers.config import ProjectionConfig
 from clipita.towers.dual import Projection, unit_norm
 from clipita.towers.parameters import parameter_table, set_parameters
-from training.projections import Projections, Standardise, decorrelate, project, projection_loss, unit_rows
+from training.projections import Projections, Standardise, merge, project, projection_loss, unit_rows
 
 WIDE = replace(
     CONFIG, image_projection=ProjectionConfig(bias=True), text_projection=ProjectionConfig(hidden=16, bias=True)
@@ -21,7 +21,14 @@ WIDE = replace(
 rng = np.random.default_rng(0)
 IMAGES = rng.normal(2, 3, (40, CONFIG.image.features)).astype(np.float32)
 TEXTS = rng.normal(-1, 0.05, (40, CONFIG.text.features)).astype(np.float32)
-SETTINGS = {"logit_scale": 20.0, "text_noise": 0.0, "image_dropout": 0.0, "word_weight": 0.5, "caption_weight": 0.25}
+SETTINGS = {
+    "logit_scale": 20.0,
+    "text_noise": 0.0,
+    "text_drift": 0.0,
+    "image_dropout": 0.0,
+    "word_weight": 0.5,
+    "caption_weight": 0.25,
+}
 
 
 @pytest.fixture(scope="module")
@@ -66,18 +73,53 @@ def test_folding_leaves_the_trained_weights_alone(model: Projections) -> None:
     assert {values.dtype for values in result.values()} == {np.dtype(np.float32)}
 
 
-@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
-def test_decorrelation_keeps_products_and_evens_out_photographs(model: Projections, power: float) -> None:
-    image, text = folded(model)
-    outputs, texts = project(image, IMAGES), project(text, TEXTS)
-    decorrelate(image, text, outputs, power)
-    after = project(image, IMAGES)
-    expected = (outputs - outputs.mean(0)) @ texts.T
-    np.testing.assert_allclose(after @ project(text, TEXTS).T, expected, atol=2e-3 * np.abs(expected).max())
-    np.testing.assert_allclose(after.mean(0), 0, atol=1e-3)
-    spread = np.linalg.eigvalsh(np.cov(after.T))
-    before = np.linalg.eigvalsh(np.cov(outputs.T))
-    np.testing.assert_allclose(np.log(spread / before), -power * np.log(before), atol=0.02)
+def members(count: int) -> list[tuple[dict[str, Array], dict[str, Array]]]:
+    """Projections for raw features with random weights."""
+    made = []
+    for number in range(count):
+        draw = np.random.default_rng(number)
+        pair = []
+        for features, config, mean in ((IMAGES, WIDE.image_projection, 2.0), (TEXTS, WIDE.text_projection, -1.0)):
+            table = parameter_table(Projection(features.shape[1], WIDE.embed_dim, config, rngs=nnx.Rngs(0)))
+            table = {name: draw.normal(0, 0.2, values.shape).astype(np.float32) for name, values in table.items()}
+            pair.append(Standardise(np.full(features.shape[1], mean), 1.0).fold(table))
+        made.append((pair[0], pair[1]))
+    return made
+
+
+def products(pair: tuple[dict[str, Array], dict[str, Array]]) -> Array:
+    return project(pair[0], IMAGES) @ project(pair[1], TEXTS).T
+
+
+def test_merged_projections_keep_the_sum_of_products_and_balance_the_spread() -> None:
+    pairs = members(2)
+    expected = np.zeros((len(IMAGES), len(TEXTS)))
+    for image, text in pairs:
+        shown, named = project(image, IMAGES), project(text, TEXTS)
+        shown = shown - shown.mean(0)
+        norms = np.linalg.norm(shown, axis=1).mean() * np.linalg.norm(named, axis=1).mean()
+        expected += shown @ named.T / norms
+    merged = merge(pairs, IMAGES, TEXTS, width=2 * WIDE.embed_dim)
+    np.testing.assert_allclose(products(merged), expected, atol=2e-3 * np.abs(expected).max())
+
+    narrow = merge(pairs, IMAGES, TEXTS, width=3)
+    shown, named = project(narrow[0], IMAGES), project(narrow[1], TEXTS)
+    np.testing.assert_allclose(shown.mean(0), 0, atol=1e-3)
+    moments = [rows.T @ rows / len(rows) for rows in (shown, named)]
+    for found in moments:  # nothing but their own spread along each direction
+        np.testing.assert_allclose(found - np.diag(np.diag(found)), 0, atol=1e-3 * found.max())
+    np.testing.assert_allclose(np.diag(moments[0]), np.diag(moments[1]), rtol=0.02)
+    u, s, vt = np.linalg.svd(expected)  # no three numbers come nearer
+    nearest = np.square(expected - u[:, :3] * s[:3] @ vt[:3]).sum()
+    assert np.square(expected - products(narrow)).sum() == pytest.approx(nearest, rel=0.01)
+
+
+def test_merging_leaves_its_members_alone() -> None:
+    pairs = members(2)
+    merge(pairs, IMAGES, TEXTS, width=WIDE.embed_dim)
+    for before, after in zip(members(2), pairs, strict=True):
+        for one, other in zip(before, after, strict=True):
+            assert all(np.array_equal(values, other[name]) for name, values in one.items())
 
 
 def make_batch() -> dict[str, jax.Array]:
@@ -108,8 +150,9 @@ def test_the_loss_counts_words_and_captions_only_where_a_batch_has_them(model: P
     assert float(all_metrics["concept_loss"]) == float(alone)  # not added to in place
 
 
-def test_noise_and_dropout_only_in_training(model: Projections) -> None:
-    loss_fn = projection_loss(**{**SETTINGS, "text_noise": 0.5, "image_dropout": 0.5})
+@pytest.mark.parametrize("noise", [{"text_noise": 0.5, "image_dropout": 0.5}, {"text_drift": 0.5}])
+def test_noise_drift_and_dropout_only_in_training(model: Projections, noise: dict[str, float]) -> None:
+    loss_fn = projection_loss(**{**SETTINGS, **noise})
     batch = make_batch() | WORDS | CAPTIONS
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         plain = float(projection_loss(**SETTINGS)(model, batch, jax.random.key(0))[0])
@@ -118,6 +161,18 @@ def test_noise_and_dropout_only_in_training(model: Projections) -> None:
     assert noisy[0] == noisy[1] != noisy[2]
     assert judged == pytest.approx(plain, rel=1e-6)
     assert abs(noisy[0] - plain) > 1e-3
+
+
+def test_texts_drift_by_what_words_of_one_meaning_differ_by(model: Projections) -> None:
+    loss_fn = projection_loss(**{**SETTINGS, "text_drift": 0.5, "word_weight": 0.0})
+    alike = {"word_left": WORDS["word_left"], "word_right": WORDS["word_left"]}
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        still, _ = loss_fn(model, make_batch(), None)
+        for words in ({}, alike):  # no words, and words that do not differ
+            drifted, _ = loss_fn(model, make_batch() | words, jax.random.key(0))
+            assert float(drifted) == pytest.approx(float(still), rel=1e-5)
+        drifted, _ = loss_fn(model, make_batch() | WORDS, jax.random.key(0))
+    assert abs(float(drifted) - float(still)) > 1e-4
 
 
 def test_dropout_keeps_the_mean(model: Projections) -> None:

@@ -1,8 +1,10 @@
 """The whole path on a handful of pictures: prepare, run, export, evaluate. Only the towers are tiny and random."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +25,7 @@ from clipita.convert.export import Provenance
 from clipita.convert.quantize import SMALL, quantize
 from clipita.tokenizer import Tokenizer, TokenizerConfig
 from clipita.towers.config import ProjectionConfig
+from clipita.towers.efficientnet_config import LITE0
 from training.config import ParameterRule, StageConfig, TrainConfig
 from training.data.batches import ConceptBatches, Mix
 from training.data.concepts import load_ontology
@@ -30,12 +33,22 @@ from training.data.manifest import read_manifest
 from training.data.sources import SOURCES, Example, tiny_imagenet
 from training.export import export
 from training.material import LeftOut, _left_out
+from training.pretrained import image_tower_of
 from training.projections import project, unit_rows
-from training.recipe import Corpus, Recipe, Towers
+from training.recipe import Corpus, ProjectionsRecipe, Recipe, TailRecipe, Towers
 from training.run import Trained
 
 SAMPLES = ("n01440764", "n02099712", "n02124075", "n02129165")  # the classes that the tiny classifier knows
 SHOWN = SAMPLES[1:3]  # those with photographs: a labrador, a cat
+PROJECTIONS = StageConfig(
+    "projections",
+    (ParameterRule("(image|text)_projection/.*"),),
+    learning_rate=1e-3,
+    batch_size=16,
+    steps=4,
+    eval_every=2,
+)
+MEMBER = ProjectionsRecipe({"flickr8k": 2.0}, TrainConfig(stages=(PROJECTIONS,), save_every=1))
 RECIPE = replace(
     training.recipes.mini.RECIPE,
     sources=tuple(
@@ -44,32 +57,32 @@ RECIPE = replace(
         if source.name in ("tiny_imagenet", "imagenet_samples", "flickr8k")
     ),
     embed_dim=CONFIG.embed_dim,
-    image_size=CONFIG.preprocessing.image_size,
-    text_projection=ProjectionConfig(hidden=16, bias=True),
-    tokenizer=TokenizerConfig(max_tokens=40, prefix="query: "),
-    mix=Mix(photographs=16, texts=32, words=2, captions=2, classifier_share=0.25),
-    train=TrainConfig(
-        stages=(
-            StageConfig(
-                "projections",
-                (ParameterRule("(image|text)_projection/.*"), ParameterRule("image_tail/.*", 0.0)),
-                learning_rate=1e-3,
-                batch_size=16,
-                steps=4,
-                eval_every=2,
-            ),
-            StageConfig(
-                "tail",
-                (ParameterRule("(image|text)_projection/.*"), ParameterRule("image_tail/.*", 0.5)),
-                learning_rate=1e-3,
-                batch_size=16,
-                steps=2,
-                eval_every=2,
+    tail=TailRecipe(
+        blocks=1,
+        image_size=CONFIG.preprocessing.image_size,
+        projections=ProjectionsRecipe(
+            {"tiny_imagenet": 2.0},
+            TrainConfig(
+                stages=(
+                    replace(PROJECTIONS, parameters=(*PROJECTIONS.parameters, ParameterRule("image_tail/.*", 0.0))),
+                    StageConfig(
+                        "tail",
+                        (ParameterRule("(image|text)_projection/.*"), ParameterRule("image_tail/.*", 0.5)),
+                        learning_rate=1e-3,
+                        batch_size=16,
+                        steps=2,
+                        eval_every=2,
+                    ),
+                ),
+                save_every=1,
             ),
         ),
-        save_every=1,
     ),
-    tail_blocks=1,
+    image_size=CONFIG.preprocessing.image_size + 16,
+    text_projection=ProjectionConfig(hidden=16, bias=True),
+    members=(MEMBER, replace(MEMBER, text_drift=0.4)),
+    tokenizer=TokenizerConfig(max_tokens=40, prefix="query: "),
+    mix=Mix(photographs=16, texts=32, words=2, captions=2, classifier_share=0.25),
     frequent_words=100,
     weight_formats={},
 )
@@ -91,6 +104,7 @@ def tiny_towers(recipe: Recipe, tokenizer_file: Path) -> Towers:
     return Towers(
         replace(
             CONFIG,
+            preprocessing=replace(CONFIG.preprocessing, image_size=recipe.image_size),
             embed_dim=recipe.embed_dim,
             image_projection=recipe.image_projection,
             text_projection=recipe.text_projection,
@@ -227,10 +241,13 @@ def test_the_manifest_has_both_splits_and_no_photograph_twice(prepared: Place) -
 
 def test_a_run_keeps_its_settings_metrics_and_projections(trained: Place) -> None:
     run = trained.work / "run"
-    assert {"config.json", "metrics.jsonl", "projections.npz"} <= {path.name for path in run.iterdir()}
-    lines = (run / "metrics.jsonl").read_text("utf-8").splitlines()
-    assert sum('"validation"' in line for line in lines) == 3 + 2
-    assert all("NaN" not in line for line in lines)
+    validations = {"tail": 3 + 2, "projections-0": 3, "projections-1": 3}
+    assert {path.name for path in run.iterdir()} == {"projections.npz", *validations}
+    for name, expected in validations.items():
+        assert (run / name / "config.json").is_file()
+        lines = (run / name / "metrics.jsonl").read_text("utf-8").splitlines()
+        assert sum('"validation"' in line for line in lines) == expected
+        assert all("NaN" not in line for line in lines)
     assert weights(run)["image_projection.linear.kernel"].shape == (CONFIG.image.features, CONFIG.embed_dim)
     assert all(np.isfinite(values).all() for values in weights(run).values())
 
@@ -247,17 +264,19 @@ def test_features_are_computed_once(trained: Place, monkeypatch: pytest.MonkeyPa
 def test_a_run_is_not_begun_over_another(trained: Place) -> None:
     result = trained.call("run")
     assert result.exit_code == 1
-    assert result.output == f"Error: {trained.work}/run holds a run: resume it, or name another folder\n"
+    assert result.output == f"Error: {trained.work}/run/tail holds a run: resume it, or name another folder\n"
 
 
-def test_a_killed_run_goes_on_to_the_same_bits(trained: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("at", [3, 6 + 4 + 3])  # of 6 batches for the tail and 4 for each pair of projections
+def test_a_killed_run_goes_on_to_the_same_bits(trained: Place, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     before = weights(trained.work / "run")
     (trained.work / "run").rename(trained.work / "finished")
     try:
         draw: Callable[[ConceptBatches], dict[str, np.ndarray]] = ConceptBatches.__next__
+        drawn = count()
 
         def killed(batches: ConceptBatches) -> dict[str, np.ndarray]:
-            if batches.drawn == 3:
+            if next(drawn) == at:
                 raise KeyboardInterrupt
             return draw(batches)
 
@@ -271,7 +290,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(trained: Place, monkeypatch: pyte
         assert after.keys() == before.keys()
         assert all(np.array_equal(after[name], before[name]) for name in before)
     finally:
-        (trained.work / "run").rename(trained.work / "resumed")
+        shutil.rmtree(trained.work / "run")
         (trained.work / "finished").rename(trained.work / "run")
 
 
@@ -302,6 +321,50 @@ def test_a_run_without_a_source_goes_into_a_folder_of_its_own(trained: Place) ->
         assert (trained.work / f"run-without-{folder}" / "projections.npz").exists()
 
 
+def test_projections_are_trained_on_the_image_tower_of_a_bundle(trained: Place, bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "manifest.jsonl").write_bytes((trained.work / "manifest.jsonl").read_bytes())
+    (tmp_path / "features").symlink_to(trained.work / "features")
+    options = ["--work", f"{tmp_path}", "--tower", f"{bundle}"]
+    assert trained.call("run", *options).exit_code == 0
+    assert not (tmp_path / "run" / "tail").exists()
+    expected, found = weights(trained.work / "run"), weights(tmp_path / "run")
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(values, expected[name]) for name, values in found.items())  # it is the tower of that run
+
+    result = trained.call("run", *options, "--leave-out", "flickr8k")
+    assert result.output == (
+        "Error: the given image tower may have been trained on flickr8k: leave the source out without --tower\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        tower = image_tower_of(bundle, CONFIG.image)
+        patch.setattr(
+            training.cli, "image_tower_of", lambda *_: tower | {"image.head.bias": tower["image.head.bias"] + 1}
+        )
+        result = trained.call("run", *options, "--resume")
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ")
+    assert "image_tower" in result.output
+
+
+def test_without_a_tail_the_image_tower_stays_as_it_is(prepared: Place, tmp_path: Path) -> None:
+    (tmp_path / "manifest.jsonl").write_bytes((prepared.work / "manifest.jsonl").read_bytes())
+    result = prepared.call("run", "--work", f"{tmp_path}", "--set", "tail=none")
+    assert result.exit_code == 0, result.output
+    assert not (tmp_path / "run" / "tail").exists()
+    assert not (tmp_path / "maps").exists()
+    assert {name.split(".")[0] for name in weights(tmp_path / "run")} == {
+        "image_projection",
+        "text_projection",
+        "logit_scale",
+    }
+
+
+def test_another_kind_of_image_tower_is_refused(bundle: Path) -> None:
+    assert len(image_tower_of(bundle, CONFIG.image)["image.head.bias"]) == CONFIG.image.features
+    with pytest.raises(ValueError, match=r"the image tower of '.*bundle' is .*, but the recipe is for .*"):
+        image_tower_of(bundle, LITE0)
+
+
 def test_the_bundle_is_a_model(bundle: Path, trained: Place) -> None:
     model = clipita.load(bundle)
     assert model.name == "clipita-mini"
@@ -319,7 +382,9 @@ def test_the_bundle_computes_what_was_trained(trained: Place, tmp_path: Path) ->
     parts = weights(trained.work / "run")
     logit_scale = float(parts.pop("logit_scale"))
     changed = {name: values for name, values in parts.items() if name in towers.image}
-    assert {name.split(".")[1] for name in changed} == {"blocks", "head"}
+    assert {name for name, values in changed.items() if not np.array_equal(values, towers.image[name])} <= {
+        name for name in towers.image if name.startswith(("image.blocks", "image.head"))
+    }
     changed["image.head.bias"] += 1  # whether the tail has learnt anything from noise or not
     made = export(
         corpus, Trained({**parts, **changed}, logit_scale), tmp_path, Provenance("tiny", "MIT", "a test", "1")
@@ -371,7 +436,7 @@ def test_missing_photographs_and_unknown_names_are_one_line(tmp_path: Path) -> N
 
 
 def test_a_mistyped_setting_is_named(prepared: Place) -> None:
-    result = prepared.call("run", "--set", "train.stages.0.step=5")
+    result = prepared.call("run", "--set", "members.0.train.stages.0.step=5")
     assert result.exit_code == 1
     assert "did you mean 'steps'?" in result.output
 
@@ -379,6 +444,14 @@ def test_a_mistyped_setting_is_named(prepared: Place) -> None:
 def test_a_recipe_whose_projections_lack_a_bias_is_refused_before_it_is_trained() -> None:
     with pytest.raises(ValueError, match="both projections need a bias"):
         replace(RECIPE, image_projection=ProjectionConfig())
+
+
+def test_members_without_equal_shares_and_a_tail_that_nothing_unlocks_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"3 members cannot have equal shares of \[0, 16\] hidden units"):
+        replace(RECIPE, members=(MEMBER, MEMBER, MEMBER))
+    assert RECIPE.tail is not None
+    with pytest.raises(ValueError, match="no stage unlocks the tail of the image tower"):
+        replace(RECIPE.tail, projections=MEMBER)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from training.export import export
 from training.material import LeftOut
 from training.mesh import join_processes
 from training.pair_recipe import PairRecipe
+from training.pretrained import image_tower_of
 from training.recipe import Corpus, Recipe, load_towers, prepare
 from training.run import Trained, run_folder, train
 from training.sheet import augment_sheet
@@ -57,7 +58,11 @@ def _left_out(_: click.Context, __: click.Parameter, text: str | None) -> LeftOu
 
 
 _with_set = click.option(
-    "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="E.g. train.stages.0.steps=500."
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="E.g. train.stages.0.steps=500, or of mini members.0.train.stages.0.steps=500.",
 )
 _with_left_out = click.option(
     "--leave-out",
@@ -131,6 +136,7 @@ def pairs(_: Recipe, work: Path, out: Path, each: int | None) -> None:
 @_with_corpus
 @_with_set
 @_with_left_out
+@click.option("--tower", type=Folder, help="A bundle whose image tower to take: only the projections are trained then.")
 @click.option("--resume", is_flag=True, help="Go on with the run in WORK.")
 def run_projections(
     recipe: Recipe,
@@ -140,13 +146,15 @@ def run_projections(
     omw: Path,
     assignments: tuple[str, ...],
     left_out: LeftOut | None,
+    tower: Path | None,
     resume: bool,
 ) -> None:
     """Train. Features that are in WORK already are not computed again."""
     try:
         recipe = replace_from_strings(recipe, assignments)
         corpus = Corpus(recipe, load_towers(recipe), root, nouns, omw, work)
-        trained = train(corpus, left_out=left_out, resume=resume)
+        taken = None if tower is None else image_tower_of(tower, corpus.towers.config.image)
+        trained = train(corpus, tower=taken, left_out=left_out, resume=resume)
     except ERRORS as error:
         raise click.ClickException(str(error)) from None
     if jax.process_index():

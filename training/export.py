@@ -86,5 +86,5 @@ def _cut(towers: Towers, rows: Array, positions: int) -> tuple[DualConfig, dict[
     """Architecture and float32 weights of both towers; of the text tower's tables only the rows that are ever read."""
     whole = {name.removeprefix("text."): values for name, values in dequantize(towers.text).items()}
     config, text = cut_text_tower(towers.config.text, whole, rows, positions=positions)
-    table = {**towers.image, **{f"text.{name}": values for name, values in text.items()}}
+    table = {**dequantize(towers.image), **{f"text.{name}": values for name, values in text.items()}}
     return replace(towers.config, text=config), table

@@ -7,7 +7,7 @@ and tokens: hours of towers become minutes of matrix products.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class LockedTower:
         return self._session.run(None, inputs)[0]
 
 
-def locked_image_tower(config: DualConfig, stored: dict[str, Array], *, blocks: int | None = None) -> LockedTower:
+def locked_image_tower(config: DualConfig, stored: Mapping[str, Array], *, blocks: int | None = None) -> LockedTower:
     """From weights as `clipita.convert.quantize` stores them, normalisations folded; the first `blocks` of it, or all.
 
     Its first blocks give maps (B, H, W, C), all of them pooled features (B, D).
@@ -63,7 +63,7 @@ def locked_image_tower(config: DualConfig, stored: dict[str, Array], *, blocks: 
     return LockedTower(graph, weights, _digest(weights, repr(config.image), repr(config.preprocessing), *cut))
 
 
-def locked_text_tower(config: DualConfig, stored: dict[str, Array], tokenizer: Tokenizer) -> LockedTower:
+def locked_text_tower(config: DualConfig, stored: Mapping[str, Array], tokenizer: Tokenizer) -> LockedTower:
     """The same for the text tower; the fingerprint covers what the tokenizer does to a text before the tower."""
     weights = _saved(stored)
     graph = text_graph(config, StoredWeights.from_bytes(WEIGHTS, weights), pooled=True)
@@ -158,7 +158,7 @@ def cached_rows(
     return rows
 
 
-def _saved(stored: dict[str, Array]) -> bytes:
+def _saved(stored: Mapping[str, Array]) -> bytes:
     # safetensors writes the memory of an array, strides or not: a transposed one would come back scrambled.
     return save({name: np.ascontiguousarray(values) for name, values in stored.items()})
 

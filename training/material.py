@@ -1,5 +1,6 @@
 """What a recipe is trained on: cached features, sorted into what batches draw from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,14 +45,23 @@ class Material:
     tail: ImageTail | None = None  # with the weights that it has in the tower
 
 
-def assemble(corpus: Corpus, left_out: LeftOut | None = None) -> Material:
-    """Computes what is not cached yet, and sorts it."""
+def assemble(
+    corpus: Corpus, boosts: Mapping[str, float], *, tail_blocks: int = 0, left_out: LeftOut | None = None
+) -> Material:
+    """Computes what is not cached yet, and sorts it.
+
+    Args:
+        corpus: what to train on.
+        boosts: source -> how many times as often its photographs are drawn.
+        tail_blocks: so many of the image tower's last blocks are to learn, and need maps of those before them.
+        left_out: what to do without.
+    """
     ontology = load_ontology()
     examples = [example for example in corpus.examples if example.split == "train"]
     barred, usable = _left_out(corpus, examples, left_out)
     tail, maps = None, None
-    if corpus.recipe.tail_blocks:  # of all examples, since what is cached is cached in chunks
-        first = first_block(corpus.towers.config, corpus.recipe.tail_blocks)
+    if tail_blocks:  # of all examples, since what is cached is cached in chunks
+        first = first_block(corpus.towers.config, tail_blocks)
         tail = image_tail(corpus.towers.config, corpus.towers.image, first)
         maps, readable = corpus.image_features(examples, blocks=first)
         features = tail_features(tail, maps, np.arange(len(maps)))
@@ -67,9 +77,9 @@ def assemble(corpus: Corpus, left_out: LeftOut | None = None) -> Material:
     held_back = np.arange(len(examples)) % VALIDATION_SHARE == 0
     captioned = usable & np.array([bool(example.captions) for example in examples])
     labelled = usable & (concept >= 0) & ~np.isin(concept, barred)
-    boosts = np.array([corpus.recipe.boosts.get(e.source, 1.0) for e in examples])
+    drawn = np.array([boosts.get(example.source, 1.0) for example in examples])
     learnt = labelled & ~held_back
-    photographs = Photographs(features[learnt], concept[learnt], boosts[learnt], rows_of(np.flatnonzero(learnt)))
+    photographs = Photographs(features[learnt], concept[learnt], drawn[learnt], rows_of(np.flatnonzero(learnt)))
     rows, spread = _rows(corpus, examples, features, photographs, barred)
     judged = labelled & held_back
     captioned_at = np.flatnonzero(captioned & ~held_back)

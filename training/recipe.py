@@ -3,8 +3,8 @@
 `training.run` makes projections of it, and `training.export` a bundle of the towers and the projections.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +25,31 @@ from training.tail import learns
 
 
 @dataclass(frozen=True)
+class ProjectionsRecipe:
+    """How an image projection and a text projection are trained."""
+
+    boosts: dict[str, float]  # source -> how many times as often its photographs are drawn
+    train: TrainConfig
+    text_drift: float = 0.0  # of what two words of one meaning differ by; see `training.projections.projection_loss`
+
+
+@dataclass(frozen=True)
+class TailRecipe:
+    """How the end of the image tower is trained, together with projections that are thrown away.
+
+    Its photographs may be smaller than those that the model is to read: maps of the blocks before it are kept of each.
+    """
+
+    blocks: int  # the last ones, which stages unlock as "image_tail", with the head
+    image_size: int
+    projections: ProjectionsRecipe
+
+    def __post_init__(self) -> None:
+        if not any(learns(stage) for stage in self.projections.train.stages):
+            raise ValueError("no stage unlocks the tail of the image tower: say so by a rule, or have no tail")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides what comes out, but for the photographs themselves."""
 
@@ -32,24 +57,22 @@ class Recipe:
     licence: str  # of the weights that come out
     sources: tuple[Source, ...]
     lite_variant: int  # EfficientNet-lite 0, 1 or 2
+    tail: TailRecipe | None  # None: the image tower stays as it is
     image_size: int
     embed_dim: int
     image_projection: ProjectionConfig
     text_projection: ProjectionConfig
+    members: tuple[ProjectionsRecipe, ...]  # each is trained by itself, with its share of hidden units; then merged
     tokenizer: TokenizerConfig
     mix: Mix
-    boosts: dict[str, float]  # source -> how many times as often its photographs are drawn
-    train: TrainConfig
     logit_scale: float  # in training, the multiplier itself; the bundle's is fitted afterwards
-    text_noise: float
+    text_noise: float  # standard deviations
     image_dropout: float
     word_weight: float
     caption_weight: float
-    decorrelation: float  # power of `training.projections.decorrelate`
     label_repeats: int  # how often the forms of its label stand among a concept's texts: people use that word most
     synset_repeats: int  # how often the words of a WordNet meaning do
     captions_per_photograph: int
-    tail_blocks: int  # the last blocks of the image tower, which stages may unlock as "image_tail"; 0: it stays locked
     frequent_words: int  # of Italian, whose pieces the embedded vocabulary keeps
     weight_formats: dict[str, WeightFormat]
     templates: tuple[str, ...]
@@ -57,8 +80,9 @@ class Recipe:
     def __post_init__(self) -> None:
         if not (self.image_projection.bias and self.text_projection.bias):
             raise ValueError("both projections need a bias: what is done to features before them is folded into it")
-        if self.tail_blocks == 0 and any(learns(stage) for stage in self.train.stages):
-            raise ValueError("a stage unlocks the tail of the image tower, but the recipe says that it has no blocks")
+        hidden = [projection.hidden or 0 for projection in (self.image_projection, self.text_projection)]
+        if not self.members or any(units % len(self.members) for units in hidden):
+            raise ValueError(f"{len(self.members)} members cannot have equal shares of {hidden} hidden units")
 
 
 @dataclass(frozen=True)
@@ -66,8 +90,8 @@ class Towers:
     """The locked towers of a recipe, as bundles store them, and what belongs to them."""
 
     config: DualConfig
-    image: dict[str, Array]  # folded, float32, under "image."
-    text: dict[str, Array]  # int4, under "text."
+    image: Mapping[str, Array]  # normalisations folded, under "image."; float32 until it has been trained
+    text: Mapping[str, Array]  # int4, under "text."
     classifier_rows: Array  # (1000, D)
     tokenizer: Tokenizer
     tokenizer_file: Path
@@ -122,12 +146,26 @@ class Corpus:
     def _text_tower(self) -> LockedTower:  # words, phrases and captions come one after the other
         return locked_text_tower(self.towers.config, self.towers.text, self.towers.tokenizer)
 
+    def with_tower(self, image: Mapping[str, Array]) -> "Corpus":
+        """The same, but with these weights in the image tower, as bundles store them."""
+        return replace(self, towers=replace(self.towers, image=image))
+
+    def at(self, image_size: int) -> "Corpus":
+        """The same, but the image tower reads pictures of this size."""
+        config = self.towers.config
+        preprocessing = replace(config.preprocessing, image_size=image_size)
+        return replace(self, towers=replace(self.towers, config=replace(config, preprocessing=preprocessing)))
+
+    def image_tower(self, blocks: int | None = None) -> LockedTower:
+        """The image tower or its first blocks, as it is run."""
+        return locked_image_tower(self.towers.config, self.towers.image, blocks=blocks)
+
     def image_features(self, examples: Sequence[Example], *, blocks: int | None = None) -> tuple[Array, Array]:
         """(N, D) float16 and which could be read (N,) bool, in shards that are made once.
 
         With `blocks`, what so many blocks of the image tower give instead: maps (N, H, W, C).
         """
-        tower = locked_image_tower(self.towers.config, self.towers.image, blocks=blocks)
+        tower = self.image_tower(blocks)
         paths = [self.root / example.path for example in examples]
         return image_features(tower, paths, self.towers.config, self.work / ("features" if blocks is None else "maps"))
 

@@ -34,7 +34,7 @@ class Photographs:
         if not mapped:
             return self.features
         if self.maps is None:
-            raise ValueError("the tail of the image tower is to learn, but no maps were cached: set recipe.tail_blocks")
+            raise ValueError("the tail of the image tower is to learn, but no maps were cached")
         return self.maps
 
 
