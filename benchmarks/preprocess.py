@@ -102,13 +102,13 @@ def measure() -> Report:
             {name: lambda way=way, files=files: [way(data) for data in files] for name, way in ways.items()}, rounds
         )
         exact = [ways["clipita, exact"](data) for data in files]
-        expected = model._backend.encode_pixels(np.stack(exact))
+        expected = model.encode_image(exact)
         for name, way in ways.items():
             row: Report = {"size": [width, height], "method": name, "seconds": times[name]}
             pixels = [_levels(way(data)) for data in files]
             if all(found.shape == (224, 224, 3) for found in pixels):
                 differences = [np.abs(a.astype(int) - b).max() for a, b in zip(pixels, exact, strict=True)]
-                cosines = (model._backend.encode_pixels(np.stack(pixels)) * expected).sum(-1)
+                cosines = (model.encode_image(pixels) * expected).sum(-1)
                 row |= {"largest_difference": int(max(differences)), "smallest_cosine": float(cosines.min())}
             rows.append(row)
     return {"rows": rows}
@@ -126,7 +126,7 @@ def markdown(report: Report) -> str:
         "# Preprocessing",
         "",
         "One JPEG to the 224 x 224 pixels of a tower, one thread; milliseconds, median and quartiles. Differences are "
-        "from the exact pixels, in levels of 255; cosines are of the embeddings of clipita-mini.",
+        "from the exact pixels, in levels of 255; cosines are of the embeddings that clipita-mini makes of them.",
         "",
         "| size | method | ms | largest difference | smallest cosine |",
         "|---|---|---|---|---|",

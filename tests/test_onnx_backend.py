@@ -10,7 +10,7 @@ import pytest
 from conftest import EMBED_DIM, SIZE, tiny_config, tiny_files
 
 from clipita._cpus import usable_cpus
-from clipita.backends.onnx import OnnxBackend
+from clipita.backends.onnx import OnnxBackend, images_per_run
 from clipita.bundle import read_bundle, write_bundle
 from clipita.errors import BackendError, CheckpointError
 
@@ -20,7 +20,16 @@ def backend(shared_bundle: Path) -> OnnxBackend:
     return OnnxBackend(read_bundle(shared_bundle), precision="fp32")
 
 
-def test_a_batch_is_what_its_images_are_alone(backend: OnnxBackend) -> None:
+@pytest.mark.parametrize(
+    ("kind", "image_size", "images"),
+    [("efficientnet-lite", 224, 4), ("efficientnet-lite", 256, 3), ("efficientnet-lite", 600, 1), ("vit", 256, 8)],
+)
+def test_how_many_images_a_run_takes(kind: str, image_size: int, images: int) -> None:
+    assert images_per_run(kind, image_size) == images
+
+
+def test_a_batch_is_what_its_images_are_alone(backend: OnnxBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_images_per_run", 4)
     pixels = np.random.default_rng(0).integers(0, 256, (21, SIZE, SIZE, 3), dtype=np.uint8)
     alone = np.concatenate([backend.encode_pixels(pixels[index : index + 1]) for index in range(21)])
     np.testing.assert_allclose(backend.encode_pixels(pixels), alone, atol=1e-6)

@@ -17,7 +17,7 @@ import onnxruntime
 from safetensors.numpy import save
 from tqdm import tqdm
 
-from clipita.backends.onnx import session_options
+from clipita.backends.onnx import images_per_run, session_options
 from clipita.bundle import WEIGHTS
 from clipita.convert.graph import image_graph, text_graph
 from clipita.convert.quantize import Array
@@ -77,17 +77,20 @@ def image_features(
     folder: Path,
     *,
     opened: Callable[[str], Path | bytes] = Path,
-    batch_size: int = 4,  # what a run holds stays in the caches, as in `clipita.backends.onnx`
+    batch_size: int | None = None,
 ) -> tuple[Array, Array]:
     """What a tower gives of photographs, from `folder` where it is there already.
 
     Args:
         keys: what photographs are called: their paths, or what `opened` makes a file or its contents of.
+        batch_size: in one run of the tower; by default as many as `clipita.backends.onnx` takes.
 
     Returns:
         (N, *shape) float16, and (N,) bool: which could be read. The others are named on the progress bar and are zeros.
     """
     width = math.prod(tower.shape)
+    if batch_size is None:
+        batch_size = images_per_run(config.image_fields()["kind"], config.preprocessing.image_size)
 
     def encode(chunk: Sequence[str]) -> Array:
         rows = np.zeros((len(chunk), width + 1), np.float16)  # the last column: readable

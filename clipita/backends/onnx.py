@@ -20,10 +20,13 @@ _ort: Any = onnxruntime
 FloatArray = npt.NDArray[np.float32]
 
 # On a CPU a large batch is no faster: what a run holds has to stay in the caches, and grows with it. On two cores,
-# runs of 1, 2, 4, 8, 16, 32 images take 4.2, 3.7, 3.5, 3.6, 4.2, 4.5 ms an image through EfficientNet-lite2, whose
-# early maps are large (13 MB an image), and 16.0, 13.2, 11.6, 11.1, 11.1, 11.5 through an int8 ViT-B/32.
-_IMAGES_PER_RUN = {"efficientnet-lite": 4}
-_IMAGES_PER_RUN_OF_OTHERS = 8
+# runs of 1, 2, 4, 8, 16, 32 images of 224 x 224 take 4.2, 3.7, 3.5, 3.6, 4.2, 4.5 ms an image through
+# EfficientNet-lite2, whose early maps are large (13 MB an image), and 16.0, 13.2, 11.6, 11.1, 11.1, 11.5 through an
+# int8 ViT-B/32. Maps of more than some 20 MB also go back to the system after every run, and their pages have to be
+# asked for again: from JPEG to embedding, runs of 2, 3, 4 images of 256 x 256 take 6.0, 6.0, 9.7 ms an image, with 83,
+# 120, 2,191 page faults.
+_IMAGES_PER_RUN = 8
+_PIXELS_PER_RUN = {"efficientnet-lite": 4 * 224 * 224}
 
 
 class OnnxBackend:
@@ -65,9 +68,9 @@ class OnnxBackend:
                 )
         graphs = bundle.config.precisions[precision]
         width = bundle.config.embed_dim
-        kind = bundle.config.image.get("kind")
+        kind, image_size = bundle.config.image.get("kind"), bundle.config.image["preprocessing"]["image_size"]
         in_runs = self.providers == ("CPUExecutionProvider",)
-        self._images_per_run = _IMAGES_PER_RUN.get(str(kind), _IMAGES_PER_RUN_OF_OTHERS) if in_runs else None
+        self._images_per_run = images_per_run(str(kind), image_size) if in_runs else None
         self._image = _Tower(bundle.path(graphs.image), width, self.threads, self.providers)
         self._text = _Tower(bundle.path(graphs.text), width, self.threads, self.providers)
 
@@ -82,6 +85,13 @@ class OnnxBackend:
     def encode_tokens(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> FloatArray:
         """(B, L) ids and mask to (B, E) of unit norm."""
         return self._text.run({"input_ids": input_ids, "attention_mask": attention_mask})
+
+
+def images_per_run(kind: str, image_size: int) -> int:
+    """How many images of `image_size` x `image_size` pixels a tower of this kind takes at once on a CPU."""
+    if kind not in _PIXELS_PER_RUN:
+        return _IMAGES_PER_RUN
+    return max(1, _PIXELS_PER_RUN[kind] // image_size**2)
 
 
 class _Tower:
