@@ -12,6 +12,7 @@ from benchmarks.quality import __main__ as command
 from benchmarks.quality import sets, tables
 from benchmarks.quality.published import PUBLISHED
 from training.evaluate.captions import read_captions
+from training.evaluate.development import Score, markdown
 from training.evaluate.label_sets import read_label_set
 
 HERE = Path(tables.__file__).parent
@@ -20,6 +21,11 @@ HERE = Path(tables.__file__).parent
 def test_the_table_is_of_its_figures() -> None:
     report = json.loads((HERE / "tables.json").read_text("utf-8"))
     assert (HERE / "tables.md").read_text("utf-8") == tables.markdown(report)
+
+
+def test_the_table_of_untrained_towers_is_of_its_figures() -> None:
+    scores = json.loads((HERE / "untrained.json").read_text("utf-8"))["scores"]
+    assert (HERE / "untrained.md").read_text("utf-8") == markdown([Score(**score) for score in scores])
 
 
 def test_what_was_published_never_stands_as_measured() -> None:

@@ -1,0 +1,94 @@
+"""What both towers of clipita-mini do as they come: python -m benchmarks.quality.untrained --root ROOT --work WORK
+
+ConSE (arXiv:1312.5650): a photograph is the mean of the names of its ten likeliest ImageNet classes, by the classifier
+that comes with the image tower, in the text tower's space. Nothing is trained: this is what a user could run offline at
+that size without clipita-mini. Answers the questions of `clipita-train evaluate development`, and writes untrained.md
+and untrained.json.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import numpy as np
+
+from benchmarks.quality.sets import HERE
+from clipita.errors import ImageError
+from clipita.images import load_pixels
+from clipita.italian import with_article
+from clipita.model import Encoded
+from training.data.concepts import load_ontology
+from training.data.manifest import read_manifest
+from training.evaluate.development import evaluate, markdown
+from training.evaluate.label_sets import IMAGENET_IT, read_label_set
+from training.features import locked_image_tower, locked_text_tower
+from training.pretrained import efficientnet_lite
+from training.projections import unit_rows
+from training.recipe import load_towers
+from training.recipes.mini import RECIPE
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+CLASSES = 10  # whose names a photograph is the mean of, as in the paper
+
+
+class Untrained:
+    """As much of a `clipita.Model` as the questions need."""
+
+    embed_dim, logit_scale, logit_bias = 384, 10.0, None
+
+    def __init__(self) -> None:
+        towers = load_towers(RECIPE)
+        _, imagenet = efficientnet_lite(RECIPE.lite_variant)
+        self._preprocessing, self._tokenizer = towers.config.preprocessing, towers.tokenizer
+        self._image = locked_image_tower(towers.config, towers.image)
+        self._text = locked_text_tower(towers.config, towers.text, towers.tokenizer)
+        self._kernel, self._bias = imagenet.classifier_kernel, imagenet.classifier_bias
+        names = read_label_set(IMAGENET_IT)
+        texts = self._texts([label for _, label in sorted(zip(names.ids, names.labels, strict=True))])
+        self._mean = texts.mean(0)  # embeddings of e5 are all alike but for what is left
+        self._names = unit_rows(texts - self._mean)  # (1000, E), in the classifier's order
+        self.fingerprint = f"conse-{self._image.fingerprint}"
+
+    def _texts(self, texts: list[str]) -> Array:
+        found = np.zeros((len(texts), self.embed_dim), np.float32)
+        for batch in self._tokenizer.encode(texts, batch_size=64, on_truncate="ignore"):
+            features = self._text(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+            found[batch.indices] = features[batch.rows]
+        return found
+
+    def label_bank(self, labels: Sequence[str]) -> Any:
+        texts = self._texts([with_article(label) for label in labels])
+        return SimpleNamespace(embeddings=unit_rows(texts - self._mean))
+
+    def iter_encode_image(self, paths: Iterable[Path]) -> Iterator[Encoded]:
+        for path in paths:
+            try:
+                pixels = load_pixels(path, self._preprocessing, name=repr(str(path)))
+            except ImageError as error:
+                yield Encoded(str(path), None, error)
+                continue
+            logits = self._kernel @ self._image(pixels=pixels[None])[0] + self._bias
+            likeliest = np.argsort(-logits)[:CLASSES]
+            shares = np.exp(logits[likeliest] - logits[likeliest[0]])
+            yield Encoded(str(path), unit_rows(shares[None] @ self._names[likeliest])[0].astype(np.float32), None)
+
+
+@click.command()
+@click.option("--root", type=click.Path(path_type=Path), required=True, help="Holds the clones, as OWNER/NAME.")
+@click.option("--work", type=click.Path(path_type=Path), required=True, help="The folder with the manifest of mini.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Embeddings are kept here.")
+def main(root: Path, work: Path, cache: Path | None) -> None:
+    model: Any = Untrained()
+    scores = evaluate(model, read_manifest(work / "manifest.jsonl"), root, load_ontology(), cache)
+    (HERE / "untrained.md").write_text(markdown(scores), encoding="utf-8")
+    found = {"towers": model.fingerprint, "classes": CLASSES, "scores": [score.to_json() for score in scores]}
+    (HERE / "untrained.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    click.echo(markdown(scores))
+
+
+if __name__ == "__main__":
+    main()
