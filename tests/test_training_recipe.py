@@ -382,6 +382,7 @@ def test_the_bundle_computes_what_was_trained(trained: Place, tmp_path: Path) ->
     parts = weights(trained.work / "run")
     logit_scale = float(parts.pop("logit_scale"))
     changed = {name: values for name, values in parts.items() if name in towers.image}
+    assert changed.keys() == towers.image.keys()
     assert {name for name, values in changed.items() if not np.array_equal(values, towers.image[name])} <= {
         name for name in towers.image if name.startswith(("image.blocks", "image.head"))
     }

@@ -78,7 +78,7 @@ def test_a_stage_says_by_its_rules_whether_the_tail_learns() -> None:
 def test_maps_that_were_not_cached_are_missed_at_once() -> None:
     shown = Photographs(np.zeros((2, 3), np.float16), np.zeros(2, np.int64))
     assert shown.seen(mapped=False) is shown.features
-    with pytest.raises(ValueError, match=r"is to learn, but no maps were cached"):
+    with pytest.raises(ValueError, match=r"no maps were cached: assemble with tail_blocks"):
         shown.seen(mapped=True)
 
 

@@ -116,12 +116,17 @@ def text_features(tower: LockedTower, texts: Sequence[str], tokenizer: Tokenizer
     (width,) = tower.shape
 
     def encode(chunk: Sequence[str]) -> Array:
-        rows = np.zeros((len(chunk), width), np.float16)
-        for batch in tokenizer.encode(chunk, batch_size=64, on_truncate="ignore"):
-            rows[batch.indices] = tower(input_ids=batch.input_ids, attention_mask=batch.attention_mask)[batch.rows]
-        return rows
+        return encode_texts(tower, chunk, tokenizer).astype(np.float16)
 
     return cached_rows(list(texts), tower.fingerprint, folder, encode, width, "texts")
+
+
+def encode_texts(tower: LockedTower, texts: Sequence[str], tokenizer: Tokenizer) -> Array:
+    """Features (N, D) float32 of texts."""
+    rows = np.zeros((len(texts), *tower.shape), np.float32)
+    for batch in tokenizer.encode(texts, batch_size=64, on_truncate="ignore"):
+        rows[batch.indices] = tower(input_ids=batch.input_ids, attention_mask=batch.attention_mask)[batch.rows]
+    return rows
 
 
 def cached_rows(

@@ -24,13 +24,11 @@ from training.data.concepts import load_ontology
 from training.data.manifest import read_manifest
 from training.evaluate.development import evaluate, markdown
 from training.evaluate.label_sets import IMAGENET_IT, read_label_set
-from training.features import locked_image_tower, locked_text_tower
+from training.features import encode_texts, locked_image_tower, locked_text_tower
 from training.pretrained import efficientnet_lite
 from training.projections import unit_rows
 from training.recipe import load_towers
 from training.recipes.mini import RECIPE
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 CLASSES = 10  # whose names a photograph is the mean of, as in the paper
 
@@ -48,20 +46,14 @@ class Untrained:
         self._text = locked_text_tower(towers.config, towers.text, towers.tokenizer)
         self._kernel, self._bias = imagenet.classifier_kernel, imagenet.classifier_bias
         names = read_label_set(IMAGENET_IT)
-        texts = self._texts([label for _, label in sorted(zip(names.ids, names.labels, strict=True))])
+        ordered = [label for _, label in sorted(zip(names.ids, names.labels, strict=True))]
+        texts = encode_texts(self._text, ordered, self._tokenizer)
         self._mean = texts.mean(0)  # embeddings of e5 are all alike but for what is left
         self._names = unit_rows(texts - self._mean)  # (1000, E), in the classifier's order
         self.fingerprint = f"conse-{self._image.fingerprint}"
 
-    def _texts(self, texts: list[str]) -> Array:
-        found = np.zeros((len(texts), self.embed_dim), np.float32)
-        for batch in self._tokenizer.encode(texts, batch_size=64, on_truncate="ignore"):
-            features = self._text(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-            found[batch.indices] = features[batch.rows]
-        return found
-
     def label_bank(self, labels: Sequence[str]) -> Any:
-        texts = self._texts([with_article(label) for label in labels])
+        texts = encode_texts(self._text, [with_article(label) for label in labels], self._tokenizer)
         return SimpleNamespace(embeddings=unit_rows(texts - self._mean))
 
     def iter_encode_image(self, paths: Iterable[Path]) -> Iterator[Encoded]:

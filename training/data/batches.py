@@ -34,7 +34,9 @@ class Photographs:
         if not mapped:
             return self.features
         if self.maps is None:
-            raise ValueError("the tail of the image tower is to learn, but no maps were cached")
+            raise ValueError(
+                "the tail of the image tower is to learn, but no maps were cached: assemble with tail_blocks"
+            )
         return self.maps
 
 
