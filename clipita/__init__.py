@@ -6,6 +6,7 @@
 """
 
 from clipita._default import encode_image, encode_text, zero_shot
+from clipita._process import turn_telemetry_off
 from clipita.errors import (
     BackendError,
     CheckpointError,
@@ -17,6 +18,8 @@ from clipita.errors import (
 )
 from clipita.model import Encoded, Model, load
 from clipita.zero_shot import LabelBank, LabelScore
+
+turn_telemetry_off()  # nothing above imports ONNX Runtime: it is imported with the first model
 
 __version__ = "0.1.0"
 

@@ -3,6 +3,7 @@
 # JAX and Flax leave parts of their interfaces without types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
@@ -65,14 +66,17 @@ class FlaxBackend:
         model = nnx.eval_shape(lambda: DualEncoder(config, folded=True, dtype=computed_in, rngs=nnx.Rngs(0)))
         set_parameters(model, table)
         self.providers = (jax.default_backend(),)
+        self._process = os.getpid()
         self._image, self._text = compiled(model)
 
     def encode_pixels(self, pixels: npt.NDArray[np.uint8]) -> FloatArray:
         """(B, S, S, 3) RGB to (B, E) of unit norm."""
+        self._check_process()
         return np.asarray(self._image(_pad_batch(pixels)))[: len(pixels)]
 
     def encode_tokens(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> FloatArray:
         """(B, L) ids and mask to (B, E) of unit norm."""
+        self._check_process()
         length = input_ids.shape[1]
         if length > self._positions:
             raise BackendError(f"the text tower reads up to {self._positions} tokens, but a batch has {length}.")
@@ -82,6 +86,14 @@ class FlaxBackend:
             for array in (input_ids, attention_mask)
         )
         return np.asarray(self._text(ids, mask))[: len(input_ids)]
+
+    def _check_process(self) -> None:
+        """Refuse to run in a forked child, where JAX would wait for threads that only the parent has."""
+        if os.getpid() != self._process:
+            raise BackendError(
+                "backend='flax' does not run in a process that was forked after the model was loaded: JAX does not "
+                "survive a fork. Start processes by multiprocessing.set_start_method('spawn'), or use backend='onnx'."
+            )
 
 
 def compiled(model: DualEncoder) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:

@@ -1,6 +1,8 @@
 """The towers on ONNX Runtime. The only module that imports it."""
 
+import ctypes
 import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +13,7 @@ import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
 
 from clipita._cpus import usable_cpus
 from clipita._memory import give_back
+from clipita._process import in_forked_children
 from clipita._strict import did_you_mean
 from clipita.bundle import Bundle
 from clipita.errors import BackendError, CheckpointError
@@ -95,12 +98,13 @@ def images_per_run(kind: str, image_size: int) -> int:
 
 
 class _Tower:
-    """One graph, loaded at its first run."""
+    """One graph, loaded at its first run, and again at the first run in a forked child."""
 
     def __init__(self, path: Path, width: int, threads: int, providers: tuple[str, ...]) -> None:
         self._path, self._width, self._threads, self._providers = path, width, threads, providers
         self._lock = threading.Lock()
         self._session: Any = None
+        _towers.add(self)
 
     def run(self, inputs: dict[str, npt.NDArray[Any]]) -> FloatArray:
         with self._lock:
@@ -118,6 +122,17 @@ class _Tower:
             )
         return embeddings
 
+    def leave_session_to_parent(self) -> None:
+        """Start without a session in a forked child, whatever the parent's threads were doing.
+
+        The session's own threads do not exist in the child, and its destructor would wait for them for ever: so it is
+        never destroyed here, by a reference that nobody gives back.
+        """
+        self._lock = threading.Lock()
+        if self._session is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
+            self._session = None
+
     def _load(self) -> Any:
         try:
             options = session_options(self._threads)
@@ -133,6 +148,17 @@ class _Tower:
             )
         give_back()  # what optimising the graph took
         return session
+
+
+_towers: "weakref.WeakSet[_Tower]" = weakref.WeakSet()
+
+
+def _leave_sessions_to_parent() -> None:
+    for tower in list(_towers):
+        tower.leave_session_to_parent()
+
+
+in_forked_children(_leave_sessions_to_parent)
 
 
 def session_options(threads: int | None = None) -> Any:
