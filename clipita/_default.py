@@ -5,13 +5,23 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import overload
 
-from clipita.images import ImageInput
+from clipita._process import in_forked_children
+from clipita.images import Crop, ImageInput
 from clipita.model import DEFAULT_MODEL, FloatArray, Model, load
 from clipita.tokenizer import OnTruncate
 from clipita.zero_shot import LabelBank, LabelScore
 
 _model: Model | None = None
 _lock = threading.Lock()
+
+
+def _new_lock() -> None:
+    """Replace the lock in a forked child: a thread that held it in the parent does not exist there."""
+    global _lock
+    _lock = threading.Lock()
+
+
+in_forked_children(_new_lock)
 
 
 def default_model() -> Model:
@@ -28,9 +38,11 @@ def encode_text(texts: str | Iterable[str], *, batch_size: int = 64, on_truncate
     return default_model().encode_text(texts, batch_size=batch_size, on_truncate=on_truncate)
 
 
-def encode_image(images: ImageInput | Iterable[ImageInput], *, batch_size: int = 32) -> FloatArray:
+def encode_image(
+    images: ImageInput | Iterable[ImageInput], *, crop: Crop = "center", batch_size: int = 32
+) -> FloatArray:
     """`Model.encode_image` of the default model: (E,) for one image, (N, E) for many, float32 of unit norm."""
-    return default_model().encode_image(images, batch_size=batch_size)
+    return default_model().encode_image(images, crop=crop, batch_size=batch_size)
 
 
 @overload
@@ -41,6 +53,7 @@ def zero_shot(  # pyright: ignore[reportOverlappingOverload]
     templates: str | Sequence[str] | None = None,
     top_k: int | None = None,
     min_cosine: float | None = None,
+    crop: Crop = "center",
     batch_size: int = 32,
 ) -> list[LabelScore]: ...
 
@@ -53,6 +66,7 @@ def zero_shot(
     templates: str | Sequence[str] | None = None,
     top_k: int | None = None,
     min_cosine: float | None = None,
+    crop: Crop = "center",
     batch_size: int = 32,
 ) -> list[list[LabelScore]]: ...
 
@@ -64,13 +78,21 @@ def zero_shot(
     templates: str | Sequence[str] | None = None,
     top_k: int | None = None,
     min_cosine: float | None = None,
+    crop: Crop = "center",
     batch_size: int = 32,
 ) -> list[LabelScore] | list[list[LabelScore]]:
     """`Model.zero_shot` of the default model: labels with their shares of the probability, best first.
 
     Without templates a bare noun is asked for with its article: "gatto" as "un gatto". With `min_cosine` labels that
-    do not fit are left out, and a photograph of none of them gives an empty list.
+    do not fit are left out, and a photograph of none of them gives an empty list. `crop="tiles"` sees all of a wide
+    photograph.
     """
     return default_model().zero_shot(
-        images, labels, templates=templates, top_k=top_k, min_cosine=min_cosine, batch_size=batch_size
+        images,
+        labels,
+        templates=templates,
+        top_k=top_k,
+        min_cosine=min_cosine,
+        crop=crop,
+        batch_size=batch_size,
     )

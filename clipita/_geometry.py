@@ -20,6 +20,9 @@ _FILTER_RADIUS = 2  # of the widest of them, in pixels of the coarser side
 # than 334 times as long as it is wide. 1 x 20000 pixels would become 224 x 4,480,000, which is 4 GB.
 _MAX_ENLARGED_PIXELS = 2**24
 
+# Squares that a strip is seen in, at most: 16 take as long as 16 photographs.
+_MAX_TILES = 16
+
 # By the value of the EXIF tag "Orientation"; 1 is upright. With each, where the margins on the left, top, right and
 # bottom come from.
 UPRIGHT = {
@@ -41,12 +44,13 @@ class View(NamedTuple):
     """A picture of `size` (width, height) as `image` shows it: whole, or in fewer pixels.
 
     A decoder that shrinks by 8 makes 13 pixels of 97, the last of them for one column: such parts of a pixel, which
-    show nothing, are the `margins` on the left, top, right and bottom.
+    show nothing, are the `margins` on the left, top, right and bottom. `profile` is the ICC profile of its colors.
     """
 
     image: Image.Image
     size: tuple[int, int]
     margins: Margins = NO_MARGINS
+    profile: bytes | None = None
 
     @property
     def box(self) -> tuple[float, float, float, float]:
@@ -60,7 +64,13 @@ class View(NamedTuple):
         width, height = self.size
         size = (height, width) if is_on_its_side else self.size
         left, top, right, bottom = (self.margins[index] for index in margins_from)
-        return View(self.image.transpose(transpose), size, (left, top, right, bottom))
+        return View(self.image.transpose(transpose), size, (left, top, right, bottom), self.profile)
+
+    def reduced(self, factor: int) -> "View":
+        """The picture in a `factor`-th of its pixels each way."""
+        image = self.image.reduce(factor)
+        left, top, right, bottom = (value / factor for value in self.box)
+        return self._replace(image=image, margins=(left, top, image.width - right, image.height - bottom))
 
 
 def resize_and_crop(
@@ -126,3 +136,22 @@ def resize_and_pad(view: View, size: int, resample: Image.Resampling, fill: int)
 def squash(view: View, size: int, resample: Image.Resampling) -> Image.Image:
     """The whole picture as a square, whatever its shape."""
     return view.image.resize((size, size), resample, view.box)
+
+
+def tile_boxes(view: View) -> list[tuple[float, float, float, float]]:
+    """The squares of a picture's shorter side that cover it along its longer one, evenly, as boxes in `view.image`.
+
+    There is one square for each time that the longer side holds the shorter, begun ones included, and at most
+    `_MAX_TILES`; a rest of less than a tenth of a square counts for none.
+    """
+    left, top, right, bottom = view.box
+    short, long = sorted(view.size)
+    count = min(_MAX_TILES, max(1, math.ceil(long / short - 0.1)))
+    is_wide = view.size[0] > view.size[1]
+    length = right - left if is_wide else bottom - top
+    side = length * short / long
+    places = [i / (count - 1) for i in range(count)] if count > 1 else [0.5]
+    starts = [(length - side) * place for place in places]
+    if is_wide:
+        return [(left + start, top, left + start + side, bottom) for start in starts]
+    return [(left, top + start, right, top + start + side) for start in starts]

@@ -25,6 +25,10 @@ MANIFEST = "clipita.json"
 TOKENIZER = "tokenizer.json"
 WEIGHTS = "weights.safetensors"
 
+# Part of every fingerprint: it is raised when `clipita.images` makes other pixels of the same file. From 2 on, colors
+# are converted to sRGB where a profile says that they are others.
+PIXELS = 2
+
 
 @dataclasses.dataclass(frozen=True)
 class Graphs:
@@ -83,11 +87,15 @@ class Bundle:
         """The file `name` of this bundle."""
         return self.folder / name
 
-    def fingerprint(self, precision: str) -> str:
-        """16 hex digits, equal for two models exactly when their embeddings may be compared.
+    def fingerprint(self, precision: str, *, exact: bool = False) -> str:
+        """Return 16 hex digits that are equal for two models exactly when their embeddings may be compared.
 
-        Covers the weights, all that happens to an input before the towers, and the precision. Not the graph files: a
-        better graph over the same weights gives the same embeddings.
+        They cover the weights, all that happens to an input before the towers, and the precision. Not the graph files:
+        a better graph over the same weights gives the same embeddings.
+
+        Args:
+            precision: One of the bundle's.
+            exact: Whether pixels are prepared as `load(exact=True)` has them.
         """
         parts = {
             "weights": self.files[WEIGHTS],
@@ -95,6 +103,7 @@ class Bundle:
             "preprocessing": self.config.image["preprocessing"],
             "tokenizer": self.config.text["tokenizer"],
             "precision": precision,
+            "pixels": "exact" if exact else PIXELS,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

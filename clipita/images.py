@@ -1,53 +1,47 @@
-"""Any image input -> the uint8 RGB pixels an image tower reads: decode, turn upright, flatten on white, resize, crop.
+"""Any image input -> the uint8 RGB pixels an image tower reads: decoded, upright, on white, in sRGB, resized, cropped.
 
-What a tower is trained on, what it is evaluated on and what it serves are the same numbers: all come from here, by the
-geometry of `clipita._geometry`. Colour profiles are not applied, as in the
-pipelines that CLIP models are trained with.
+What a tower is trained on, what it is evaluated on and what it serves are the same numbers: all come from here, decoded
+by `clipita._decode` and cut by the geometry of `clipita._geometry`.
 """
 
-import contextlib
 import dataclasses
-import io
 import os
-import re
-import threading
-import warnings
-from collections.abc import Generator
-from typing import Any, BinaryIO, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
-import numpy.typing as npt
-from PIL import ExifTags, Image, ImageFile
+from PIL import Image
 
-from clipita._geometry import FILTERS, NO_MARGINS, UPRIGHT, Margins, View, fit, resize_and_crop, resize_and_pad, squash
+from clipita._color import to_srgb
+from clipita._decode import DEFAULT_MAX_PIXELS, FORMATS, Decoding, Encoded, ImageInput, Pixels, decode
+from clipita._geometry import FILTERS, View, fit, resize_and_crop, resize_and_pad, squash, tile_boxes
 from clipita._strict import from_mapping
-from clipita.errors import CheckpointError, ImageError, ImageTooLargeError
+from clipita.errors import CheckpointError
 
-Pixels: TypeAlias = npt.NDArray[np.uint8]
-Encoded: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
-ImageInput: TypeAlias = Encoded | Image.Image | Pixels
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "FORMATS",
+    "Crop",
+    "Encoded",
+    "ImageInput",
+    "Pixels",
+    "Preprocessing",
+    "check_crop",
+    "describe",
+    "load_picture",
+    "load_pixels",
+    "load_tiles",
+]
 
-# Where Pillow itself stops by default: 2 * 1024**3 // 4 // 3. Decoded to 4 bytes a pixel it is 0.7 GB.
-DEFAULT_MAX_PIXELS = 178_956_970
+Crop: TypeAlias = Literal["center", "pad", "tiles"]
 
-# In the order in which they are tried. Nothing here runs another program (EPS would start Ghostscript), guesses without
-# a signature (TGA), or wraps a second file of another size (ICO). HEIF is there once the host has registered a plug-in.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM", "HEIF")
-
-_ACCEPTED = "a path, bytes, a binary file, a PIL image or a NumPy uint8 array"
-_GO_ON = "Copy or export it again, or use iter_encode_image to go on without it."
-_PATH_REASONS: dict[type[Exception], str] = {
-    FileNotFoundError: "does not exist. Check the path; a relative one starts at the working directory.",
-    IsADirectoryError: "is a folder, expected an image file. Pass the files in it one by one.",
-    PermissionError: "may not be read by this user. Change its permissions, or copy it.",
-}
 # A JPEG is decoded in half, a quarter or an eighth of its pixels as long as each side keeps this many times those that
 # it is resized to. On photographs of 0.8 to 12 megapixels, at 4, 3 and 2 times the embeddings of the embedded model
 # have a mean cosine of 0.99996, 0.99986 and 0.9995 to those of all pixels (at least 0.9994, 0.9991, 0.998), in 1.9, 2.1
 # and 2.4 times the speed; 4000 x 3000 become 1000 x 750 at 3 as at 2, and only 2000 x 1500 at 4.
 _DRAFT_FACTOR = 3
-
-_warning_filters = threading.Lock()
+# Colors take 10 ns a pixel to convert: 30 ms of 3 megapixels, and 2 at twice what the picture is resized to. Converted
+# only then, they would be a little off, since a resized color lies between its neighbors in another way.
+_CONVERSION_FACTOR = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +115,12 @@ def describe(image: object, index: int | None = None) -> str:
     return f"images[{index}]" + (f" ({path})" if path else "")
 
 
+def check_crop(crop: object) -> None:
+    """Raise a ValueError if `crop` is no `Crop`."""
+    if crop not in get_args(Crop):
+        raise ValueError(f"crop must be one of {', '.join(map(repr, get_args(Crop)))}, not {crop!r}")
+
+
 def load_pixels(
     image: ImageInput,
     preprocessing: Preprocessing,
@@ -128,22 +128,25 @@ def load_pixels(
     name: str,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     exact: bool = False,
+    pad: bool = False,
 ) -> Pixels:
     """Read one image as an image tower wants it.
 
-    EXIF orientation is applied; transparency is laid on white, or dropped if `preprocessing` says so; 16-bit grey is
-    scaled to 8 bits; of an animation or of a document the first frame or page counts. Nothing that is passed in is
-    changed or closed.
+    EXIF orientation is applied; transparency is laid on white, or dropped if `preprocessing` says so; 16-bit gray is
+    scaled to 8 bits; colors are converted to sRGB where an ICC profile says that they are others; of an animation or of
+    a document the first frame or page counts. A JPEG that lacks its end mark and nothing else is read. Nothing that is
+    passed in is changed or closed.
 
     Args:
         image: A path; an encoded image as bytes or as a binary file, which is read from its current position; a PIL
-            image (its current frame); or a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), grey or RGB(A).
+            image (its current frame); or a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), gray or RGB(A).
         preprocessing: The bundle's.
         name: How errors call the image, see `describe`.
         max_pixels: Width x height above this is refused, for files before any pixel is decoded.
-        exact: Give the pixels of torchvision's transforms to the bit. Otherwise a large JPEG is decoded in fewer
-            pixels, and only what the square shows is resized: up to four times as fast, and a few levels of 255 off
-            at sharp edges.
+        exact: Give the pixels of torchvision's transforms to the bit, which ignore ICC profiles. Otherwise a large JPEG
+            is decoded in fewer pixels, and only what the square shows is resized: up to four times as fast, and a few
+            levels of 255 off at sharp edges.
+        pad: Show the whole picture, in the middle of a square of the tower's mean color, whatever `preprocessing` says.
 
     Returns:
         (image_size, image_size, 3) uint8, RGB.
@@ -152,7 +155,32 @@ def load_pixels(
         ImageTooLargeError: more pixels than `max_pixels`.
         ImageError: anything else that keeps the image from being used; whatever the bytes, there is no other error.
     """
+    if pad:
+        gray = round(sum(preprocessing.mean) / 3)
+        preprocessing = dataclasses.replace(preprocessing, resize="longest", short_side=None, fill=gray)
     return _resize(_view(image, name, max_pixels, preprocessing, exact), preprocessing, exact)
+
+
+def load_tiles(
+    image: ImageInput,
+    preprocessing: Preprocessing,
+    *,
+    name: str,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    exact: bool = False,
+) -> Pixels:
+    """Read all of one image as squares side by side along its longer side, which overlap where they have to.
+
+    Args and errors are those of `load_pixels`.
+
+    Returns:
+        (T, image_size, image_size, 3) uint8, RGB: from left to right or from top to bottom. T is 1 for a square and at
+        most 16; of a strip that is longer than 16 squares, so many of its squares, evenly spread.
+    """
+    shortest = dataclasses.replace(preprocessing, resize="shortest", short_side=None)
+    view = _view(image, name, max_pixels, shortest, exact)
+    size, resample = preprocessing.image_size, FILTERS[preprocessing.interpolation]
+    return np.stack([_rgb(view.image.resize((size, size), resample, box)) for box in tile_boxes(view)])
 
 
 def load_picture(
@@ -174,210 +202,23 @@ def load_picture(
 
 
 def _view(image: ImageInput, name: str, max_pixels: int, preprocessing: Preprocessing, exact: bool) -> View:
-    with contextlib.ExitStack() as stack:
-        if isinstance(image, np.ndarray):
-            source = _image_from_array(image, name)
-        elif isinstance(image, Image.Image):
-            source = image
-        else:
-            source = stack.enter_context(_open(image, name))
-        try:
-            return _decode(source, name, max_pixels, preprocessing, exact)
-        except ImageError:
-            raise
-        except Exception as error:  # Pillow's decoders raise whatever hostile bytes make them stumble over
-            raise _diagnosis(error, name) from error
+    """The picture in mode "L" or "RGB", in sRGB unless `exact`, and in no more pixels than it takes to resize it."""
 
+    def times_target(width: int, height: int) -> int:
+        side = max(width, height) if preprocessing.resize == "longest" else min(width, height)
+        return side // (preprocessing.short_side or preprocessing.image_size)
 
-def _image_from_array(image: npt.NDArray[Any], name: str) -> Image.Image:
-    if image.dtype != np.uint8:
-        raise ImageError(
-            f"{name} is an array of {image.dtype}, expected uint8. Scale it to 0..255, then use .astype(numpy.uint8)."
-        )
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
-        advice = "Pass grey, RGB or RGBA pixels"
-        if image.ndim == 4:
-            advice = "Pass a batch as a list of arrays: list(images)"
-        elif image.ndim == 3 and image.shape[0] in (1, 3, 4):
-            advice = "Put the channels last: numpy.moveaxis(image, 0, -1)"
-        raise ImageError(
-            f"{name} is an array of shape {image.shape}, expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). {advice}."
-        )
-    if image.size == 0:
-        raise ImageError(f"{name} is an array of shape {image.shape}, which holds no pixel. Leave it out.")
-    return Image.fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
+    def shrink(width: int, height: int) -> int:
+        return times_target(width, height) // _DRAFT_FACTOR
 
-
-def _open(image: Encoded, name: str) -> BinaryIO:
-    """The encoded image as a file at its first byte, for the caller to close."""
-    if isinstance(image, (bytes, bytearray, memoryview)):
-        return io.BytesIO(bytes(image))
-    if isinstance(image, (str, os.PathLike)):
-        return _open_path(os.fsdecode(image), name)
-    if not hasattr(image, "read"):
-        kind = f"{type(image).__module__}.{type(image).__qualname__}".removeprefix("builtins.")
-        advice = "Convert it first: numpy.asarray(image)." if hasattr(image, "__array__") else "Pass one of these."
-        raise ImageError(f"{name} is of type {kind}, expected {_ACCEPTED}. {advice}")
-    try:
-        # Pillow would rewind the file. Reading it here keeps the position, and works on pipes and sockets.
-        data: object = image.read()
-    except UnicodeDecodeError:
-        data = None
-    except Exception as error:
-        raise ImageError(f"{name} cannot be read: {_text(error)}. Pass a file that is open for reading.") from error
-    if not isinstance(data, bytes):
-        raise ImageError(f"{name} is a file that does not give bytes. Open it in binary mode: open(path, 'rb').")
-    return io.BytesIO(data)
-
-
-def _open_path(path: str, name: str) -> BinaryIO:
-    if re.match(r"[a-z][a-z0-9+.-]+://|data:", path, re.IGNORECASE):
-        raise ImageError(
-            f"{name} is a URL, and clipita opens no connection for images. Pass the path of a local file, or its bytes."
-        )
-    try:
-        file = open(path, "rb")  # noqa: SIM115 (the caller closes it)
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        reason = _PATH_REASONS.get(type(error), f"cannot be opened: {_text(error)}. Check the path.")
-        raise ImageError(f"{name} {reason}") from error
-    if file.seekable():
-        return file
-    with file:
-        return io.BytesIO(file.read())
-
-
-def _decode(
-    source: Image.Image | BinaryIO, name: str, max_pixels: int, preprocessing: Preprocessing, exact: bool
-) -> View:
-    """The picture upright, in mode "L" or "RGB"; its image may be `source` itself."""
-    with _quiet_pillow():
-        image = source if isinstance(source, Image.Image) else _identify(source, name)
-        width, height = size = image.size
-        if min(size) < 1:
-            raise ImageError(f"{name} has {width} x {height} pixels, which is none. Leave it out.")
-        if width * height > max_pixels:
-            raise ImageTooLargeError(
-                f"{name} has {width} x {height} = {width * height:,} pixels, more than the limit of {max_pixels:,}. "
-                "Scale it down first, or raise max_pixels if you trust where it comes from."
-            )
-        if image.format == "TIFF":  # reads tags while it decodes, and warns of the odd ones
-            image.load()
-    margins = NO_MARGINS
-    if not exact and image is not source and isinstance(image, ImageFile.ImageFile):
-        margins = _draft(image, preprocessing)
-    image.load()
-    with _quiet_pillow():
-        try:
-            turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-        except Exception:  # damaged EXIF: the pixels are good, and upright is the best guess
-            turn = None
     drop_alpha = preprocessing.transparency == "drop"
-    view = View(_flatten(image, name, drop_alpha), size, margins)
-    return view if turn is None else view.turned(*turn)
-
-
-def _draft(image: ImageFile.ImageFile, preprocessing: Preprocessing) -> Margins:
-    """Has a JPEG decoded in as few pixels as `_DRAFT_FACTOR` allows; the margins of its `View`. Others stay whole."""
-    if image.format not in ("JPEG", "MPO"):
-        return NO_MARGINS
-    width, height = image.size
-    side = max(width, height) if preprocessing.resize == "longest" else min(width, height)
-    factor = side // (_DRAFT_FACTOR * (preprocessing.short_side or preprocessing.image_size))
-    drafted = image.draft(None, (max(1, width // factor), max(1, height // factor))) if factor > 1 else None
-    if drafted is None:
-        return NO_MARGINS
-    _, _, right, bottom = drafted[1]
-    return 0.0, 0.0, image.width - right, image.height - bottom
-
-
-def _identify(file: BinaryIO, name: str) -> ImageFile.ImageFile:
-    """Read the header.
-
-    `Image.open` is not used: it would try every format it knows, apply the pixel limit of the whole process, and hide
-    the cause of a failure behind "cannot identify image file".
-    """
-    signature = file.read(16)
-    if not signature:
-        raise ImageError(f"{name} is empty (0 bytes). {_GO_ON}")
-    for register_formats in (Image.preinit, Image.init):  # the common ones first, all of them at need
-        register_formats()
-        for known in FORMATS:
-            factory, accepts = Image.OPEN.get(known, (None, None))
-            if factory and accepts and accepts(signature) is True:
-                file.seek(0)
-                return factory(file, "")
-    heic = "; for HEIC, call pillow_heif.register_heif_opener() first" if signature[4:8] == b"ftyp" else ""
-    raise ImageError(
-        f"{name} is no image in a known format: it starts with {signature!r}. "
-        f"Convert it to one of {', '.join(FORMATS[:-1])}{heic}."
-    )
-
-
-@contextlib.contextmanager
-def _quiet_pillow() -> Generator[None]:
-    """Silence Pillow's warnings (odd EXIF, malformed MPO), which under `-W error` would refuse good images.
-
-    Warning filters belong to the process, not to the thread: hence the lock, and decoding as much as can be outside.
-    """
-    with _warning_filters, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        yield
-
-
-def _diagnosis(error: Exception, name: str) -> ImageError:
-    if isinstance(error, Image.DecompressionBombError):  # the decoders of TIFF and WebP ask Pillow themselves
-        return ImageTooLargeError(
-            f"{name} is too large for Pillow: {_text(error)}. "
-            "Scale it down first, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust where it comes from."
-        )
-    if isinstance(error, MemoryError):
-        return ImageError(f"{name} takes more memory to decode than there is. Scale it down first.")
-    if re.search(r"truncated|eof|end of|expected to read|not enough|broken data stream", str(error), re.IGNORECASE):
-        return ImageError(f"{name} is truncated: its data end too early ({_text(error)}). {_GO_ON}")
-    return ImageError(f"{name} is damaged or incomplete ({_text(error)}). {_GO_ON}")
-
-
-def _text(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return text.rstrip(".") or type(error).__name__
-
-
-def _flatten(image: Image.Image, name: str, drop_alpha: bool) -> Image.Image:
-    """Mode "L" or "RGB", 8 bits, opaque. An image that is so already is returned as it is."""
-    if image.mode == "F":
-        raise ImageError(
-            f"{name} holds floating-point values, and of what range is not known. Scale it to 0..255 in 8 bits."
-        )
-    if image.mode.startswith("I"):  # "I;16", its byte orders, and "I", which Pillow uses for 16 bits too
-        return _scale_16_bit(image, name)
-    if image.has_transparency_data and not drop_alpha:
-        if image.mode == "La":
-            image = image.convert("LA")  # convert("RGBA") would forget its alpha
-        elif image.mode == "P":
-            image = image.copy()  # convert("RGBA") would write the transparency into the caller's palette
-        image = image if image.mode == "RGBA" else image.convert("RGBA")
-        white = Image.new("RGB", image.size, "white")
-        white.paste(image, mask=image)
-        return white
-    if image.mode in ("L", "RGB"):
-        return image
-    return image.convert("L" if image.mode == "1" else "RGB")
-
-
-def _scale_16_bit(image: Image.Image, name: str) -> Image.Image:
-    values = np.asarray(image)  # (H, W) uint16 in either byte order, or int32
-    if values.min() < 0 or values.max() > 65535:
-        raise ImageError(
-            f"{name} holds values from {values.min()} to {values.max()}, expected 16 bits: 0 to 65535. "
-            "Scale it to 0..255 in 8 bits."
-        )
-    # round(values / 257) in place of a float copy: 65535 / 257 = 255. Above 65407 it is 255, and + 128 would overflow.
-    grey = np.minimum(values, 65407).astype(np.uint16)
-    grey += 128
-    grey //= 257
-    if (transparent := image.info.get("transparency")) is not None:
-        grey[values == transparent] = 255
-    return Image.fromarray(grey.astype(np.uint8))
+    view = decode(image, Decoding(name, max_pixels, drop_alpha, colors=not exact, shrink=None if exact else shrink))
+    convert = to_srgb(view.profile, view.image.mode)
+    if convert is None:
+        return view
+    if (factor := times_target(*view.image.size) // _CONVERSION_FACTOR) > 1:
+        view = view.reduced(factor)
+    return view._replace(image=convert(view.image))
 
 
 def _resize(view: View, preprocessing: Preprocessing, exact: bool) -> Pixels:
@@ -391,4 +232,8 @@ def _resize(view: View, preprocessing: Preprocessing, exact: bool) -> Pixels:
             resized = squash(view, size, resample)
         case "longest":
             resized = resize_and_pad(view, size, resample, preprocessing.fill)
-    return np.array(resized if resized.mode == "RGB" else resized.convert("RGB"))  # np.asarray would be read-only
+    return _rgb(resized)
+
+
+def _rgb(picture: Image.Image) -> Pixels:
+    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))  # np.asarray would be read-only

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, cast, overload
+from typing import Any, Literal, NamedTuple, Protocol, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,8 @@ from clipita._memory import give_back
 from clipita._open import open_bundle
 from clipita.bundle import MANIFEST, TOKENIZER, Bundle
 from clipita.errors import BackendError, CheckpointError, ImageError, TextError
-from clipita.images import ImageInput, Preprocessing, describe, load_pixels
+from clipita.hub import embedded_models
+from clipita.images import Crop, ImageInput, Preprocessing, check_crop, describe, load_pixels, load_tiles
 from clipita.italian import with_article
 from clipita.tokenizer import OnTruncate, Tokenizer, TokenizerConfig
 from clipita.zero_shot import (
@@ -76,7 +77,14 @@ class Model:
     """
 
     def __init__(
-        self, bundle: Bundle, backend: Backend, *, precision: str, decode_threads: int, exact: bool = False
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        *,
+        precision: str,
+        decode_threads: int,
+        exact: bool,
+        loaded_with: Mapping[str, Any],
     ) -> None:
         config = bundle.config
         self._bundle = bundle
@@ -89,8 +97,9 @@ class Model:
         self._decode_threads = decode_threads
         self._exact = exact
         self._recent_bank = lru_cache(maxsize=_RECENT_BANKS)(self._make_bank)
+        self._loaded_with = tuple(loaded_with.items())
         self.precision = precision
-        self.fingerprint = bundle.fingerprint(precision)
+        self.fingerprint = bundle.fingerprint(precision, exact=exact)
 
     @property
     def name(self) -> str:
@@ -143,6 +152,18 @@ class Model:
             f"embed_dim={self.embed_dim}, fingerprint={self.fingerprint!r})"
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the name and the settings that the model was loaded with; it is loaded again where it is unpickled."""
+        return _load_again, (self._loaded_with, self.fingerprint)
+
+    def __copy__(self) -> "Model":
+        """Return the model itself, which nothing changes."""
+        return self
+
+    def __deepcopy__(self, _: object) -> "Model":
+        """Return the model itself, which nothing changes."""
+        return self
+
     def encode_text(
         self, texts: str | Iterable[str], *, batch_size: int = 64, on_truncate: OnTruncate = "warn"
     ) -> FloatArray:
@@ -174,13 +195,18 @@ class Model:
             give_back()
         return output[0] if isinstance(texts, str) else output
 
-    def encode_image(self, images: ImageInput | Iterable[ImageInput], *, batch_size: int = 32) -> FloatArray:
+    def encode_image(
+        self, images: ImageInput | Iterable[ImageInput], *, crop: Crop = "center", batch_size: int = 32
+    ) -> FloatArray:
         """Embed one image or many.
 
         Args:
             images: A path, bytes, an open binary file, a PIL image, a uint8 array (H, W), (H, W, 1), (H, W, 3) or
                 (H, W, 4); or any number of those.
-            batch_size: Most images in one run of the tower.
+            crop: What is seen of an image that is wider or higher than the model's square. "center": what the model was
+                trained on, for most the middle square; "pad": the whole, smaller, with gray beside it; "tiles": the
+                whole, square by square along the longer side, at the price of each; the embedding is their mean.
+            batch_size: Most images, or tiles of them, in one run of the tower.
 
         Returns:
             (E,) for one image, (N, E) for many.
@@ -194,14 +220,13 @@ class Model:
         """
         if _is_one_image(images):
             _check_count("batch_size", batch_size)
-            pixels = load_pixels(
-                cast(ImageInput, images), self._preprocessing, name=describe(images), exact=self._exact
-            )
-            return self._backend.encode_pixels(pixels[None])[0]
+            check_crop(crop)
+            squares = self._squares(cast(ImageInput, images), describe(images), crop)
+            return _mean_direction(self._backend.encode_pixels(squares))
         rows: list[FloatArray] = []
         # Closed at once if it raises: until its traceback is dropped, the generator would keep its threads.
         many = cast(Iterable[ImageInput], images)
-        with contextlib.closing(self.iter_encode_image(many, batch_size=batch_size)) as results:
+        with contextlib.closing(self.iter_encode_image(many, crop=crop, batch_size=batch_size)) as results:
             for result in results:
                 if result.embedding is None:
                     raise cast(ImageError, result.error)
@@ -209,7 +234,7 @@ class Model:
         return np.array(rows, np.float32).reshape(len(rows), self.embed_dim)
 
     def iter_encode_image(
-        self, images: Iterable[ImageInput], *, batch_size: int = 32
+        self, images: Iterable[ImageInput], *, crop: Crop = "center", batch_size: int = 32
     ) -> Generator[Encoded, None, None]:
         """Embed any number of images in bounded memory, and go on past those that cannot be read.
 
@@ -219,21 +244,29 @@ class Model:
         Args:
             images: As for `encode_image`, many; may be endless. Paths and bytes are decoded by threads; an array, a PIL
                 image or an open file is read at the moment it comes, so it may be changed afterwards.
-            batch_size: Most images in one run of the tower.
+            crop: As for `encode_image`.
+            batch_size: Most images in one run of the tower, with all their tiles.
 
         Yields:
             An `Encoded` for each image, in order, with its embedding or the `ImageError` that it met.
+
+        Raises:
+            BackendError: a forked child goes on with what its parent began, whose threads it does not have.
 
         Example:
             >>> for key, embedding, error in model.iter_encode_image(Path("foto").glob("*.jpg")):
             ...     print(key, error or embedding[:3])
         """
         _check_count("batch_size", batch_size)
+        check_crop(crop)
         if _is_one_image(images):
             raise ImageError(f"images must be a list or another iterable of images, but it is {describe(images)}.")
-        return self._iter_encode_image(images, batch_size)
+        return self._iter_encode_image(images, crop, batch_size)
 
-    def _iter_encode_image(self, images: Iterable[ImageInput], batch_size: int) -> Generator[Encoded, None, None]:
+    def _iter_encode_image(
+        self, images: Iterable[ImageInput], crop: Crop, batch_size: int
+    ) -> Generator[Encoded, None, None]:
+        process = os.getpid()
         source = enumerate(images)
         waiting: deque[tuple[str | int, Future[Pixels | ImageError]]] = deque()
         pool = ThreadPoolExecutor(self._decode_threads, thread_name_prefix="clipita-decode")
@@ -241,16 +274,21 @@ class Model:
         def read_ahead() -> None:
             for index, image in islice(source, 2 * batch_size - len(waiting)):
                 if isinstance(image, str | os.PathLike | bytes):
-                    future = pool.submit(self._decode, image, index)
+                    future = pool.submit(self._decode, image, index, crop)
                 else:
                     future = Future[Pixels | ImageError]()
-                    future.set_result(self._decode(image, index))
+                    future.set_result(self._decode(image, index, crop))
                 waiting.append((_key(image, index), future))
 
         count = 0
         try:
             read_ahead()
             while waiting:
+                if os.getpid() != process:
+                    raise BackendError(
+                        "iter_encode_image was begun in the parent of this process, and its threads are there. Call it "
+                        "anew after the fork."
+                    )
                 taken = [waiting.popleft() for _ in range(min(batch_size, len(waiting)))]
                 count += len(taken)
                 decoded = [(key, future.result()) for key, future in taken]
@@ -262,20 +300,28 @@ class Model:
             if count > _FEW:
                 give_back()
 
-    def _decode(self, image: ImageInput, index: int) -> Pixels | ImageError:
+    def _decode(self, image: ImageInput, index: int, crop: Crop) -> Pixels | ImageError:
         try:
-            return load_pixels(image, self._preprocessing, name=describe(image, index), exact=self._exact)
+            return self._squares(image, describe(image, index), crop)
         except ImageError as error:
             return error
 
+    def _squares(self, image: ImageInput, name: str, crop: Crop) -> Pixels:
+        """(T, S, S, 3): what the tower sees of an image, more than one square only of tiles."""
+        if crop == "tiles":
+            return load_tiles(image, self._preprocessing, name=name, exact=self._exact)
+        return load_pixels(image, self._preprocessing, name=name, exact=self._exact, pad=crop == "pad")[None]
+
     def _encode_decoded(self, decoded: list[tuple[str | int, Pixels | ImageError]]) -> Iterator[Encoded]:
-        pixels = [item for _, item in decoded if not isinstance(item, ImageError)]
-        embeddings = iter(self._backend.encode_pixels(np.stack(pixels)) if pixels else ())
+        squares = [item for _, item in decoded if not isinstance(item, ImageError)]
+        embeddings = self._backend.encode_pixels(np.concatenate(squares)) if squares else None
+        start = 0
         for key, item in decoded:
-            if isinstance(item, ImageError):
-                yield Encoded(key, None, item)
+            if isinstance(item, ImageError) or embeddings is None:
+                yield Encoded(key, None, cast(ImageError, item))
             else:
-                yield Encoded(key, next(embeddings), None)
+                yield Encoded(key, _mean_direction(embeddings[start : start + len(item)]), None)
+                start += len(item)
 
     def label_bank(self, labels: Iterable[str], *, templates: str | Sequence[str] | None = None) -> LabelBank:
         """Embed labels once, for `zero_shot` on many images.
@@ -313,6 +359,7 @@ class Model:
         templates: str | Sequence[str] | None = None,
         top_k: int | None = None,
         min_cosine: float | None = None,
+        crop: Crop = "center",
         batch_size: int = 32,
     ) -> list[LabelScore]: ...
 
@@ -325,6 +372,7 @@ class Model:
         templates: str | Sequence[str] | None = None,
         top_k: int | None = None,
         min_cosine: float | None = None,
+        crop: Crop = "center",
         batch_size: int = 32,
     ) -> list[list[LabelScore]]: ...
 
@@ -336,6 +384,7 @@ class Model:
         templates: str | Sequence[str] | None = None,
         top_k: int | None = None,
         min_cosine: float | None = None,
+        crop: Crop = "center",
         batch_size: int = 32,
     ) -> list[LabelScore] | list[list[LabelScore]]:
         """Say which labels fit an image, by a softmax over logit_scale x cosine.
@@ -351,6 +400,7 @@ class Model:
             min_cosine: Return only labels whose cosine with the image is no lower, so that a photograph of none of them
                 gives an empty list; scores stay what they are among all. Which cosine tells depends on the model, the
                 labels and the templates: MODEL_CARD.md has clipita-mini's.
+            crop: As for `encode_image`: "tiles" sees all of a panorama.
             batch_size: Most images in one run of the tower.
 
         Returns:
@@ -379,7 +429,7 @@ class Model:
             bank = labels
         else:
             bank = self.label_bank(labels, templates=templates)
-        embeddings = np.atleast_2d(self.encode_image(images, batch_size=batch_size))  # (N, E)
+        embeddings = np.atleast_2d(self.encode_image(images, crop=crop, batch_size=batch_size))  # (N, E)
         cosines = embeddings @ bank.embeddings.T  # (N, K)
         scores = probabilities(cosines, self.logit_scale, self.logit_bias)
         fits = None if min_cosine is None else cosines >= min_cosine
@@ -488,7 +538,55 @@ def load(
                 f"backend='flax' needs {error.name}, which is not installed: pip install clipita[flax]"
             ) from error
         engine = FlaxBackend(bundle, precision=precision, dtype="float32" if exact else None)
-    return Model(bundle, engine, precision=precision, decode_threads=threads or usable_cpus(), exact=exact)
+    loaded_with = {
+        "name_or_path": _name_anywhere(name_or_path),
+        "backend": backend,
+        "precision": precision,
+        "threads": threads,
+        "providers": providers and tuple(providers),
+        "revision": revision,
+        "cache_dir": cache_dir and os.path.abspath(cache_dir),
+        "local_files_only": local_files_only,
+        "exact": exact,
+    }
+    decode_threads = threads or usable_cpus()
+    return Model(
+        bundle, engine, precision=precision, decode_threads=decode_threads, exact=exact, loaded_with=loaded_with
+    )
+
+
+def _name_anywhere(name_or_path: str | os.PathLike[str]) -> str:
+    """The name of a model as it is, the path of a folder as one that does not depend on the working directory."""
+    name = os.fspath(name_or_path)
+    is_name = isinstance(name_or_path, str) and name in embedded_models()
+    folder = Path(name).expanduser()
+    return os.path.abspath(folder) if not is_name and folder.is_dir() else name
+
+
+@lru_cache(maxsize=2)  # joblib and others unpickle a model for every task
+def _load_again(loaded_with: tuple[tuple[str, Any], ...], fingerprint: str) -> Model:
+    """Load a pickled model.
+
+    Raises:
+        CheckpointError: what its name stands for here is another model.
+        ModelNotFoundError, BackendError: as `load`.
+    """
+    model = load(**dict(loaded_with))
+    if model.fingerprint != fingerprint:
+        raise CheckpointError(
+            f"the pickled model {model.name!r} had the fingerprint {fingerprint}, and the one of that name here has "
+            f"{model.fingerprint}: their embeddings do not mix. Have the same version of clipita and of the model in "
+            "both places."
+        )
+    return model
+
+
+def _mean_direction(embeddings: FloatArray) -> FloatArray:
+    """(T, E) of unit norm to (E,) of unit norm: the mean of tiles; of one, itself."""
+    if len(embeddings) == 1:
+        return embeddings[0]
+    mean = embeddings.mean(axis=0)
+    return mean / max(float(np.linalg.norm(mean)), np.finfo(np.float32).tiny)
 
 
 def _texts_listed(texts: object) -> list[str]:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageFile
 
-from clipita import _geometry, images
+from clipita import _decode, _geometry
 from clipita.errors import CheckpointError, ImageError, ImageTooLargeError
 from clipita.images import DEFAULT_MAX_PIXELS, Preprocessing, describe, load_picture, load_pixels
 
@@ -617,7 +617,7 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "a web page": (lambda: b"<!DOCTYPE html><html>404</html>", "it starts with b'<!DOCTYPE html><'"),
     "a PDF": (lambda: b"%PDF-1.7 ...", "Convert it to one of JPEG, PNG"),
     "an EPS": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "no image in a known format"),
-    "HEIC": (lambda: b"\0\0\0\x18ftypheic" + bytes(40), r"pillow_heif\.register_heif_opener"),
+    "HEIC": (lambda: b"\0\0\0\x18ftypheic" + bytes(40), r"pip install 'clipita\[heic\]'"),
     "zeros": (lambda: bytes(5000), "no image in a known format"),
     "one byte": (lambda: b"\xff", "no image in a known format"),
     "a text-mode file": (lambda: io.StringIO("ciao"), r"Open it in binary mode: open\(path, 'rb'\)"),
@@ -687,7 +687,7 @@ def test_no_permission(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(images, "open", refuse, raising=False)
+    monkeypatch.setattr(_decode, "open", refuse, raising=False)
     with pytest.raises(ImageError, match=r"^'rossi\.jpg' may not be read by this user"):
         load("rossi.jpg", name="'rossi.jpg'")
 

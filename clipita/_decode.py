@@ -1,0 +1,329 @@
+"""Any image input -> an upright, opaque picture in 8 bits: found by its signature, decoded, turned, laid on white."""
+
+import contextlib
+import dataclasses
+import importlib
+import io
+import os
+import re
+import threading
+import warnings
+from collections.abc import Callable, Generator
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageFile
+
+from clipita._color import to_srgb
+from clipita._geometry import NO_MARGINS, UPRIGHT, Margins, View
+from clipita._jpeg import endings
+from clipita._process import in_forked_children
+from clipita.errors import ImageError, ImageTooLargeError
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+Encoded: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+ImageInput: TypeAlias = Encoded | Image.Image | Pixels
+Shrink: TypeAlias = Callable[[int, int], int]
+
+# Where Pillow itself stops by default: 2 * 1024**3 // 4 // 3. Decoded to 4 bytes a pixel it is 0.7 GB.
+DEFAULT_MAX_PIXELS = 178_956_970
+
+# In the order in which they are tried. Nothing here runs another program (EPS would start Ghostscript), guesses without
+# a signature (TGA), or wraps a second file of another size (ICO). HEIF is there once pillow-heif is installed.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM", "HEIF")
+
+_ACCEPTED = "a path, bytes, a binary file, a PIL image or a NumPy uint8 array"
+_GO_ON = "Copy or export it again, or use iter_encode_image to go on without it."
+_PATH_REASONS: dict[type[Exception], str] = {
+    FileNotFoundError: "does not exist. Check the path; a relative one starts at the working directory.",
+    IsADirectoryError: "is a folder, expected an image file. Pass the files in it one by one.",
+    PermissionError: "may not be read by this user. Change its permissions, or copy it.",
+}
+
+_warning_filters = threading.RLock()
+
+
+def _new_lock() -> None:
+    """Replace the lock in a forked child: a thread that held it in the parent does not exist there."""
+    global _warning_filters
+    _warning_filters = threading.RLock()
+
+
+in_forked_children(_new_lock)
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+    """How an image is to be decoded.
+
+    Attributes:
+        name: How errors call the image.
+        max_pixels: Width x height above this is refused, for files before any pixel is decoded.
+        drop_alpha: Whether the colors under transparency are seen; otherwise the image is laid on white.
+        colors: Whether the ICC profile that the image carries counts: CMYK is then converted by it, and of other images
+            it is handed on.
+        shrink: Gives, for a JPEG of (width, height), by which factor it may be decoded smaller; None keeps every pixel.
+    """
+
+    name: str
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    drop_alpha: bool = False
+    colors: bool = True
+    shrink: Shrink | None = None
+
+
+def decode(image: ImageInput, how: Decoding) -> View:
+    """Decode an image, whatever holds it.
+
+    Nothing that is passed in is changed or closed.
+
+    Returns:
+        The picture upright, opaque and in mode "L" or "RGB"; its image may be `image` itself. An ICC profile that is
+        still to be applied, best to few pixels, is beside it.
+
+    Raises:
+        ImageTooLargeError: it has more pixels than `how.max_pixels`.
+        ImageError: anything else that keeps it from being used; whatever the bytes, there is no other error.
+    """
+    with contextlib.ExitStack() as stack:
+        if isinstance(image, np.ndarray):
+            source = _image_from_array(image, how.name)
+        elif isinstance(image, Image.Image):
+            source = image
+        else:
+            source = stack.enter_context(_open(image, how.name))
+        try:
+            return _decode_quietly(source, how)
+        except ImageError:
+            raise
+        except Exception as error:  # Pillow's decoders raise whatever hostile bytes make them stumble over
+            whole = None if isinstance(source, Image.Image) else _without_its_end(source, how)
+            if whole is None:
+                raise _diagnosis(error, how.name) from error
+            return whole
+
+
+def _decode_quietly(source: Image.Image | BinaryIO, how: Decoding) -> View:
+    try:
+        return _decode(source, how)
+    except Warning:  # under `-W error`, of a decoder that warns while it decodes, such as that of animated PNGs
+        if not isinstance(source, Image.Image):
+            source.seek(0)
+        with _quiet_pillow():
+            return _decode(source, how)
+
+
+def _without_its_end(file: BinaryIO, how: Decoding) -> View | None:
+    """The picture of a JPEG file that lacks its end mark and no pixel; None of any other file."""
+    file.seek(0)
+    ended = endings(file.read())
+    if ended is None:
+        return None
+    try:
+        first, second = (_decode_quietly(io.BytesIO(data), how) for data in ended)
+    except Exception:  # the error that led here says more
+        return None
+    return first if first.image.tobytes() == second.image.tobytes() else None
+
+
+def _image_from_array(image: npt.NDArray[Any], name: str) -> Image.Image:
+    if image.dtype != np.uint8:
+        raise ImageError(
+            f"{name} is an array of {image.dtype}, expected uint8. Scale it to 0..255, then use .astype(numpy.uint8)."
+        )
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        advice = "Pass grey, RGB or RGBA pixels"
+        if image.ndim == 4:
+            advice = "Pass a batch as a list of arrays: list(images)"
+        elif image.ndim == 3 and image.shape[0] in (1, 3, 4):
+            advice = "Put the channels last: numpy.moveaxis(image, 0, -1)"
+        raise ImageError(
+            f"{name} is an array of shape {image.shape}, expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). {advice}."
+        )
+    if image.size == 0:
+        raise ImageError(f"{name} is an array of shape {image.shape}, which holds no pixel. Leave it out.")
+    return Image.fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
+
+
+def _open(image: Encoded, name: str) -> BinaryIO:
+    """The encoded image as a file at its first byte, for the caller to close."""
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return io.BytesIO(bytes(image))
+    if isinstance(image, (str, os.PathLike)):
+        return _open_path(os.fsdecode(image), name)
+    if not hasattr(image, "read"):
+        kind = f"{type(image).__module__}.{type(image).__qualname__}".removeprefix("builtins.")
+        advice = "Convert it first: numpy.asarray(image)." if hasattr(image, "__array__") else "Pass one of these."
+        raise ImageError(f"{name} is of type {kind}, expected {_ACCEPTED}. {advice}")
+    try:
+        # Pillow would rewind the file. Reading it here keeps the position, and works on pipes and sockets.
+        data: object = image.read()
+    except UnicodeDecodeError:
+        data = None
+    except Exception as error:
+        raise ImageError(f"{name} cannot be read: {_text(error)}. Pass a file that is open for reading.") from error
+    if not isinstance(data, bytes):
+        raise ImageError(f"{name} is a file that does not give bytes. Open it in binary mode: open(path, 'rb').")
+    return io.BytesIO(data)
+
+
+def _open_path(path: str, name: str) -> BinaryIO:
+    if re.match(r"[a-z][a-z0-9+.-]+://|data:", path, re.IGNORECASE):
+        raise ImageError(
+            f"{name} is a URL, and clipita opens no connection for images. Pass the path of a local file, or its bytes."
+        )
+    try:
+        file = open(path, "rb")  # noqa: SIM115 (the caller closes it)
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        reason = _PATH_REASONS.get(type(error), f"cannot be opened: {_text(error)}. Check the path.")
+        raise ImageError(f"{name} {reason}") from error
+    if file.seekable():
+        return file
+    with file:
+        return io.BytesIO(file.read())
+
+
+def _decode(source: Image.Image | BinaryIO, how: Decoding) -> View:
+    name, max_pixels = how.name, how.max_pixels
+    with _quiet_pillow():
+        image = source if isinstance(source, Image.Image) else _identify(source, name)
+        width, height = size = image.size
+        if min(size) < 1:
+            raise ImageError(f"{name} has {width} x {height} pixels, which is none. Leave it out.")
+        if width * height > max_pixels:
+            raise ImageTooLargeError(
+                f"{name} has {width} x {height} = {width * height:,} pixels, more than the limit of {max_pixels:,}. "
+                "Scale it down first."
+            )
+        if image.format == "TIFF":  # reads tags while it decodes, and warns of the odd ones
+            image.load()
+    margins = NO_MARGINS
+    if how.shrink is not None and image is not source and isinstance(image, ImageFile.ImageFile):
+        margins = _draft(image, how.shrink)
+    image.load()
+    with _quiet_pillow():
+        try:
+            turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        except Exception:  # damaged EXIF: the pixels are good, and upright is the best guess
+            turn = None
+    profile = _profile(image) if how.colors else None
+    if image.mode == "CMYK":
+        convert, profile = to_srgb(profile, "CMYK"), None
+        image = image if convert is None else convert(image)
+    view = View(_flatten(image, name, how.drop_alpha), size, margins, profile)
+    return view if turn is None else view.turned(*turn)
+
+
+def _profile(image: Image.Image) -> bytes | None:
+    """The ICC profile that an image carries."""
+    profile: object = image.info.get("icc_profile")
+    return profile if isinstance(profile, bytes) and profile else None
+
+
+def _draft(image: ImageFile.ImageFile, shrink: Shrink) -> Margins:
+    """Have a JPEG decoded in fewer pixels, and return the margins of its `View`. Other formats stay whole."""
+    if image.format not in ("JPEG", "MPO"):
+        return NO_MARGINS
+    width, height = image.size
+    factor = shrink(width, height)
+    drafted = image.draft(None, (max(1, width // factor), max(1, height // factor))) if factor > 1 else None
+    if drafted is None:
+        return NO_MARGINS
+    _, _, right, bottom = drafted[1]
+    return 0.0, 0.0, image.width - right, image.height - bottom
+
+
+def _identify(file: BinaryIO, name: str) -> ImageFile.ImageFile:
+    """Read the header.
+
+    `Image.open` is not used: it would try every format it knows, apply the pixel limit of the whole process, and hide
+    the cause of a failure behind "cannot identify image file".
+    """
+    signature = file.read(16)
+    if not signature:
+        raise ImageError(f"{name} is empty (0 bytes). {_GO_ON}")
+    for register_formats in (Image.preinit, Image.init, _register_heif):  # the common ones first, all of them at need
+        register_formats()
+        for known in FORMATS:
+            factory, accepts = Image.OPEN.get(known, (None, None))
+            if factory and accepts and accepts(signature) is True:
+                file.seek(0)
+                return factory(file, "")
+    heic = ", or for HEIC: pip install 'clipita[heic]'" if signature[4:8] == b"ftyp" else ""
+    raise ImageError(
+        f"{name} is no image in a known format: it starts with {signature!r}. "
+        f"Convert it to one of {', '.join(FORMATS[:-1])}{heic}."
+    )
+
+
+def _register_heif() -> None:
+    """Have Pillow read HEIC, which phones write, by pillow-heif where it is installed."""
+    with contextlib.suppress(ModuleNotFoundError):
+        pillow_heif: Any = importlib.import_module("pillow_heif")
+        pillow_heif.register_heif_opener()
+
+
+@contextlib.contextmanager
+def _quiet_pillow() -> Generator[None]:
+    """Silence Pillow's warnings (odd EXIF, malformed MPO), which under `-W error` would refuse good images.
+
+    Warning filters belong to the process, not to the thread: hence the lock, and decoding as much as can be outside
+    (`_decode_quietly` has what that leaves).
+    """
+    with _warning_filters, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+def _diagnosis(error: Exception, name: str) -> ImageError:
+    if isinstance(error, Image.DecompressionBombError):  # the decoders of TIFF and WebP ask Pillow themselves
+        return ImageTooLargeError(f"{name} is too large for Pillow: {_text(error)}. Scale it down first.")
+    if isinstance(error, MemoryError):
+        return ImageError(f"{name} takes more memory to decode than there is. Scale it down first.")
+    if re.search(r"truncated|eof|end of|expected to read|not enough|broken data stream", str(error), re.IGNORECASE):
+        return ImageError(f"{name} is truncated: its data end too early ({_text(error)}). {_GO_ON}")
+    return ImageError(f"{name} is damaged or incomplete ({_text(error)}). {_GO_ON}")
+
+
+def _text(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return text.rstrip(".") or type(error).__name__
+
+
+def _flatten(image: Image.Image, name: str, drop_alpha: bool) -> Image.Image:
+    """Mode "L" or "RGB", 8 bits, opaque. An image that is so already is returned as it is."""
+    if image.mode == "F":
+        raise ImageError(
+            f"{name} holds floating-point values, and of what range is not known. Scale it to 0..255 in 8 bits."
+        )
+    if image.mode.startswith("I"):  # "I;16", its byte orders, and "I", which Pillow uses for 16 bits too
+        return _scale_16_bit(image, name)
+    if image.has_transparency_data and not drop_alpha:
+        if image.mode == "La":
+            image = image.convert("LA")  # convert("RGBA") would forget its alpha
+        elif image.mode == "P":
+            image = image.copy()  # convert("RGBA") would write the transparency into the caller's palette
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image)
+        return white
+    if image.mode in ("L", "RGB"):
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _scale_16_bit(image: Image.Image, name: str) -> Image.Image:
+    values = np.asarray(image)  # (H, W) uint16 in either byte order, or int32
+    if values.min() < 0 or values.max() > 65535:
+        raise ImageError(
+            f"{name} holds values from {values.min()} to {values.max()}, expected 16 bits: 0 to 65535. "
+            "Scale it to 0..255 in 8 bits."
+        )
+    # round(values / 257) in place of a float copy: 65535 / 257 = 255. Above 65407 it is 255, and + 128 would overflow.
+    grey = np.minimum(values, 65407).astype(np.uint16)
+    grey += 128
+    grey //= 257
+    if (transparent := image.info.get("transparency")) is not None:
+        grey[values == transparent] = 255
+    return Image.fromarray(grey.astype(np.uint8))
