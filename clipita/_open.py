@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipita.bundle import MANIFEST, WEIGHTS, Bundle, read_bundle
-from clipita.hub import resolve
+from clipita.hub import embedded_models, resolve
 from clipita.known import known_model, restriction
 
 if TYPE_CHECKING:
@@ -44,6 +44,14 @@ def open_bundle(
     if precision == "int8" and "int8" not in bundle.config.precisions and "fp32" in bundle.config.precisions:
         return int8_of(bundle, cache_dir)
     return bundle
+
+
+def lasting_name(name_or_path: str | os.PathLike[str]) -> str:
+    """Return what loads the same model from any working directory: a name as it is, a folder's absolute path."""
+    name = os.fspath(name_or_path)
+    is_name = isinstance(name_or_path, str) and name in embedded_models()
+    folder = Path(name).expanduser()
+    return os.path.abspath(folder) if not is_name and folder.is_dir() else name
 
 
 def say_restriction(bundle: Bundle) -> None:

@@ -49,6 +49,7 @@ _ARTICLES = {
     "definite": {"m": ("il", "lo", "l'"), "f": ("la", "la", "l'"), "mp": ("i", "gli", "gli"), "fp": ("le", "le", "le")},
     "indefinite": {"m": ("un", "uno", "un"), "f": ("una", "una", "un'")},
 }
+_LONGEST_ACRONYM = 3
 _DI_PARTITIVE = re.compile(r"\b(di )(?:(?:del|dello|della|dei|degli|delle) |dell['’])")
 _CONTRACTED = {"di": "de", "a": "a", "da": "da", "in": "ne", "su": "su"}
 
@@ -126,13 +127,18 @@ def contracted(preposition: str, noun: str) -> str:
 
 
 def with_article(label: str) -> str:
-    """The label as a sentence has it: `indefinite` of a noun with what follows it, `partitive` of a stuff ("del pane"),
-    and all others as they are.
+    """Return the label as a sentence has it: `indefinite` of a noun with what follows it, `partitive` of a stuff ("del
+    pane"), and all others as they are.
+
+    A label in capitals throughout is read in small letters, "GATTO NERO" as "gatto nero", unless it has no more than
+    three letters ("TV").
 
     Left alone are labels with an article, preposition, number or other determiner of their own ("il mare", "due gatti",
     "di notte"), names (a capital letter: "Roma"), and sentences (a mark of punctuation, or more than five words).
     """
     text = label.strip()
+    if text.isupper() and len(text) > _LONGEST_ACRONYM:
+        label = text = text.lower()
     words = text.split()
     if not words or not text[0].islower() or _OWN.match(text) or len(words) > 5 or re.search(r"[.!?;:,{}\d]", text):
         return label

@@ -15,16 +15,16 @@ import numpy.typing as npt
 
 from clipita._cpus import usable_cpus
 from clipita._memory import give_back
-from clipita._open import open_bundle
+from clipita._open import lasting_name, open_bundle
 from clipita.bundle import MANIFEST, TOKENIZER, Bundle
 from clipita.errors import BackendError, CheckpointError, ImageError, TextError
-from clipita.hub import embedded_models
 from clipita.images import Crop, ImageInput, Preprocessing, check_crop, describe, load_pixels, load_tiles
 from clipita.italian import with_article
 from clipita.tokenizer import OnTruncate, Tokenizer, TokenizerConfig
 from clipita.zero_shot import (
     LabelBank,
     LabelScore,
+    check_distinct,
     check_labels,
     check_templates,
     embed_labels,
@@ -346,6 +346,7 @@ class Model:
 
     def _make_bank(self, labels: tuple[str, ...], templates: tuple[str, ...], *, bare: bool) -> LabelBank:
         phrases = labels if bare else [with_article(label) for label in labels]
+        check_distinct(labels, [self._tokenizer.normalized(phrase) for phrase in phrases])
         embeddings = embed_labels(self.encode_text, phrases, templates)
         embeddings.flags.writeable = False  # whoever asks for the same labels shares them
         return LabelBank(labels, embeddings, self.fingerprint)
@@ -539,7 +540,7 @@ def load(
             ) from error
         engine = FlaxBackend(bundle, precision=precision, dtype="float32" if exact else None)
     loaded_with = {
-        "name_or_path": _name_anywhere(name_or_path),
+        "name_or_path": lasting_name(name_or_path),
         "backend": backend,
         "precision": precision,
         "threads": threads,
@@ -553,14 +554,6 @@ def load(
     return Model(
         bundle, engine, precision=precision, decode_threads=decode_threads, exact=exact, loaded_with=loaded_with
     )
-
-
-def _name_anywhere(name_or_path: str | os.PathLike[str]) -> str:
-    """The name of a model as it is, the path of a folder as one that does not depend on the working directory."""
-    name = os.fspath(name_or_path)
-    is_name = isinstance(name_or_path, str) and name in embedded_models()
-    folder = Path(name).expanduser()
-    return os.path.abspath(folder) if not is_name and folder.is_dir() else name
 
 
 @lru_cache(maxsize=2)  # joblib and others unpickle a model for every task

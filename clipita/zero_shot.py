@@ -42,24 +42,42 @@ class LabelBank:
 
 
 def check_labels(labels: Iterable[str]) -> tuple[str, ...]:
-    """The labels, if they can be told apart.
+    """Return the labels as a tuple, each of them checked.
 
     Raises:
-        TextError: none, not a list of str, one that is blank or not text, or one given twice.
+        TextError: none, not a list of str, or one that is blank or not text.
     """
     if isinstance(labels, str | bytes) or not isinstance(labels, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TextError(f"labels must be a list such as ['cane', 'gatto'], not {labels!r}.")
     checked = tuple(check_text(label, f"labels[{index}]") for index, label in enumerate(labels))
     if not checked:
         raise TextError("labels is empty: give at least one, e.g. ['cane', 'gatto'].")
-    label, count = Counter(checked).most_common(1)[0]
-    if count > 1:
-        first = checked.index(label)
-        raise TextError(
-            f"labels[{first}] and labels[{checked.index(label, first + 1)}] are both {label!r}; they would share its "
-            "score. Remove one."
-        )
     return checked
+
+
+def check_distinct(labels: Sequence[str], asked: Sequence[str]) -> None:
+    """Check that no two labels are asked for by one and the same phrase.
+
+    Args:
+        labels: K labels.
+        asked: For each, the phrase that the model reads: with its article, in the spelling that it was trained on.
+
+    Raises:
+        TextError: two are.
+    """
+    phrase, count = Counter(asked).most_common(1)[0]
+    if count == 1:
+        return
+    first = asked.index(phrase)
+    second = asked.index(phrase, first + 1)
+    if labels[first] == labels[second]:
+        raise TextError(
+            f"labels[{first}] and labels[{second}] are both {labels[first]!r}; they would share its score. Remove one."
+        )
+    raise TextError(
+        f"labels[{first}] {labels[first]!r} and labels[{second}] {labels[second]!r} are both asked for as {phrase!r}; "
+        "they would share its score. Remove one."
+    )
 
 
 def check_templates(templates: str | Sequence[str]) -> tuple[str, ...]:

@@ -63,12 +63,12 @@ def test_the_signatures_are_these() -> None:
         "revision=None, cache_dir=None, local_files_only=False, exact=False)"
     )
     assert parameters(clipita.encode_text) == "(texts, *, batch_size=64, on_truncate='warn')"
-    assert parameters(clipita.encode_image) == "(images, *, batch_size=32)"
+    assert parameters(clipita.encode_image) == "(images, *, crop='center', batch_size=32)"
     assert (
         parameters(clipita.zero_shot)
-        == "(images, labels, *, templates=None, top_k=None, min_cosine=None, batch_size=32)"
+        == "(images, labels, *, templates=None, top_k=None, min_cosine=None, crop='center', batch_size=32)"
     )
-    assert parameters(clipita.Model.iter_encode_image) == "(self, images, *, batch_size=32)"
+    assert parameters(clipita.Model.iter_encode_image) == "(self, images, *, crop='center', batch_size=32)"
     assert parameters(clipita.Model.label_bank) == "(self, labels, *, templates=None)"
     for name in ("encode_text", "encode_image", "zero_shot"):
         method = parameters(getattr(clipita.Model, name))
@@ -96,12 +96,15 @@ def test_submodules_do_not_shadow_functions() -> None:
 
 
 # Every part may import these; they import each other only for errors.
-LEAVES = {"errors", "_cpus", "_memory", "_strict", "_tokenizer_json"}
+LEAVES = {"errors", "_cpus", "_memory", "_process", "_strict", "_tokenizer_json"}
 # Each part of the package, and the others that it may import. Nothing imports training or benchmarks.
 ARROWS: dict[str, set[str]] = {
     **{leaf: {"errors"} for leaf in LEAVES},
     "_geometry": set(),
-    "images": {"_geometry"},
+    "_color": set(),
+    "_jpeg": set(),
+    "_decode": {"_color", "_geometry", "_jpeg"},
+    "images": {"_color", "_decode", "_geometry"},
     "tokenizer": set(),
     "bundle": set(),
     "known": set(),

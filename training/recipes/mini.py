@@ -127,7 +127,7 @@ RECIPE = Recipe(
     image_projection=ProjectionConfig(bias=True),
     text_projection=ProjectionConfig(hidden=1536, bias=True),
     members=(MEMBER, replace(MEMBER, boosts=MEMBER.boosts | {"flickr8k": 9.0, "man_woman": 4.0}, text_drift=0.4)),
-    tokenizer=TokenizerConfig(max_tokens=96, prefix="query: "),
+    tokenizer=TokenizerConfig(96, prefix="query: ", visible_only=True, plain_spaces=True, lower_case=True),
     mix=Mix(photographs=512, texts=768, words=384, captions=128),
     logit_scale=20.0,
     text_noise=0.5,
