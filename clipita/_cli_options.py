@@ -75,12 +75,12 @@ def number_between(least: float, most: float, what: str) -> Callable[[click.Cont
 
 
 def print_json(**values: Any) -> None:
-    """One object on one line."""
+    """Print one object on one line."""
     click.echo(json.dumps(values))
 
 
 def print_facts(facts: dict[str, Any]) -> None:
-    """One line for each."""
+    """Print one line for each."""
     width = max(map(len, facts)) + 2
     for name, value in facts.items():
         shown: Any = ", ".join(map(str, value)) if isinstance(value, list) else value  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]

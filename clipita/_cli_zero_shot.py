@@ -95,11 +95,11 @@ def _several(
 
 
 def _labels(words: tuple[str, ...]) -> tuple[str, ...]:
-    """The words after the first, if none of them is a file that was meant as an image.
+    """Return the words after the first, if none of them was meant as an image.
 
     Raises:
         UsageError: there are none.
-        Unusable: one is called like an image, or is one.
+        Unusable: one is called like an image.
     """
     image, *labels = words
     if not labels:

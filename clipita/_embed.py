@@ -144,6 +144,7 @@ def _check_source(parts: Path, source: bytes) -> None:
 def _read_known(model: Model, output: Path, parts: Path, found: PhotoFiles, folder: Path) -> _Known:
     """Read what earlier runs embedded: the file, and then the shards of a run that was stopped."""
     known: _Known = {}
+    here = {*found.keys, *found.failed}
     for path in ([output] if output.exists() else []) + sorted(parts.glob("*.npz")):
         stored = read_embeddings(path)
         if stored.fingerprint != model.fingerprint:
@@ -151,7 +152,6 @@ def _read_known(model: Model, output: Path, parts: Path, found: PhotoFiles, fold
                 f"{str(path)!r} was made by {stored.model!r} with fingerprint {stored.fingerprint}, and this model has "
                 f"{model.fingerprint}: their embeddings do not mix. Use another file, or --overwrite."
             )
-        here = {*found.keys, *found.failed}
         if path == output and stored.keys and not any(key in here or found.may_hold(key) for key in stored.keys):
             raise CheckpointError(
                 f"{str(folder)!r} has none of the {len(stored.keys)} images of {str(output)!r}, the first of which is "

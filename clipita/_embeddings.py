@@ -40,8 +40,12 @@ class Embeddings:
 
 
 def write_embeddings(path: Path, embeddings: Embeddings) -> None:
-    """Write a .npz (arrays "keys", "embeddings", "fingerprint", "model", "sizes", "mtimes_ns") or a .parquet (columns
-    "key", "embedding", "size", "mtime_ns"), whole or not at all.
+    """Write a file, whole or not at all.
+
+    Args:
+        path: A .npz gets the arrays "keys", "embeddings", "fingerprint", "model", "sizes" and "mtimes_ns"; a .parquet
+            the columns "key", "embedding", "size" and "mtime_ns".
+        embeddings: What it is to hold.
 
     Raises:
         ClipitaError: it cannot be written.

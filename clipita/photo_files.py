@@ -56,18 +56,23 @@ _PREVIEWS = (".lrdata", ".lrcat-data")  # Lightroom's
 _APPLE_LIBRARIES = (".photoslibrary", ".photolibrary", ".migratedphotolibrary", ".aplibrary")
 _APPLE_ORIGINALS = frozenset(("originals", "masters"))
 
-# Reasons for which a file or folder is left aside, in the order in which they are told: what such are, and what to do.
+# Reasons for which a file or folder is left aside, in the order in which they are told: what one is and several are,
+# and what to do.
 _REASONS = {
-    "heif": ("in HEIC", "pip install 'clipita[heic]' reads them"),
-    "raw": ("raw", "export them as JPEG"),
-    "other_formats": ("in a format that is not read", "export them as JPEG or PNG"),
-    "not_regular": ("that are pipes, sockets or devices, not files", ""),
-    "links_to_nothing": ("links to what is not there", "is its disk mounted?"),
-    "read_already": ("links to folders that are read already", ""),
-    "leads_back_up": ("links back up to a folder that holds them", "name that folder instead"),
-    "thumbnails_and_bins": ("folders of thumbnails, snapshots or deleted files", ""),
-    "hidden": ("hidden", ""),
-    "no_pictures": ("that are no pictures", ""),
+    "heif": ("in HEIC", "in HEIC", "pip install 'clipita[heic]' reads it"),
+    "raw": ("raw", "raw", "export as JPEG"),
+    "other_formats": ("in a format that is not read", "in formats that are not read", "export as JPEG or PNG"),
+    "not_regular": ("pipe, socket or device", "pipes, sockets or devices", ""),
+    "links_to_nothing": ("link to what is not there", "links to what is not there", "is its disk mounted?"),
+    "read_already": ("link to a folder that is read already", "links to folders that are read already", ""),
+    "leads_back_up": ("link back up to a folder it is in", "links back up to folders they are in", "name that folder"),
+    "thumbnails_and_bins": (
+        "folder of thumbnails, snapshots or deleted files",
+        "folders of thumbnails, snapshots or deleted files",
+        "",
+    ),
+    "hidden": ("hidden", "hidden", ""),
+    "no_pictures": ("that is no picture", "that are no pictures", ""),
 }
 _PICTURES = ("heif", "raw", "other_formats", "not_regular")
 _BY_SUFFIX = ("heif", "raw", "other_formats", "no_pictures")
@@ -105,14 +110,18 @@ class PhotoFiles:
         parts: list[str] = []
         for reason, names in self.left_aside.items():
             what = _suffixes(names) if reason in _BY_SUFFIX else _first(names)
-            kind, advice = _REASONS[reason]
-            parts.append(f"{len(names):,} {kind} ({what}){': ' if advice else ''}{advice}")
+            one, several, advice = _REASONS[reason]
+            told = f"{len(names):,} {one if len(names) == 1 else several} ({what})"
+            parts.append(f"{told}: {advice}" if advice else told)
         return f"Left aside: {'; '.join(parts)}." if parts else ""
 
     def pictures_not_read(self) -> dict[str, str]:
         """Return the pictures that are left aside for what they are, each with the reason and what would help."""
-        why = {reason: ": ".join(filter(None, _REASONS[reason])) for reason in _PICTURES}
-        return {key: why[reason] for reason in _PICTURES for key in self.left_aside.get(reason, ())}
+        told: dict[str, str] = {}
+        for reason in _PICTURES:
+            one, _, advice = _REASONS[reason]
+            told |= dict.fromkeys(self.left_aside.get(reason, ()), f"{one}: {advice}" if advice else one)
+        return told
 
     def counts(self) -> dict[str, int]:
         """Return how many were left aside for each reason."""

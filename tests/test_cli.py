@@ -198,7 +198,7 @@ def test_no_name_and_no_label_reaches_a_terminal_as_a_command(run: Any, photos: 
     result = run("embed", photos.rename(tmp_path / f"foto{evil}"), "-o", tmp_path / f"x{evil}.npz")
     assert result.exit_code == 1
     assert "vuota\\x1b]0;titolo" in result.stderr
-    assert "files (\\x1b]0;titolo" in result.stderr
+    assert "device (\\x1b]0;titolo" in result.stderr
     for text in (result.stdout, result.stderr):
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text)
 

@@ -331,7 +331,7 @@ def test_photographs_of_a_disk_that_is_not_there_stay(run: Any, photos: Path, tm
     (tmp_path / "disco").rename(tmp_path / "tolto")
     result = run("embed", photos, "-o", output)
     assert (result.exit_code, result.stdout) == (0, f"{output}: 3 images, 0 of them new; 0 failed\n")
-    assert "1 links to what is not there (mare): is its disk mounted?" in result.stderr
+    assert "1 link to what is not there (mare): is its disk mounted?" in result.stderr
     np.testing.assert_array_equal(read(output)[1], before[1])
 
 
@@ -342,9 +342,9 @@ def test_the_end_says_what_was_left_aside(run: Any, photos: Path, tmp_path: Path
     result = run("embed", photos, "-o", tmp_path / "foto.npz")
     assert result.stdout.endswith("3 images, 3 of them new; 0 failed\n")
     assert result.stderr == (
-        "Left aside: 1 raw (.nef): export them as JPEG; 1 that are pipes, sockets or devices, not files (x.jpg); "
-        "1 folders of thumbnails, snapshots or deleted files (@eaDir); 2 hidden (.cache, .nascosta.png); "
-        "1 that are no pictures (.txt).\n"
+        "Left aside: 1 raw (.nef): export as JPEG; 1 pipe, socket or device (x.jpg); "
+        "1 folder of thumbnails, snapshots or deleted files (@eaDir); 2 hidden (.cache, .nascosta.png); "
+        "1 that is no picture (.txt).\n"
     )
 
 
@@ -354,7 +354,7 @@ def test_a_folder_of_what_is_not_read_says_what_would_read_it(run: Any, tmp_path
     result = run("embed", tmp_path / "foto", "-o", tmp_path / "foto.npz")
     assert result.exit_code == 2
     assert "holds no image: no file below it ends in .apng, .avif" in result.stderr
-    assert result.stderr.endswith("Left aside: 1 raw (.cr3): export them as JPEG.\n")
+    assert result.stderr.endswith("Left aside: 1 raw (.cr3): export as JPEG.\n")
 
 
 @contextlib.contextmanager

@@ -126,7 +126,7 @@ def test_a_check_says_what_is_no_picture_of_its_set(bundle: str, photos: Path) -
     result = run(*asked, "--json")
     assert json.loads(result.stdout)[str(photos)] == alone  # nor is a bin a label
     assert result.stderr == (
-        f"{photos}: Left aside: 1 raw (.dng): export them as JPEG; 1 folders of thumbnails, snapshots or deleted files "
+        f"{photos}: Left aside: 1 raw (.dng): export as JPEG; 1 folder of thumbnails, snapshots or deleted files "
         "(@eaDir).\n"
     )
 

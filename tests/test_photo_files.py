@@ -78,8 +78,8 @@ def test_all_that_is_left_aside_is_counted_with_what_would_read_it(tmp_path: Pat
     assert found.keys == ["a.jpg"]
     assert found.counts() == {"raw": 4, "other_formats": 2, "no_pictures": 3}
     assert found.describe() == (
-        "Left aside: 4 raw (.nef, .dng, .cr2): export them as JPEG; 2 in a format that is not read (.psd, .svg): "
-        "export them as JPEG or PNG; 3 that are no pictures (.mov, without ending)."
+        "Left aside: 4 raw (.nef, .dng, .cr2): export as JPEG; 2 in formats that are not read (.psd, .svg): "
+        "export as JPEG or PNG; 3 that are no pictures (.mov, without ending)."
     )
     (tmp_path / "a.jpg").rename(tmp_path / "b.jpg")
     assert find_photos(make(tmp_path / "vuota", "x.jpg")).describe() == ""
@@ -97,7 +97,7 @@ def test_heic_is_read_where_its_decoder_is_and_names_it_elsewhere(
     monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as if it were not installed
     found = find_photos(folder)
     assert (found.keys, found.counts()) == ([], {"heif": 3})
-    assert "3 in HEIC (.heic, .hif, .heif): pip install 'clipita[heic]' reads them" in found.describe()
+    assert "3 in HEIC (.heic, .hif, .heif): pip install 'clipita[heic]' reads it" in found.describe()
 
 
 def test_only_files_are_opened(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_link_back_up_embeds_nothing_twice_and_nothing_outside(tmp_path: Path)
     found = links_of(library, qui=library, su=tmp_path / "casa", radice=Path("/"))
     assert found.keys == ["a.jpg"]
     assert found.left_aside == {"leads_back_up": ["qui", "radice", "su"]}
-    assert "3 links back up to a folder that holds them (qui, radice, su)" in found.describe()
+    assert "3 links back up to folders they are in (qui, radice, su)" in found.describe()
 
 
 def test_a_folder_given_by_a_link_is_read(tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def test_what_is_beside_photographs_is_no_pair(tmp_path: Path) -> None:
     assert [row.key for row in rows] == ["0.jpg", "1.jpg", "2.jpg"]
     assert tally.places == {
         "is a link to a file that does not exist. Delete it, or bring the file back.": ["rotta.jpg"],
-        "raw: export them as JPEG": ["solo.NEF"],
+        "raw: export as JPEG": ["solo.NEF"],
     }
 
 

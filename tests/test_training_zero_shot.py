@@ -100,7 +100,7 @@ def test_thumbnails_are_no_photographs_of_a_class_and_are_told(tmp_path: Path) -
     classified = find_classified(folder, LABELS)
     assert found(classified) == {"1.jpg": CAT, "2.bmp": CAT}
     assert classified.left_aside == (
-        "Left aside: 1 folders of thumbnails, snapshots or deleted files (gatto/@eaDir); 1 hidden (cane/._3.jpg)."
+        "Left aside: 1 folder of thumbnails, snapshots or deleted files (gatto/@eaDir); 1 hidden (cane/._3.jpg)."
     )
     (folder / "gatto" / "4.jpg").symlink_to(folder / "assente.jpg")
     with pytest.raises(ValueError, match=r"gatto/4\.jpg is a link to a file that does not exist"):
