@@ -46,12 +46,12 @@ class Unusable(click.ClickException):
 
 
 def json_option(command: Command) -> Command:
-    """The option that every command has."""
+    """Add the option that every command has."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")(command)
 
 
 def common_options(command: Command) -> Command:
-    """The options of a command that runs a model."""
+    """Add the options of a command that runs a model."""
     return click.option(
         "--model",
         "-m",

@@ -182,7 +182,8 @@ class _Shards:
     def __enter__(self) -> "_Shards":
         try:
             self._folder.mkdir(exist_ok=True)
-            (self._folder / _SOURCE).write_bytes(self._source)
+            if not (self._folder / _SOURCE).exists():  # what is written again may be lost on a full disk
+                (self._folder / _SOURCE).write_bytes(self._source)
         except OSError as error:
             self._drop_if_empty()
             raise cannot_write(self._folder, error) from error

@@ -83,7 +83,7 @@ def _refuse_file_as_option(parameters: list[click.Parameter], words: list[str]) 
 
 
 def show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """A warning as the user of a command wants it: without its place in the code."""
+    """Print a warning as the user of a command wants it: without its place in the code."""
     echo(f"Warning: {message}", err=True)
 
 

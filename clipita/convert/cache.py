@@ -28,7 +28,7 @@ def cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
         return Path(cache_dir).expanduser() / "clipita"
     from huggingface_hub import constants
 
-    # HF_HOME= is not set at all for a shell's user, and for huggingface_hub is the working directory.
+    # For who writes HF_HOME= it is not set; huggingface_hub takes the empty path for the working directory.
     home = constants.HF_HOME or os.path.join(constants.default_home, "huggingface")
     return Path(home) / "clipita"
 
