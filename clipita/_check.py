@@ -1,5 +1,6 @@
 """What another form of a model costs, on pictures that the user knows the answers for."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any, cast
@@ -7,46 +8,79 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from clipita._embed import list_images
 from clipita.errors import CheckpointError, ClipitaError
 from clipita.model import Model
+from clipita.photo_files import find_photos, is_users_folder
 
 CAPTIONS = "captions.jsonl"
 
 FloatArray = npt.NDArray[np.float32]
 
 
-def compare(reference: Model, other: Model, folder: Path) -> dict[str, float]:
-    """Cosines between the embeddings of two models on a set of pictures, and the scores of both.
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """Pictures with what is right for them.
+
+    Attributes:
+        folder: Where they are.
+        keys: Their paths below it.
+        texts: Captions, or labels.
+        owners: With captions, for each of them the index of its picture; with labels, for each picture that of its
+            label.
+        are_captions: Which of the two.
+        left_aside: What else the folder holds, in a sentence, or "".
+    """
+
+    folder: Path
+    keys: list[str]
+    texts: list[str]
+    owners: list[int]
+    are_captions: bool
+    left_aside: str = ""
+
+
+def read_pictures(folder: Path) -> Pictures:
+    """Read a set to judge on.
+
+    Args:
+        folder: With a `captions.jsonl`, whose lines are {"image_path": ..., "captions": [...]}, or with a folder for
+            each label that holds its pictures.
+
+    Raises:
+        ClipitaError: the set holds no pictures, or a folder or a line of it cannot be read.
+    """
+    return _captioned(folder) if (folder / CAPTIONS).is_file() else _labelled(folder)
+
+
+def compare(reference: Model, other: Model, pictures: Pictures) -> dict[str, float]:
+    """Return the cosines between the embeddings of two models on a set of pictures, and the scores of both.
 
     Args:
         reference, other: Two forms of one model.
-        folder: With a `captions.jsonl`, whose lines are {"image_path": ..., "captions": [...]}, pictures are searched
-            by their captions: "recall" is the share of captions whose own picture comes first. Otherwise every folder
-            in it is a label with its pictures: "accuracy" is the share of pictures whose label comes first.
+        pictures: With captions, "recall" is the share of captions whose own picture comes first. With labels,
+            "accuracy" is the share of pictures whose label comes first.
 
     Returns:
         "images", "image_cosine", "text_cosine" (with the smallest as "..._min"), "accuracy" or "recall" of the
         reference, that of the other as "other_...", and "same": how often both give the same answer.
 
     Raises:
-        ClipitaError: the set holds no pictures, or an image or a line of it cannot be used.
+        ImageError: a picture cannot be used.
     """
-    captions = folder / CAPTIONS
-    keys, texts, owners = _captioned(captions) if captions.is_file() else _labelled(folder)
-    pictures = [model.encode_image([folder / key for key in keys]) for model in (reference, other)]
-    if captions.is_file():
-        sentences = [model.encode_text(texts, on_truncate="ignore") for model in (reference, other)]
-        answers = [(b @ a.T).argmax(1) for a, b in zip(pictures, sentences, strict=True)]
+    paths = [pictures.folder / key for key in pictures.keys]
+    images = [model.encode_image(paths) for model in (reference, other)]
+    if pictures.are_captions:
+        sentences = [model.encode_text(pictures.texts, on_truncate="ignore") for model in (reference, other)]
+        answers = [(b @ a.T).argmax(1) for a, b in zip(images, sentences, strict=True)]
         score = "recall"
     else:
-        sentences = [model.label_bank(texts).embeddings for model in (reference, other)]
-        answers = [(a @ b.T).argmax(1) for a, b in zip(pictures, sentences, strict=True)]
+        sentences = [model.label_bank(pictures.texts).embeddings for model in (reference, other)]
+        answers = [(a @ b.T).argmax(1) for a, b in zip(images, sentences, strict=True)]
         score = "accuracy"
-    right = [float((found == np.array(owners)).mean()) for found in answers]
+    right = [float((found == np.array(pictures.owners)).mean()) for found in answers]
     return {
-        "images": len(keys),
-        **_cosines("image", *pictures),
+        "images": len(paths),
+        **_cosines("image", *images),
         **_cosines("text", *sentences),
         score: right[0],
         f"other_{score}": right[1],
@@ -61,23 +95,24 @@ def loss(found: dict[str, float]) -> tuple[str, float]:
     return max(losses.items(), key=lambda item: item[1])
 
 
-def _labelled(folder: Path) -> tuple[list[str], list[str], list[int]]:
-    labels = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    keys: list[str] = []
-    owners: list[int] = []
-    for index, label in enumerate(labels):
-        found = list_images(folder / label)[0]
-        keys += [f"{label}/{key}" for key in found]
-        owners += [index] * len(found)
+def _labelled(folder: Path) -> Pictures:
+    found = find_photos(folder)
+    if found.failed:
+        place, reason = next(iter(found.failed.items()))
+        raise ClipitaError(f"{str(folder / place)!r} {reason}")
+    keys = [key for key in found.keys if "/" in key]  # others are of no label
     if not keys:
         raise ClipitaError(
             f"{str(folder)!r} is no set to check on: it has neither {CAPTIONS} nor folders that are called as their "
-            "pictures are labelled."
+            f"pictures are labelled. {found.describe()}".rstrip()
         )
-    return keys, labels, owners
+    labels = sorted(path.name for path in folder.iterdir() if path.is_dir() and is_users_folder(path))
+    owners = [labels.index(key.partition("/")[0]) for key in keys]
+    return Pictures(folder, keys, labels, owners, are_captions=False, left_aside=found.describe())
 
 
-def _captioned(path: Path) -> tuple[list[str], list[str], list[int]]:
+def _captioned(folder: Path) -> Pictures:
+    path = folder / CAPTIONS
     keys: list[str] = []
     texts: list[str] = []
     owners: list[int] = []
@@ -96,7 +131,7 @@ def _captioned(path: Path) -> tuple[list[str], list[str], list[int]]:
         texts += captions
     if not texts:
         raise ClipitaError(f"{str(path)!r} holds no captions.")
-    return keys, texts, owners
+    return Pictures(folder, keys, texts, owners, are_captions=True)
 
 
 def _cosines(tower: str, first: FloatArray, second: FloatArray) -> dict[str, float]:

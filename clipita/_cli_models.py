@@ -12,8 +12,16 @@ from typing import Any
 import click
 
 from clipita import __version__
-from clipita._check import compare, loss
-from clipita._cli_options import Unusable, common_options, json_option, print_facts, print_json
+from clipita._check import Pictures, compare, loss, read_pictures
+from clipita._cli_options import (
+    Unusable,
+    common_options,
+    echo,
+    json_option,
+    number_between,
+    print_facts,
+    print_json,
+)
 from clipita._cpus import usable_cpus
 from clipita._open import int8_of, open_bundle, rewritten
 from clipita.bundle import MANIFEST, WEIGHTS, Bundle
@@ -36,7 +44,7 @@ def models(as_json: bool) -> None:
         return
     width = max(len(model["name"]) for model in listed) + 2
     for model in listed:
-        click.echo(f"{model['name']:{width}}{model['license']:14}{model['about']}")
+        echo(f"{model['name']:{width}}{model['license']:14}{model['about']}")
 
 
 @click.command()
@@ -98,7 +106,13 @@ def info(name: str | None, model: str, as_json: bool) -> None:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Pictures to judge int8 on: a folder for each label, or a captions.jsonl. May be repeated.",
 )
-@click.option("--max-loss", default=0.02, show_default=True, help="Most that int8 may lose of a cosine or a score.")
+@click.option(
+    "--max-loss",
+    default=0.02,
+    show_default=True,
+    callback=number_between(0, 2, "a loss of a cosine or a score"),
+    help="Most that int8 may lose of a cosine or a score.",
+)
 @click.option("--accept-loss", is_flag=True, help="Keep it whatever it loses.")
 @click.option("--revision", help="Branch, tag or commit on the hub.")
 @json_option
@@ -129,16 +143,17 @@ def convert(
             f"{name!r} is a bundle already, and has no float32 weights to begin with, only "
             f"{', '.join(reference.config.precisions)}."
         )
+    sets = [read_pictures(folder) for folder in checks]
     report: dict[str, Any] = {"model": reference.config.name, "license": reference.config.license}
     if output is None:
         bundle = int8_of(reference, None) if precision == "int8" else reference
-        _judge(reference, bundle, checks, None if accept_loss else max_loss, report, is_cached=True)
+        _judge(reference, bundle, sets, None if accept_loss else max_loss, report, is_cached=True)
     else:
         # Beside its place, so that nothing is there if it is refused or the command is stopped.
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
             bundle = rewritten(reference, Path(scratch) / "bundle", precision=precision, portable=portable)
-            _judge(reference, bundle, checks, None if accept_loss else max_loss, report, is_cached=False)
+            _judge(reference, bundle, sets, None if accept_loss else max_loss, report, is_cached=False)
             if output.exists():
                 output.rmdir()
             os.replace(bundle.folder, output)
@@ -151,18 +166,21 @@ def convert(
     }
     if as_json:
         print_json(**report)
-        return
-    report["bytes"] = f"{report['bytes']:,}"
-    measured: dict[str, dict[str, float]] = {key: value for key, value in report.items() if isinstance(value, dict)}
-    for key, found in measured.items():
-        report[key] = [f"{what} {value:.6g}" for what, value in found.items()]
-    print_facts(report)
+    else:
+        report["bytes"] = f"{report['bytes']:,}"
+        measured: dict[str, dict[str, float]] = {key: value for key, value in report.items() if isinstance(value, dict)}
+        for key, found in measured.items():
+            report[key] = [f"{what} {value:.6g}" for what, value in found.items()]
+        print_facts(report)
+    for pictures in sets:
+        if pictures.left_aside:
+            echo(f"{pictures.folder}: {pictures.left_aside}", err=True)
 
 
 def _judge(
     reference: Bundle,
     bundle: Bundle,
-    checks: tuple[Path, ...],
+    sets: list[Pictures],
     max_loss: float | None,
     report: dict[str, Any],
     *,
@@ -172,9 +190,9 @@ def _judge(
     if bundle is reference or not bundle.config.fidelity:
         return
     report["samples"] = dict(bundle.config.fidelity)
-    if checks:
+    if sets:
         models = load(reference.folder, precision="fp32"), load(bundle.folder, precision="int8")
-        report |= {str(folder): compare(*models, folder) for folder in checks}
+        report |= {str(pictures.folder): compare(*models, pictures) for pictures in sets}
     measured: dict[str, dict[str, float]] = {key: value for key, value in report.items() if isinstance(value, dict)}
     for where, found in measured.items():
         what, lost = loss(found)

@@ -1,6 +1,7 @@
-"""What the commands have in common: options, refusals, and JSON."""
+"""What the commands have in common: options, refusals, and what they print."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,20 +11,47 @@ from clipita.model import DEFAULT_MODEL
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+# What a terminal obeys instead of showing it: control characters, line ends of Unicode, and those that turn the
+# direction of writing, by which "gpj.exe" reads as "exe.jpg". Halves of surrogate pairs are bytes of no character.
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str, *, keep: str = "") -> str:
+    r"""Return the text with all that a terminal would obey written as Python writes it, `\x1b`.
+
+    Args:
+        text: May have names of files and labels in it, which may have anything in them.
+        keep: Characters that stay as they are.
+    """
+
+    def written(found: re.Match[str]) -> str:
+        character = found[0]
+        return character if character in keep else ascii(character)[1:-1]
+
+    return _UNSEEN.sub(written, text)
+
+
+def echo(line: str, *, err: bool = False) -> None:
+    """Print one line, whatever is in it."""
+    click.echo(visible(line), err=err)
+
 
 class Unusable(click.ClickException):
     """What clipita refuses, shown as one line."""
 
     exit_code = 2
 
+    def __init__(self, message: str) -> None:
+        super().__init__(visible(message))
+
 
 def json_option(command: Command) -> Command:
-    """The option that every command has."""
+    """Add the option that every command has."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")(command)
 
 
 def common_options(command: Command) -> Command:
-    """The options of a command that runs a model."""
+    """Add the options of a command that runs a model."""
     return click.option(
         "--model",
         "-m",
@@ -35,14 +63,25 @@ def common_options(command: Command) -> Command:
     )(json_option(command))
 
 
+def number_between(least: float, most: float, what: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Return a callback for an option: a number in these bounds, and not nan, which click.FloatRange lets pass."""
+
+    def check(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+        if value is not None and not least <= value <= most:
+            raise click.BadParameter(f"{value} is not {what}, from {least:g} to {most:g}")
+        return value
+
+    return check
+
+
 def print_json(**values: Any) -> None:
-    """One object on one line."""
+    """Print one object on one line."""
     click.echo(json.dumps(values))
 
 
 def print_facts(facts: dict[str, Any]) -> None:
-    """One line for each."""
+    """Print one line for each."""
     width = max(map(len, facts)) + 2
     for name, value in facts.items():
         shown: Any = ", ".join(map(str, value)) if isinstance(value, list) else value  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-        click.echo(f"{name:{width}}{shown}".rstrip())
+        echo(f"{name:{width}}{shown}".rstrip())

@@ -1,57 +1,53 @@
-"""The images of a folder into one file of embeddings, so that a run that stops can be gone on with.
+"""The photographs of a folder into one file of embeddings, so that a run that stops can be gone on with.
 
 Results are kept in FILE.partial/, a shard at a time, and become FILE at the end. Shards and FILE are put in place
-whole: whatever stops a run, at most the work on one shard is lost. A file is known by its path below the folder.
+whole: whatever stops a run, at most the work on one shard is lost. A photograph is known by its path below the folder,
+its size and the time it was changed: one that was replaced is embedded again, and one that was deleted leaves FILE.
 """
 
 import contextlib
 import dataclasses
 import os
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from clipita._embeddings import UNKNOWN, Embeddings, cannot_write, read_embeddings, write_embeddings
 from clipita.errors import CheckpointError, ClipitaError
 from clipita.images import describe
 from clipita.model import Model
+from clipita.photo_files import PhotoFiles, Stamp, find_photos, readable_suffixes
 
-SUFFIXES = frozenset(
-    (".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
-)
 SHARD_IMAGES = 256
 
 # In FILE.partial/, the folder that the run is over: another may have images of the same names.
 _SOURCE = "source"
 
-
-@dataclasses.dataclass(frozen=True)
-class Embeddings:
-    """What a file holds.
-
-    Attributes:
-        keys: (N,) paths below the folder, with "/" between their parts.
-        vectors: (N, E) float32, unit norm.
-        fingerprint: Of the model that made them.
-        model: Its name.
-    """
-
-    keys: list[str]
-    vectors: npt.NDArray[np.float32]
-    fingerprint: str
-    model: str
+_Known = dict[str, tuple[npt.NDArray[np.float32], Stamp]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What a run did: images in the file, how many of them are new, and those that failed, with the reason."""
+    """What a run did.
+
+    Attributes:
+        total: Images in the file.
+        new: How many of them were embedded by this run, and not known before.
+        changed: How many were embedded again, because they were replaced.
+        gone: How many were known and are not in the folder any more.
+        failed: Those that could not be embedded, with the reason.
+        found: What the folder holds.
+    """
 
     total: int
     new: int
+    changed: int
+    gone: int
     failed: dict[str, str]
+    found: PhotoFiles
 
 
 def embed_folder(
@@ -61,34 +57,94 @@ def embed_folder(
     *,
     batch_size: int,
     on_start: Callable[[int, int], None],
-    on_result: Callable[[str, str | None], None],
+    on_done: Callable[[int], None],
+    on_failed: Callable[[str, str], None],
 ) -> Summary:
-    """Embed what is not in `output` yet.
+    """Embed what is not in `output` yet, or has changed since, and drop what is no longer in `folder`.
 
     Args:
         model: Any model; its fingerprint is stored, and another's embeddings are not added to.
-        folder: Searched with all folders below it, but for hidden ones.
+        folder: Searched as `find_photos` does.
         output: A .npz or .parquet file.
         batch_size: Most images in one run of the tower.
-        on_start: Called with the numbers of images in all, and of those that are done already.
-        on_result: Called for each further one with its key, and with the error if it failed.
+        on_start: Called with the numbers of images in all, and of those that need not be embedded.
+        on_done: Called with how many more are done: first one, so that something is told soon, then batches.
+        on_failed: Called with the key of an image that cannot be embedded, and why.
 
     Raises:
         CheckpointError: `output` or what was kept of an earlier run is of another model, another folder, or damaged.
-        ClipitaError: there is no image in `folder`.
+        ClipitaError: there is no image in `folder`, or `output` cannot be written.
     """
-    keys, failed = list_images(folder)
-    if not keys and not failed:
-        raise ClipitaError(f"{str(folder)!r} holds no image: no file below it ends in {', '.join(sorted(SUFFIXES))}.")
+    found = find_photos(folder)
+    if not found.keys and not found.failed:
+        raise ClipitaError(
+            f"{str(folder)!r} holds no image: no file below it ends in {', '.join(sorted(readable_suffixes()))}. "
+            f"{found.describe()}".rstrip()
+        )
     parts = output.with_name(output.name + ".partial")
     source = os.fsencode(folder.resolve())
+    _check_source(parts, source)
+    known = _read_known(model, output, parts, found, folder)
+    kept = {key: known[key] for key in known.keys() - set(found.keys) if found.may_hold(key)}
+    gone = known.keys() - set(found.keys) - set(found.failed) - set(kept)
+    todo: list[str] = []
+    for key in found.keys:
+        stamp = found.stamps[key]
+        if key in known and known[key][1] in (UNKNOWN, stamp):
+            kept[key] = (known[key][0], stamp)
+        else:
+            todo.append(key)
+
+    failed = dict(found.failed)
+    on_start(len(found.keys) + len(failed), len(found.keys) + len(failed) - len(todo))
+    for key, reason in failed.items():
+        on_failed(key, reason)
+    told = 0
+    with (
+        _Shards(parts, source, model) as shards,
+        contextlib.closing(_encoded(model, [folder / key for key in todo], batch_size)) as results,
+    ):
+        for index, (key, (vector, reason)) in enumerate(zip(todo, results, strict=True)):
+            if vector is None:
+                failed[key] = reason
+                on_failed(key, reason)
+            else:
+                kept[key] = (vector, found.stamps[key])
+                shards.add(key, *kept[key])
+            if index % batch_size == 0 or index + 1 == len(todo):  # the end of a batch
+                on_done(index + 1 - told)
+                told = index + 1
+
+    write_embeddings(output, _embeddings(model, sorted(kept.items())))
+    shutil.rmtree(parts, ignore_errors=True)
+    done = [key for key in todo if key in kept]
+    changed = sum(key in known for key in done)
+    return Summary(len(kept), len(done) - changed, changed, len(gone), dict(sorted(failed.items())), found)
+
+
+def _encoded(
+    model: Model, paths: list[Path], batch_size: int
+) -> Generator[tuple[npt.NDArray[np.float32] | None, str], None, None]:
+    """Embed the first image by itself and the others in batches; each gives its embedding, or None and why."""
+    for some, size in ((paths[:1], 1), (paths[1:], batch_size)):
+        with contextlib.closing(model.iter_encode_image(some, batch_size=size)) as results:
+            for index, (path, result) in enumerate(zip(some, results, strict=True)):
+                yield result.embedding, str(result.error).removeprefix(describe(path, index)).lstrip()
+
+
+def _check_source(parts: Path, source: bytes) -> None:
     earlier = parts / _SOURCE
     if earlier.exists() and earlier.read_bytes() != source:
         raise CheckpointError(
             f"{str(parts)!r} is of an unfinished run over {os.fsdecode(earlier.read_bytes())!r}. "
             "Finish that one, use another file, or --overwrite."
         )
-    known: dict[str, npt.NDArray[np.float32]] = {}
+
+
+def _read_known(model: Model, output: Path, parts: Path, found: PhotoFiles, folder: Path) -> _Known:
+    """Read what earlier runs embedded: the file, and then the shards of a run that was stopped."""
+    known: _Known = {}
+    here = {*found.keys, *found.failed}
     for path in ([output] if output.exists() else []) + sorted(parts.glob("*.npz")):
         stored = read_embeddings(path)
         if stored.fingerprint != model.fingerprint:
@@ -96,158 +152,61 @@ def embed_folder(
                 f"{str(path)!r} was made by {stored.model!r} with fingerprint {stored.fingerprint}, and this model has "
                 f"{model.fingerprint}: their embeddings do not mix. Use another file, or --overwrite."
             )
-        known.update(zip(stored.keys, stored.vectors, strict=True))
-        if path == output and (strange := sorted(known.keys() - set(keys))):
+        if path == output and stored.keys and not any(key in here or found.may_hold(key) for key in stored.keys):
             raise CheckpointError(
-                f"{str(output)!r} holds images that are not in {str(folder)!r}: {len(strange)}, the first of them "
-                f"{strange[0]!r}. Use another file, or --overwrite."
+                f"{str(folder)!r} has none of the {len(stored.keys)} images of {str(output)!r}, the first of which is "
+                f"{stored.keys[0]!r}: is it the right folder? Use another file, or --overwrite."
             )
-
-    todo = [key for key in keys if key not in known]
-    on_start(len(keys) + len(failed), len(keys) - len(todo))
-    for key, reason in failed.items():
-        on_result(key, reason)
-    new = 0
-    with (
-        _Shards(parts, source, model) as shards,
-        contextlib.closing(model.iter_encode_image((folder / key for key in todo), batch_size=batch_size)) as results,
-    ):
-        for index, (key, result) in enumerate(zip(todo, results, strict=True)):
-            if result.embedding is None:
-                failed[key] = str(result.error).removeprefix(describe(folder / key, index)).lstrip()
-            else:
-                shards.add(key, result.embedding)
-                known[key] = result.embedding
-                new += 1
-            on_result(key, failed.get(key))
-
-    kept = [key for key in keys if key in known]
-    vectors = np.array([known[key] for key in kept], np.float32).reshape(len(kept), model.embed_dim)
-    write_embeddings(output, Embeddings(kept, vectors, model.fingerprint, model.name))
-    shutil.rmtree(parts, ignore_errors=True)
-    return Summary(len(kept), new, failed)
+        entries = zip(stored.vectors, stored.stamps, strict=True)
+        known.update(zip(stored.keys, entries, strict=True))
+    return known
 
 
-def list_images(folder: Path) -> tuple[list[str], dict[str, str]]:
-    """The keys of the images below `folder`, sorted, and what could not be looked at, with the reason."""
-    keys: list[str] = []
-    failed: dict[str, str] = {}
-
-    def on_error(error: OSError) -> None:
-        failed[os.path.relpath(error.filename, folder)] = f"cannot be listed: {error.strerror}"
-
-    for place, folders, files in os.walk(folder, onerror=on_error):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if name.startswith(".") or Path(name).suffix.lower() not in SUFFIXES:
-                continue
-            key = (Path(place) / name).relative_to(folder).as_posix()
-            try:
-                key.encode()
-            except UnicodeEncodeError:
-                failed[ascii(key)] = "has a name that is not valid UTF-8. Rename it."
-            else:
-                keys.append(key)
-    return sorted(keys), failed
+def _embeddings(model: Model, entries: Iterable[tuple[str, tuple[npt.NDArray[np.float32], Stamp]]]) -> Embeddings:
+    listed = list(entries)
+    vectors = np.array([vector for _, (vector, _) in listed], np.float32).reshape(len(listed), model.embed_dim)
+    stamps = [stamp for _, (_, stamp) in listed]
+    return Embeddings([key for key, _ in listed], vectors, model.fingerprint, model.name, stamps)
 
 
 class _Shards:
-    """Takes embeddings one by one and writes them some hundred at a time; the rest when it is left, however."""
+    """Takes embeddings one by one and writes them some hundred at a time; the rest when it is left, however.
+
+    That its folder can be written to shows before the first of them.
+    """
 
     def __init__(self, folder: Path, source: bytes, model: Model) -> None:
         self._folder, self._source, self._model = folder, source, model
-        self._keys: list[str] = []
-        self._vectors: list[npt.NDArray[np.float32]] = []
+        self._entries: list[tuple[str, tuple[npt.NDArray[np.float32], Stamp]]] = []
 
     def __enter__(self) -> "_Shards":
+        try:
+            self._folder.mkdir(exist_ok=True)
+            if not (self._folder / _SOURCE).exists():  # what is written again may be lost on a full disk
+                (self._folder / _SOURCE).write_bytes(self._source)
+        except OSError as error:
+            self._drop_if_empty()
+            raise cannot_write(self._folder, error) from error
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._write()
+        try:
+            self._write()
+        finally:
+            self._drop_if_empty()
 
-    def add(self, key: str, vector: npt.NDArray[np.float32]) -> None:
-        self._keys.append(key)
-        self._vectors.append(vector)
-        if len(self._keys) >= SHARD_IMAGES:
+    def add(self, key: str, vector: npt.NDArray[np.float32], stamp: Stamp) -> None:
+        self._entries.append((key, (vector, stamp)))  # at once: whatever interrupts, no vector is without its key
+        if len(self._entries) >= SHARD_IMAGES:
             self._write()
 
     def _write(self) -> None:
-        if not self._keys:
+        if not self._entries:
             return
-        self._folder.mkdir(exist_ok=True)
-        (self._folder / _SOURCE).write_bytes(self._source)
         number = len(list(self._folder.glob("*.npz")))
-        shard = Embeddings(self._keys, np.stack(self._vectors), self._model.fingerprint, self._model.name)
-        write_embeddings(self._folder / f"{number:06}.npz", shard)
-        self._keys, self._vectors = [], []
+        write_embeddings(self._folder / f"{number:06}.npz", _embeddings(self._model, self._entries))
+        self._entries = []
 
-
-def write_embeddings(path: Path, embeddings: Embeddings) -> None:
-    """Write a .npz (arrays "keys", "embeddings", "fingerprint", "model") or a .parquet (columns "key", "embedding")."""
-    with _replacing(path) as part:
-        if path.suffix == ".parquet":
-            _write_parquet(part, embeddings)
-            return
-        with part.open("wb") as file:
-            np.savez(
-                file,
-                keys=np.array(embeddings.keys, dtype=np.str_),
-                embeddings=embeddings.vectors,
-                fingerprint=np.array(embeddings.fingerprint),
-                model=np.array(embeddings.model),
-            )
-
-
-def read_embeddings(path: Path) -> Embeddings:
-    """Read what `write_embeddings` wrote.
-
-    Raises:
-        CheckpointError: it is something else, or damaged.
-    """
-    try:
-        if path.suffix == ".parquet":
-            return _read_parquet(path)
-        # Opened here: np.load would leave a file open that only looks like a zip archive.
-        with path.open("rb") as file, np.load(file) as arrays:
-            keys: list[str] = arrays["keys"].tolist()
-            return Embeddings(keys, arrays["embeddings"], str(arrays["fingerprint"]), str(arrays["model"]))
-    except Exception as error:  # zipfile, NumPy and Arrow each have their own
-        raise CheckpointError(
-            f"{str(path)!r} exists and is no file of embeddings, or a damaged one. Use another file, or --overwrite."
-        ) from error
-
-
-def _write_parquet(path: Path, embeddings: Embeddings) -> None:
-    arrow, parquet = _arrow()
-    vectors = arrow.FixedSizeListArray.from_arrays(arrow.array(embeddings.vectors.ravel()), embeddings.vectors.shape[1])
-    metadata = {"clipita.fingerprint": embeddings.fingerprint, "clipita.model": embeddings.model}
-    columns = {"key": arrow.array(embeddings.keys, arrow.string()), "embedding": vectors}
-    parquet.write_table(arrow.table(columns).replace_schema_metadata(metadata), path)
-
-
-def _read_parquet(path: Path) -> Embeddings:
-    _, parquet = _arrow()
-    table: Any = parquet.read_table(path)
-    metadata: dict[bytes, bytes] = table.schema.metadata
-    width: int = table.schema.field("embedding").type.list_size
-    vectors: npt.NDArray[np.float32] = table["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, width)
-    keys: list[str] = table["key"].to_pylist()
-    return Embeddings(keys, vectors, metadata[b"clipita.fingerprint"].decode(), metadata[b"clipita.model"].decode())
-
-
-def _arrow() -> tuple[Any, Any]:
-    import pyarrow  # pyright: ignore[reportMissingTypeStubs]
-    import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
-
-    return pyarrow, pyarrow.parquet
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Generator[Path]:
-    """A path to write to, which becomes `path` if all goes well."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    def _drop_if_empty(self) -> None:
+        if not any(self._folder.glob("*.npz")):
+            shutil.rmtree(self._folder, ignore_errors=True)

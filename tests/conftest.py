@@ -1,7 +1,7 @@
 """A tiny bundle: real graphs, a real tokenizer, real files, and weights that take a millisecond to run."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -9,7 +9,9 @@ import numpy as np
 import onnx
 import pytest
 import tokenizers
+from click.testing import CliRunner, Result
 from onnx import TensorProto, helper
+from PIL import Image
 from safetensors.numpy import save as save_safetensors
 from tokenizers.models import WordLevel
 from tokenizers.normalizers import Lowercase
@@ -17,6 +19,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
 from clipita.bundle import BundleConfig, Graphs, write_bundle
+from clipita.cli import main
 from clipita.tokenizer import TokenizerConfig
 
 # A loaded machine is no failure: examples have no time limit.
@@ -198,3 +201,30 @@ def compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str,
         yield {name.upper(): str(value) for name, value in settings.items()}
     for name, value in before.items():
         jax.config.update(name, value)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Three images, one of them in a folder below, and what is not to be embedded."""
+    folder = tmp_path / "foto"
+    (folder / "mare").mkdir(parents=True)
+    for index, name in enumerate(["b.png", "a.JPG", "mare/città.png"]):
+        Image.new("RGB", (20, 10 + index), (80 * index, 30, 200)).save(folder / name)
+    (folder / "note.txt").write_text("non una foto")
+    (folder / ".nascosta.png").write_bytes(b"")
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "x.png").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture
+def run(shared_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """`clipita` with the tiny bundle as its model; an error that is no refusal fails the test."""
+    monkeypatch.setenv("CLIPITA_MODEL", str(shared_bundle))
+
+    def run(*arguments: object, stdin: bytes | None = None) -> Result:
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result
+
+    return run

@@ -2,53 +2,19 @@
 
 import json
 import os
+import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from click.testing import CliRunner, Result
-from conftest import EMBED_DIM, tiny_config, tiny_files
-from PIL import Image
+from click.testing import Result
+from conftest import tiny_config, tiny_files
 
 import clipita
-from clipita import _embed
 from clipita.bundle import write_bundle
-from clipita.cli import main
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """Three images, one of them in a folder below, and what is not to be embedded."""
-    folder = tmp_path / "foto"
-    (folder / "mare").mkdir(parents=True)
-    for index, name in enumerate(["b.png", "a.JPG", "mare/città.png"]):
-        Image.new("RGB", (20, 10 + index), (80 * index, 30, 200)).save(folder / name)
-    (folder / "note.txt").write_text("non una foto")
-    (folder / ".nascosta.png").write_bytes(b"")
-    (folder / ".cache").mkdir()
-    (folder / ".cache" / "x.png").write_bytes(b"")
-    return folder
-
-
-@pytest.fixture
-def run(shared_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("CLIPITA_MODEL", str(shared_bundle))
-
-    def run(*arguments: object) -> Result:
-        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return result
-
-    return run
-
-
-KEYS = ["a.JPG", "b.png", "mare/città.png"]
 
 
 def test_zero_shot_prints_labels_best_first(run: Any, shared_bundle: Path, photos: Path) -> None:
@@ -90,6 +56,12 @@ def test_zero_shot_prints_labels_best_first(run: Any, shared_bundle: Path, photo
         (["{foto}/b.png", "cane", "ga\udce8tto"], "Error: labels[1] holds the lone surrogate"),
         (["{foto}/b.png", "cane", "-t", "una foto"], "Error: templates[0] must have one {} "),
         (["{foto}/b.png"], "Error: Missing argument 'LABELS...'"),
+        (["{foto}/b.png", "{foto}/a.JPG", "cane"], "a.JPG' is called like an image, and stands where the labels are"),
+        (["{foto}/b.png", "assente.jpeg", "cane"], "'assente.jpeg' is called like an image, and stands where"),
+        (["-topo.jpg", "cane", "gatto"], "'-topo.jpg' begins with '-' and is read as options. Write './-topo.jpg', or"),
+        (["-", "cane", "gatto"], "'-' is the image from standard input, and nothing comes from there: add < foto.jpg"),
+        (["{foto}/b.png", "cane", "-\x1b[31m"], "Error: No such option '-\\x1b'"),
+        (["\x1b[31m.png", "cane", "gatto"], "Error: '\\x1b[31m.png' does not exist"),
         (["{foto}/b.png", "cane", "-k", "0"], "Error: Invalid value for '--top-k'"),
         (["{foto}/b.png", "cane", "--min-cosine", "2"], "Error: Invalid value for '--min-cosine'"),
         (["{foto}/b.png", "cane", "--min-cosine", "nan"], "nan is not a cosine, from -1 to 1"),
@@ -113,216 +85,137 @@ def test_a_cut_text_is_a_warning_without_code(run: Any, photos: Path) -> None:
     json.loads(result.stdout)
 
 
-def read(path: Path) -> tuple[list[str], np.ndarray[Any, Any], str]:
-    embeddings = _embed.read_embeddings(path)
-    return embeddings.keys, embeddings.vectors, embeddings.fingerprint
+def warnings_of(result: Result) -> list[str]:
+    return [line for line in result.stderr.splitlines() if line.startswith("Warning: ")]
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
-def test_embed_writes_keys_vectors_and_fingerprint(
-    run: Any, shared_bundle: Path, photos: Path, tmp_path: Path, suffix: str
-) -> None:
-    output = tmp_path / f"foto{suffix}"
-    result = run("embed", photos, "-o", output)
-    assert result.exit_code == 0, result.output
-    assert result.stdout == f"{output}: 3 images, 3 of them new; 0 failed\n"
-    model = clipita.load(shared_bundle)
-    keys, vectors, fingerprint = read(output)
-    assert (keys, fingerprint) == (KEYS, model.fingerprint)
-    assert vectors.dtype == np.float32
-    np.testing.assert_allclose(vectors, model.encode_image([photos / key for key in keys]), atol=1e-6)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["foto", f"foto{suffix}"]
+def test_several_images_take_their_labels_as_options(run: Any, shared_bundle: Path, photos: Path) -> None:
+    images = [photos / "b.png", photos / "a.JPG"]
+    one, other = clipita.load(shared_bundle).zero_shot(images, ["cane", "gatto"])
 
+    def lines(scores: list[clipita.LabelScore]) -> str:
+        return "".join(f"{score:6.1%}  {label}\n" for label, score in scores)
 
-def test_the_files_are_plain_ones(run: Any, photos: Path, tmp_path: Path) -> None:
-    import pyarrow.parquet
+    result = run("zero-shot", *images, "-l", "cane", "-l", "gatto")
+    assert (result.exit_code, result.output) == (0, f"{images[0]}:\n{lines(one)}{images[1]}:\n{lines(other)}")
 
-    run("embed", photos, "-o", tmp_path / "a.npz")
-    run("embed", photos, "-o", tmp_path / "a.parquet")
-    with np.load(tmp_path / "a.npz") as arrays:
-        assert {name: arrays[name].shape for name in arrays} == {
-            "keys": (3,),
-            "embeddings": (3, EMBED_DIM),
-            "fingerprint": (),
-            "model": (),
-        }
-        embeddings = arrays["embeddings"]
-    table = pyarrow.parquet.read_table(tmp_path / "a.parquet")
-    assert table.column_names == ["key", "embedding"]
-    assert table["key"].to_pylist() == KEYS
-    np.testing.assert_array_equal(np.array(table["embedding"].to_pylist(), np.float32), embeddings)
-
-
-@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
-def test_embed_adds_what_is_new(run: Any, photos: Path, tmp_path: Path, suffix: str) -> None:
-    output = tmp_path / f"foto{suffix}"
-    run("embed", photos, "-o", output)
-    before = read(output)
-    Image.new("RGB", (9, 9)).save(photos / "aa.png")
-    result = run("embed", photos, "-o", output, "--json")
-    assert result.exit_code == 0
-    fields = json.loads(result.stdout)
-    assert (fields["images"], fields["new"], fields["failed"]) == (4, 1, [])
-    assert read(output)[0] == ["a.JPG", "aa.png", *KEYS[1:]]
-    np.testing.assert_array_equal(read(output)[1][[0, 2, 3]], before[1])
-
-
-def test_bad_images_are_named_counted_and_do_not_stop_the_run(run: Any, photos: Path, tmp_path: Path) -> None:
-    (photos / "rotta.png").write_bytes((photos / "b.png").read_bytes()[:45])
     (photos / "vuota.jpg").write_bytes(b"")
-    (photos / "verso-il-nulla.png").symlink_to(photos / "assente.png")
-    result = run("embed", photos, "-o", tmp_path / "foto.npz", "--json")
+    result = run("zero-shot", images[0], photos / "vuota.jpg", images[1], "-l", "cane", "-l", "gatto", "--json")
     assert result.exit_code == 1
     fields = json.loads(result.stdout)
-    assert fields["images"] == 3
-    assert [failure["key"] for failure in fields["failed"]] == ["rotta.png", "verso-il-nulla.png", "vuota.jpg"]
-    assert fields["failed"][2]["error"].startswith("is empty (0 bytes)")
-    assert "vuota.jpg is empty (0 bytes)" in result.stderr
-    assert read(tmp_path / "foto.npz")[0] == KEYS
-
-    again = run("embed", photos, "-o", tmp_path / "foto.npz")
-    assert again.exit_code == 1
-    assert again.stdout.endswith("3 images, 0 of them new; 3 failed\n")
-
-
-def test_a_folder_of_bad_images_only(run: Any, tmp_path: Path) -> None:
-    (tmp_path / "foto").mkdir()
-    (tmp_path / "foto" / "vuota.jpg").write_bytes(b"")
-    assert run("embed", tmp_path / "foto", "-o", tmp_path / "foto.npz").exit_code == 1
-    assert read(tmp_path / "foto.npz")[1].shape == (0, EMBED_DIM)
+    assert [found["image"] for found in fields["images"]] == [str(image) for image in images]
+    for found, expected in zip(fields["images"], (one, other), strict=True):
+        assert [score["label"] for score in found["scores"]] == [label for label, _ in expected]
+        assert [score["score"] for score in found["scores"]] == pytest.approx(
+            [score for _, score in expected], abs=1e-5
+        )
+    assert [failure["image"] for failure in fields["failed"]] == [str(photos / "vuota.jpg")]
+    assert "vuota.jpg' is empty (0 bytes)" in result.stderr
+    assert run("zero-shot", photos / "vuota.jpg", "-l", "cane", "-l", "gatto").exit_code == 2
 
 
-def test_a_name_that_is_not_utf8_is_a_failure(run: Any, photos: Path, tmp_path: Path) -> None:
-    shutil.copy(photos / "b.png", os.fsencode(photos) + b"/citt\xe0.png")
-    result = run("embed", photos, "-o", tmp_path / "foto.parquet", "--json")
-    assert result.exit_code == 1
-    assert json.loads(result.stdout)["failed"][0]["error"].startswith("has a name that is not valid UTF-8")
-
-
-def test_embed_does_not_mix_models_or_folders(run: Any, photos: Path, tmp_path: Path) -> None:
-    output = tmp_path / "foto.npz"
-    run("embed", photos, "-o", output)
-    before = output.read_bytes()
-    write_bundle(tmp_path / "other", config=tiny_config(name="other"), files=tiny_files(seed=1))
-
-    other_model = run("embed", photos, "-o", output, "-m", tmp_path / "other")
-    assert other_model.exit_code == 2
-    assert "was made by 'tiny' with fingerprint" in other_model.stderr
-
-    (tmp_path / "altre").mkdir()
-    Image.new("RGB", (9, 9)).save(tmp_path / "altre" / "x.png")
-    other_folder = run("embed", tmp_path / "altre", "-o", output)
-    assert other_folder.exit_code == 2
-    assert "holds images that are not in" in other_folder.stderr
-    assert output.read_bytes() == before
-
-    assert run("embed", tmp_path / "altre", "-o", output, "-m", tmp_path / "other", "--overwrite").exit_code == 0
-    assert read(output)[0] == ["x.png"]
-
-
-def test_a_partial_of_another_model_is_refused(run: Any, photos: Path, tmp_path: Path) -> None:
-    partial = tmp_path / "foto.npz.partial"
-    partial.mkdir()
-    shard = _embed.Embeddings(["b.png"], np.zeros((1, EMBED_DIM), np.float32), "0123456789abcdef", "altro")
-    _embed.write_embeddings(partial / "000000.npz", shard)
-    result = run("embed", photos, "-o", tmp_path / "foto.npz")
-    assert result.exit_code == 2
-    assert "was made by 'altro' with fingerprint 0123456789abcdef" in result.stderr
-    assert run("embed", photos, "-o", tmp_path / "foto.npz", "--overwrite").exit_code == 0
-    assert not partial.exists()
-
-
-def test_a_partial_of_another_folder_is_refused(
+def test_what_the_refusals_advise_works(
     run: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full_disk(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(_embed, "write_embeddings", full_disk)
-        result = run("embed", photos, "-o", tmp_path / "foto.npz")
-        assert (result.exit_code, result.stderr) == (2, "Error: [Errno 28] No space left on device\n")
-    shutil.copytree(photos, tmp_path / "altre")
-    result = run("embed", tmp_path / "altre", "-o", tmp_path / "foto.npz")
-    assert result.exit_code == 2
-    assert f"is of an unfinished run over '{photos}'" in result.stderr
-    assert run("embed", photos, "-o", tmp_path / "foto.npz").exit_code == 0
-    assert not (tmp_path / "foto.npz.partial").exists()
-
-
-@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
-def test_a_file_of_something_else_is_not_touched(run: Any, photos: Path, tmp_path: Path, suffix: str) -> None:
-    output = tmp_path / f"foto{suffix}"
-    for content in (b"", b"my thesis", b"PK\x03\x04"):
-        output.write_bytes(content)
-        result = run("embed", photos, "-o", output)
-        assert result.exit_code == 2
-        assert "is no file of embeddings, or a damaged one" in result.stderr
-        assert output.read_bytes() == content
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(photos / "b.png", "-topo.png")
+    expected = run("zero-shot", photos / "b.png", "cane", "gatto").output
+    assert run("zero-shot", "-topo.png", "cane", "gatto").exit_code == 2
+    for words in (("./-topo.png", "cane", "gatto"), ("--", "-topo.png", "cane", "gatto")):
+        assert run("zero-shot", *words).output == expected
+    assert run("zero-shot", "-", "cane", "gatto", stdin=(photos / "b.png").read_bytes()).output == expected
+    assert run("embed", "-foto", "-o", "x.npz").exit_code == 2
+    photos.rename("-foto")
+    refused = run("embed", "-foto", "-o", "x.npz")
+    assert "'-foto' begins with '-' and is read as options. Write './-foto', or put --" in refused.stderr
+    assert run("embed", "./-foto", "-o", "-x.npz").exit_code == 0
+    assert run("embed", "./-foto", "-o", "-x.npz").exit_code == 0  # what an option asks for is no mistake
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("labels", "warns"),
     [
-        (["{tmp}/assente", "-o", "{tmp}/x.npz"], "Directory '{tmp}/assente' does not exist"),
-        (["{tmp}/vuota", "-o", "{tmp}/x.npz"], "Error: '{tmp}/vuota' holds no image: no file below it ends in .avif"),
-        (["{tmp}/foto/b.png", "-o", "{tmp}/x.npz"], "is a file"),
-        (["{tmp}/foto", "-o", "{tmp}/x.csv"], "'{tmp}/x.csv' must end in .npz or .parquet"),
-        (["{tmp}/foto", "-o", "{tmp}/no/x.npz"], "Error: '{tmp}/no' is not a folder. Make it first: mkdir -p"),
-        (["{tmp}/foto"], "Missing option '--output'"),
-        (["{tmp}/foto", "-o", "{tmp}/x.npz", "-b", "0"], "Invalid value for '--batch-size'"),
-        (["{tmp}/foto", "-o", "{tmp}/x.npz", "-m", "assente"], "Error: there is no model 'assente'"),
+        (["gatto,cane"], "the labels have commas in them: 'gatto,cane'. Labels are separated by spaces"),
+        (["gatto,", "cane,", "mare"], "the labels have commas in them: 'gatto,', 'cane,', 'mare'. Labels are"),
+        (["gatto"], "one label alone always has 100 %, whatever the image shows"),
+        (["gatto", "--min-cosine", "0.1"], None),
+        (["un gatto nero, piccolo", "un cane"], None),
+        (["gatto", "cane"], None),
     ],
 )
-def test_what_embed_refuses(run: Any, photos: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
-    (tmp_path / "vuota").mkdir()
-    result = run("embed", *(argument.replace("{tmp}", str(tmp_path)) for argument in arguments))
-    assert result.exit_code == 2
-    assert message.replace("{tmp}", str(tmp_path)) in result.stderr
-    assert "Traceback" not in result.stderr
-
-
-def test_parquet_without_pyarrow_says_what_to_install(
-    run: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_labels_that_are_likely_a_mistake_are_warned_of(
+    run: Any, photos: Path, labels: list[str], warns: str | None
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    result = run("embed", photos, "-o", tmp_path / "x.parquet")
-    assert result.exit_code == 2
-    assert "pip install clipita[parquet]" in result.stderr
+    result = run("zero-shot", photos / "b.png", *labels)
+    assert result.exit_code == 0
+    warnings = warnings_of(result)
+    assert len(warnings) == (warns is not None)
+    assert all(warning.startswith(f"Warning: {warns}") for warning in warnings)
 
 
-def many_photos(folder: Path, count: int) -> Path:
-    folder.mkdir()
-    Image.new("RGB", (8, 8)).save(folder / "0000.png")
-    for index in range(1, count):
-        os.link(folder / "0000.png", folder / f"{index:04}.png")
-    return folder
+def test_one_label_is_a_question_for_a_model_that_judges_each_by_itself(run: Any, photos: Path, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "sigmoide", config=tiny_config(logit_bias=-3.0), files=tiny_files())
+    result = run("zero-shot", photos / "b.png", "gatto", "-m", tmp_path / "sigmoide")
+    assert (result.exit_code, result.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(("stop", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
-def test_a_run_that_was_stopped_goes_on(run: Any, tmp_path: Path, stop: signal.Signals, code: int) -> None:
-    shards = 80  # enough that the first is seen while others are still to come, be the machine ever so busy
-    folder, output = many_photos(tmp_path / "foto", shards * _embed.SHARD_IMAGES), tmp_path / "foto.npz"
-    # What runs in the background of a shell without job control ignores interrupts, and so do those that it starts.
-    heeds = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    code_run = heeds + "from clipita.cli import main; main()"
-    command = [sys.executable, "-c", code_run, "embed", folder, "-o", output, "-b", "8"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not list(output.with_name("foto.npz.partial").glob("*.npz")):
-        time.sleep(0.002)
-    process.send_signal(stop)
-    errors = process.communicate()[1]
-    assert process.returncode == code
-    assert not output.exists()
-    assert ("Give the same command again" in errors) == (stop == signal.SIGINT)
+def in_process(bundle: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-c", "from clipita.cli import main; main()", *map(str, arguments)]
+    settings = {**os.environ, "CLIPITA_MODEL": str(bundle), **environment}
+    return subprocess.run(command, capture_output=True, env=settings, check=False)
 
-    fields = json.loads(run("embed", folder, "-o", output, "--json").stdout)
-    assert fields["images"] == shards * _embed.SHARD_IMAGES
-    assert 0 < fields["new"] <= (shards - 1) * _embed.SHARD_IMAGES
-    keys, vectors, _ = read(output)
-    assert keys == sorted(path.name for path in folder.iterdir())
-    assert (vectors == vectors[0]).all()
-    assert not output.with_name("foto.npz.partial").exists()
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [("cp1252", "caffè \\U0001f431".encode("cp1252")), ("utf-8", "caffè 🐱".encode())],
+)
+def test_a_pipe_that_is_not_utf8_gets_what_it_can_show(
+    shared_bundle: Path, photos: Path, tmp_path: Path, encoding: str, shown: bytes
+) -> None:
+    done = in_process(shared_bundle, "zero-shot", photos / "b.png", "caffè 🐱", "cane", PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert shown in done.stdout
+    output = tmp_path / "Łódź 🐱.npz"
+    done = in_process(shared_bundle, "embed", photos, "-o", output, PYTHONIOENCODING=encoding)
+    assert done.returncode == 0
+    assert b": 3 images, 3 of them new; 0 failed" in done.stdout
+    assert output.exists()
+
+
+def test_ascii_is_no_reason_to_fail(shared_bundle: Path, photos: Path) -> None:
+    posix = {"LC_ALL": "POSIX", "PYTHONIOENCODING": "ascii"}
+    done = in_process(shared_bundle, "embed", photos, "-o", photos.parent / "x.npz", **posix)
+    assert (done.returncode, done.stdout.endswith(b"3 images, 3 of them new; 0 failed\n")) == (0, True)
+
+
+def test_no_name_and_no_label_reaches_a_terminal_as_a_command(run: Any, photos: Path, tmp_path: Path) -> None:
+    evil = "\x1b]0;titolo\x07\x9b31m\u202egpj"
+    result = run("zero-shot", photos / "b.png", f"gatto{evil}", "cane")
+    assert "gatto\\x1b]0;titolo\\x07\\x9b31m\\u202egpj" in result.stdout
+    (photos / f"vuota{evil}.jpg").write_bytes(b"")
+    (photos / f"{evil}.psd").write_bytes(b"")
+    os.mkfifo(photos / f"{evil}.jpg")
+    result = run("embed", photos.rename(tmp_path / f"foto{evil}"), "-o", tmp_path / f"x{evil}.npz")
+    assert result.exit_code == 1
+    assert "vuota\\x1b]0;titolo" in result.stderr
+    assert "device (\\x1b]0;titolo" in result.stderr
+    for text in (result.stdout, result.stderr):
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text)
+
+
+def test_numbers_out_of_all_bounds(run: Any, photos: Path, tmp_path: Path) -> None:
+    huge = "99999999999999999999"
+    for size in (huge, "4097"):
+        result = run("embed", photos, "-o", tmp_path / "x.npz", "-b", size)
+        assert result.exit_code == 2
+        assert f"{size} is not in the range 1<=x<=4096" in result.stderr
+    assert run("embed", photos, "-o", tmp_path / "x.npz", "-b", 4096).exit_code == 0
+    assert run("zero-shot", photos / "b.png", "cane", "gatto", "-k", huge).exit_code == 0
+
+
+def test_an_empty_variable_is_one_that_is_not_set(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIPITA_MODEL", "")
+    assert json.loads(run("info", "--json").stdout)["model"] == "clipita-mini"
 
 
 def test_info(run: Any, shared_bundle: Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from tiny import make_tiny_bundle
 
 import clipita
-from clipita._check import compare, loss
+from clipita._check import compare, loss, read_pictures
 from clipita.bundle import read_bundle
 from clipita.cli import main
 from clipita.convert.cache import cache_folder
@@ -117,6 +117,27 @@ def test_convert_to_int8_says_what_it_costs(bundle: str, photos: Path, home: Pat
     assert "other_accuracy" in text
 
 
+def test_a_check_says_what_is_no_picture_of_its_set(bundle: str, photos: Path) -> None:
+    asked = ("convert", bundle, "--precision", "int8", "--check", photos, "--accept-loss")
+    alone = json.loads(run(*asked, "--json").stdout)[str(photos)]
+    (photos / "@eaDir" / "0.png").mkdir(parents=True)
+    shutil.copy(photos / "cane" / "0.png", photos / "@eaDir" / "0.png" / "SYNOPHOTO_THUMB_M.png")
+    (photos / "gatto" / "IMG_1.dng").write_bytes(b"II*")
+    result = run(*asked, "--json")
+    assert json.loads(result.stdout)[str(photos)] == alone  # nor is a bin a label
+    assert result.stderr == (
+        f"{photos}: Left aside: 1 raw (.dng): export as JPEG; 1 folder of thumbnails, snapshots or deleted files "
+        "(@eaDir).\n"
+    )
+
+
+def test_an_empty_hf_home_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HOME", "")  # what it makes of HF_HOME=
+    assert cache_folder(None) == Path(constants.default_home) / "huggingface" / "clipita"
+
+
 def test_convert_refuses_a_loss_above_the_bound_unless_it_is_accepted(bundle: str, home: Path, tmp_path: Path) -> None:
     options = ("convert", bundle, "--precision", "int8", "--max-loss", 1e-6)
     for where in ((), ("-o", tmp_path / "nuovo")):
@@ -161,6 +182,8 @@ def test_portable_int8_is_the_same_on_standard_operators(bundle: str, tmp_path: 
         (["--check", "{photos}"], "is for --precision int8"),
         (["-o", "{photos}"], "is not empty. Name a new folder"),
         (["--precision", "int4"], "'int4' is not one of"),
+        (["--precision", "int8", "--max-loss", "nan"], "nan is not a loss of a cosine or a score, from 0 to 2"),
+        (["--precision", "int8", "--max-loss", "-1"], "-1.0 is not a loss of a cosine or a score"),
         (["--precision", "int8", "--check", "{photos}/cane"], "is no set to check on"),
     ],
 )
@@ -183,7 +206,7 @@ def test_a_set_with_captions_is_searched(bundle: str, photos: Path) -> None:
     lines = [{"image_path": key, "captions": [f"una {i}", f"un {i} gatto"]} for i, key in enumerate(keys)]
     (photos / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     model = clipita.load(bundle)
-    found = compare(model, model, photos)
+    found = compare(model, model, read_pictures(photos))
     captions = [caption for line in lines for caption in line["captions"]]
     best = (model.encode_text(captions) @ model.encode_image(pictures).T).argmax(1)
     assert found["recall"] == found["other_recall"] == pytest.approx(float(np.mean(best == np.repeat(range(6), 2))))
@@ -191,7 +214,7 @@ def test_a_set_with_captions_is_searched(bundle: str, photos: Path) -> None:
     assert found["text_cosine"] == pytest.approx(1, abs=1e-5)
     (photos / "captions.jsonl").write_text('{"image_path": "x"}\n')
     with pytest.raises(ClipitaError, match=r"line 1 of .*captions.jsonl' must be an object with 'image_path' and"):
-        compare(model, model, photos)
+        compare(model, model, read_pictures(photos))
 
 
 def test_the_loss_is_the_largest_of_all() -> None:

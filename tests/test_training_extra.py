@@ -1,5 +1,11 @@
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import clipita
 
 
 def import_training(preparation):
@@ -11,10 +17,42 @@ def test_without_the_extra_the_error_says_what_to_install():
     hide = "find = u.find_spec; u.find_spec = lambda name: None if name in ('optax', 'orbax') else find(name)"
     result = import_training(hide)
     assert result.returncode == 1
-    assert "training needs its extra: pip install clipita[train] (not found: optax, orbax)" in result.stderr
+    assert "training needs its extra: pip install 'clipita[train]' (not found: optax, orbax)" in result.stderr
 
 
 def test_with_the_extra_the_import_is_cheap():
     result = import_training("pass")
     assert "'training'" in result.stdout
     assert "'jax'" not in result.stdout
+
+
+def clipita_train(preparation, *arguments):
+    code = f"import sys, importlib.util as u; {preparation}; from clipita._train_command import main; main()"
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("missing", ["optax", "orbax", "grain", "scipy", "msgpack"])
+def test_the_command_says_on_one_line_what_to_install(missing, tmp_path):
+    """Some of them it would need at once, some only for what it is asked to do, and each is said the same way."""
+    (tmp_path / "ricetta.py").write_text(f"import {missing}\n")
+    result = clipita_train(f"sys.modules[{missing!r}] = None", "run", str(tmp_path / "ricetta.py"))
+    assert (result.returncode, result.stdout) == (2, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert missing in line
+    assert "pip install 'clipita[train]'" in line
+
+
+def test_an_import_that_fails_in_our_own_code_is_not_hidden():
+    broken = "sys.modules['training.losses'] = None"
+    result = clipita_train(broken, "--help")
+    assert result.returncode == 1
+    assert "ModuleNotFoundError: import of training.losses halted" in result.stderr
+
+
+def test_the_script_begins_there():
+    scripts = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts["clipita-train"] == "clipita._train_command:main"
+    result = clipita_train("pass", "--version")
+    assert (result.returncode, result.stdout.split()[-1]) == (0, clipita.__version__)

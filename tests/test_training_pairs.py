@@ -164,6 +164,41 @@ def test_a_folder_with_captions_beside_its_images(tmp_path: Path) -> None:
     }
 
 
+def test_what_is_beside_photographs_is_no_pair(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(b"image")
+        (tmp_path / f"{number}.NEF").write_bytes(b"raw")  # a camera writes both, and the captions are of the other
+        (tmp_path / f"._{number}.jpg").write_bytes(b"\0\5\x16\7")  # a Mac's
+        (tmp_path / f"{number}.txt").write_text(f"la foto {number}")
+    (tmp_path / "@eaDir" / "0.jpg").mkdir(parents=True)
+    (tmp_path / "@eaDir" / "0.jpg" / "SYNOPHOTO_THUMB_M.jpg").write_bytes(b"image")
+    for name in ("solo.NEF", "solo.txt", "senza.NEF"):
+        (tmp_path / name).write_text("un ritratto")
+    (tmp_path / "rotta.jpg").symlink_to(tmp_path / "assente.jpg")
+    rows, tally = read(sidecars(tmp_path, **TERMS))
+    assert [row.key for row in rows] == ["0.jpg", "1.jpg", "2.jpg"]
+    assert tally.places == {
+        "is a link to a file that does not exist. Delete it, or bring the file back.": ["rotta.jpg"],
+        "raw: export as JPEG": ["solo.NEF"],
+    }
+
+
+def test_a_macs_archive_has_no_pairs_of_hidden_files(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, data in {
+            "._0.jpg": b"\0\5\x16\7",
+            "0.jpg": b"image",
+            "._0.txt": b"\0",
+            "0.txt": b"una barca",
+        }.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    rows, tally = read(web_dataset(tmp_path / "a.tar", **TERMS))
+    assert [(row.key, row.image, row.captions) for row in rows] == [("a.tar:0", b"image", ("una barca",))]
+    assert not tally.bad
+
+
 def test_csv(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"jpeg")
     path = tmp_path / "a.csv"
@@ -234,4 +269,4 @@ def test_halves_of_characters_are_counted_and_named(tmp_path: Path) -> None:
             file.write(b"un caffe")
     rows, tally = read(sidecars(folder, **TERMS))
     assert rows == []
-    assert tally.places == {"a name or a caption that is not Unicode": ["caff\\udce8.jpg"]}
+    assert tally.places == {"has a name that is not valid UTF-8. Rename it.": ["'caff\\udce8.jpg'"]}

@@ -81,7 +81,9 @@ def test_imagenets_own_numbers_are_those_of_its_development_kit(tmp_path: Path) 
 
 
 def test_strangers_are_counted_and_nothing_to_ask_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no photograph under .*; looked for \.jpeg, \.jpg"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no photograph under .*; looked for \.apng, .*\.webp\. Left aside: 1 that"
+    ):
         find_classified(touch(tmp_path, "notes.txt"), LABELS)
     touch(tmp_path, "n00000009/1.jpg", "n00000009/2.jpg", "3.jpg")
     with pytest.raises(FileNotFoundError, match=r"shows a class of small, such as 'n00000001'; found were '\.', 'n0"):
@@ -91,6 +93,18 @@ def test_strangers_are_counted_and_nothing_to_ask_is_an_error(tmp_path: Path) ->
     (tmp_path / "list.txt").write_text("4.jpg n00000001\n1.jpg n00000009\n", "utf-8")
     listed = find_classified(tmp_path, LABELS, tmp_path / "list.txt")
     assert (found(listed), listed.strangers) == ({"4.jpg": CAT}, {"not in list.txt": 2, "n00000009": 1})
+
+
+def test_thumbnails_are_no_photographs_of_a_class_and_are_told(tmp_path: Path) -> None:
+    folder = touch(tmp_path, "gatto/1.jpg", "gatto/2.bmp", "gatto/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "cane/._3.jpg")
+    classified = find_classified(folder, LABELS)
+    assert found(classified) == {"1.jpg": CAT, "2.bmp": CAT}
+    assert classified.left_aside == (
+        "Left aside: 1 folder of thumbnails, snapshots or deleted files (gatto/@eaDir); 1 hidden (cane/._3.jpg)."
+    )
+    (folder / "gatto" / "4.jpg").symlink_to(folder / "assente.jpg")
+    with pytest.raises(ValueError, match=r"gatto/4\.jpg is a link to a file that does not exist"):
+        find_classified(folder, LABELS)
 
 
 @pytest.mark.parametrize(

@@ -4,4 +4,6 @@ from importlib.util import find_spec
 
 _MISSING = [name for name in ("flax", "jax", "optax", "orbax") if find_spec(name) is None]
 if _MISSING:
-    raise ImportError(f"training needs its extra: pip install clipita[train] (not found: {', '.join(_MISSING)})")
+    raise ModuleNotFoundError(
+        f"training needs its extra: pip install 'clipita[train]' (not found: {', '.join(_MISSING)})", name=_MISSING[0]
+    )

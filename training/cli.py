@@ -30,7 +30,7 @@ from training.sheet import augment_sheet
 
 MANIFEST = "manifest.jsonl"
 Folder = click.Path(path_type=Path, file_okay=False)
-ERRORS = (OSError, ModuleNotFoundError, ValueError, FloatingPointError, ClipitaError)
+ERRORS = (OSError, ValueError, FloatingPointError, ClipitaError)
 File = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from clipita.errors import ImageError
 from clipita.images import Pixels, Preprocessing, load_pixels
+from clipita.photo_files import is_hidden
 from training.augment import augment
 from training.augmentation import PRESETS, Augmentation
 from training.config import replace_from_strings
@@ -56,7 +57,7 @@ def augment_sheet(
     photographs: list[Pixels] = []
     try:
         config = replace_from_strings(PRESETS[preset], assignments)
-        for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        for path in sorted(path for path in folder.iterdir() if path.is_file() and not is_hidden(path.name)):
             if len(photographs) == rows:
                 break
             try:

@@ -28,7 +28,9 @@ def cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
         return Path(cache_dir).expanduser() / "clipita"
     from huggingface_hub import constants
 
-    return Path(constants.HF_HOME) / "clipita"
+    # For who writes HF_HOME= it is not set; huggingface_hub takes the empty path for the working directory.
+    home = constants.HF_HOME or os.path.join(constants.default_home, "huggingface")
+    return Path(home) / "clipita"
 
 
 def cached_bundle(place: Path, make: Callable[[Path], object], *, called: str, needed_bytes: int) -> Bundle:

@@ -16,7 +16,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.data.sources import SUFFIXES
+from clipita.photo_files import find_photos, readable_suffixes
 from training.evaluate.label_sets import LabelSet
 
 
@@ -27,6 +27,7 @@ class Classified:
     paths: tuple[Path, ...]
     classes: tuple[int, ...]
     strangers: dict[str, int]  # folder or class that is none of the label set's -> photographs
+    left_aside: str = ""  # what else the folder holds, in a sentence
 
 
 def find_classified(folder: Path, labels: LabelSet, truth: Path | None = None) -> Classified:
@@ -39,11 +40,16 @@ def find_classified(folder: Path, labels: LabelSet, truth: Path | None = None) -
 
     Raises:
         FileNotFoundError: no photograph, or none of a class.
-        ValueError: a list that does not fit.
+        ValueError: a list that does not fit, or a file or folder that cannot be looked at.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    found = find_photos(folder)
+    if found.failed:
+        place, reason = next(iter(found.failed.items()))
+        raise ValueError(f"{folder / place} {reason}")
+    paths = sorted(folder / key for key in found.keys)
     if not paths:
-        raise FileNotFoundError(f"no photograph under {folder}; looked for {', '.join(sorted(SUFFIXES))}")
+        looked_for = ", ".join(sorted(readable_suffixes()))
+        raise FileNotFoundError(f"no photograph under {folder}; looked for {looked_for}. {found.describe()}".rstrip())
     told = _listed(truth, paths, labels) if truth else [_named(path.relative_to(folder), labels) for path in paths]
     strangers = Counter(name for name, place in told if place is None)
     kept = [(path, place) for path, (_, place) in zip(paths, told, strict=True) if place is not None]
@@ -52,7 +58,8 @@ def find_classified(folder: Path, labels: LabelSet, truth: Path | None = None) -
             f"no photograph under {folder} shows a class of {labels.name}, such as {labels.ids[0]!r}; found were "
             f"{', '.join(map(repr, [*strangers][:3]))}. Give a list of what they show as --truth"
         )
-    return Classified(tuple(path for path, _ in kept), tuple(place for _, place in kept), dict(strangers))
+    shown = tuple(place for _, place in kept)
+    return Classified(tuple(path for path, _ in kept), shown, dict(strangers), found.describe())
 
 
 def _named(path: Path, labels: LabelSet) -> tuple[str, int | None]:

@@ -8,6 +8,7 @@ from typing import Any, TextIO, TypeVar
 import click
 
 import clipita
+from clipita._cli_options import echo
 from clipita.errors import ClipitaError
 from training.data.concepts import load_ontology
 from training.data.manifest import read_manifest
@@ -149,6 +150,8 @@ def zeroshot_command(
         raise click.ClickException(str(error)) from None
     name = images.resolve().name  # also of "."
     _write(markdown(report, name), {"images": name, **report.to_json()}, out)
+    if photographs.left_aside:
+        echo(photographs.left_aside, err=True)
 
 
 def _captions(_: click.Context, __: click.Parameter, text: str) -> tuple[Path, str | None]:

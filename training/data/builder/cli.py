@@ -66,6 +66,8 @@ def build_command(
         with LocalRunner(count) if runner == "local" else RayRunner(count) as chosen:
             told = build(recipe, root, out, chosen, downloads=downloads)
         report = write_report(out, root)
+    except ModuleNotFoundError:  # the command says what to install
+        raise
     except (OSError, ValueError, LookupError, ImportError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(as_text(told["sources"]))

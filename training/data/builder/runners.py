@@ -72,8 +72,10 @@ class RayRunner(Runner):
     """
 
     def __init__(self, workers: int) -> None:
-        import ray
-
+        try:
+            import ray
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("--runner ray needs Ray: pip install 'clipita[ray]'", name=error.name) from None
         self.workers = workers
         if not ray.is_initialized():
             ray.init(**({} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers}))

@@ -14,13 +14,13 @@ Whatever is broken is yielded as `Bad`, and reading goes on; `Tally.good` tells 
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from clipita.photo_files import find_photos
 from training.data.pairs.lines import read_lines
 from training.data.pairs.rows import Bad, Row
-from training.data.sources import SUFFIXES
 from training.evaluate.captions import locate, mscoco
 
 WIT_COLUMNS = [
@@ -144,8 +144,19 @@ def mscoco_it(path: Path, coco: Path) -> Items:
 
 
 def sidecars(folder: Path, *, source: str, licence: str, language: str = "it") -> Items:
-    """Every photograph under the folder, in the order of names, with the lines of `NAME.txt` beside it."""
-    for image in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
+    """Read every photograph under the folder, in the order of names, with the lines of `NAME.txt` beside it.
+
+    What `find_photos` leaves aside is no pair, and is not spoken of; only a picture that is not read, and has captions
+    that belong to no other, is missed.
+    """
+    found = find_photos(folder)
+    for place, reason in found.failed.items():
+        yield Bad(place, reason)
+    stems = {PurePosixPath(key).with_suffix("") for key in found.keys}
+    for key, reason in found.pictures_not_read().items():
+        if PurePosixPath(key).with_suffix("") not in stems and (folder / key).with_suffix(".txt").is_file():
+            yield Bad(key, reason)
+    for image in sorted(folder / key for key in found.keys):
         key, captions = image.relative_to(folder).as_posix(), []
         text = image.with_suffix(".txt")
         if not text.is_file():

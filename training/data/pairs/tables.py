@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from clipita.photo_files import is_hidden, readable_suffixes
 from training.data.pairs.lines import read_lines
 from training.data.pairs.readers import Items, captioned, is_address
 from training.data.pairs.rows import Bad, Row
-from training.data.sources import SUFFIXES
 from training.evaluate.captions import locate
 
 LARGEST = 1 << 26  # bytes of a file in an archive
@@ -54,7 +54,7 @@ def table(
 
 
 def web_dataset(path: Path, *, source: str, licence: str, language: str = "it") -> Items:
-    """A tar, plain or compressed: `KEY.jpg` beside `KEY.txt`, lines of captions, or `KEY.json`, {"caption": ...}."""
+    """Read a tar, plain or compressed: `KEY.jpg` beside `KEY.txt` (a caption a line) or `KEY.json` {"caption": ...}."""
     key, files = "", dict[str, bytes]()
     try:
         with tarfile.open(path, "r|*") as archive:
@@ -62,6 +62,8 @@ def web_dataset(path: Path, *, source: str, licence: str, language: str = "it") 
                 if not member.isfile():
                     continue
                 folder, _, name = member.name.rpartition("/")
+                if is_hidden(name):  # a Mac's tar writes `._x.jpg` beside each file
+                    continue
                 stem, _, suffix = name.partition(".")  # WebDataset's rule: the key ends at the name's first dot
                 next_key = f"{folder}/{stem}" if folder else stem
                 if next_key != key and files:
@@ -85,7 +87,7 @@ def web_dataset(path: Path, *, source: str, licence: str, language: str = "it") 
 
 
 def _sample(place: str, files: dict[str, bytes], source: str, language: str, licence: str) -> Row | Bad:
-    image = next((data for suffix, data in files.items() if suffix in SUFFIXES), None)
+    image = next((data for suffix, data in files.items() if suffix in readable_suffixes()), None)
     try:
         captions = files.get(".txt", b"").decode("utf-8-sig").splitlines()
         if not captions and ".json" in files:

@@ -1,0 +1,143 @@
+"""The command `zero-shot`: which labels fit a photograph, or several."""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from clipita._cli_options import Unusable, common_options, echo, number_between, print_json
+from clipita.errors import ImageError
+from clipita.model import Model, load
+from clipita.photo_files import is_picture_name
+from clipita.zero_shot import LabelScore
+
+_STANDARD_INPUT = "-"
+_SEPARATE = "Labels are separated by spaces: clipita zero-shot foto.jpg gatto cane"
+
+
+@click.command("zero-shot")
+@click.argument("words", nargs=-1, required=True, metavar="IMAGE LABELS...")
+@click.option("--label", "-l", "labels", multiple=True, help="A label, for several images; may be repeated.")
+@click.option("--template", "-t", "templates", multiple=True, help='Sentence with "{}" for the label; may be repeated.')
+@click.option("--top-k", "-k", type=click.IntRange(min=1), help="Print only so many labels, the best.")
+@click.option(
+    "--min-cosine",
+    type=float,
+    callback=number_between(-1, 1, "a cosine"),
+    help="Leave out labels whose cosine is lower: none may be left.",
+)
+@common_options
+def zero_shot(
+    words: tuple[str, ...],
+    labels: tuple[str, ...],
+    templates: tuple[str, ...],
+    top_k: int | None,
+    min_cosine: float | None,
+    model: str,
+    as_json: bool,
+) -> None:
+    """Say which LABELS fit IMAGE.
+
+    \b
+        clipita zero-shot foto.jpg cane gatto "un cane che corre"
+        clipita zero-shot - cane gatto < foto.jpg
+
+    "-" is the image from standard input. With the labels as options, all else are images:
+
+    \b
+        clipita zero-shot *.jpg -l cane -l gatto
+    """
+    are_all_images = bool(labels)
+    labels = labels or _labels(words)
+    loaded = load(model)
+    _warn_of_labels(loaded, labels, min_cosine)
+    # Made once, and so that what is wrong with it is said before an image is read.
+    bank = loaded.label_bank(labels, templates=templates or None)
+
+    def scores_of(image: str) -> list[LabelScore]:
+        read = _standard_input() if image == _STANDARD_INPUT else image
+        return loaded.zero_shot(read, bank, top_k=top_k, min_cosine=min_cosine)
+
+    if are_all_images:
+        _several(loaded, words, scores_of, as_json)
+        return
+    scores = scores_of(words[0])
+    if as_json:
+        print_json(image=words[0], scores=_listed(scores), model=loaded.name, fingerprint=loaded.fingerprint)
+    else:
+        _print_scores(scores)
+
+
+def _several(
+    loaded: Model, images: tuple[str, ...], scores_of: Callable[[str], list[LabelScore]], as_json: bool
+) -> None:
+    """Go through images, past those that cannot be read."""
+    found: list[dict[str, Any]] = []
+    failed: list[dict[str, str]] = []
+    for image in images:
+        try:
+            scores = scores_of(image)
+        except ImageError as error:
+            failed.append({"image": image, "error": str(error)})
+            echo(f"Error: {error}", err=True)
+            continue
+        found.append({"image": image, "scores": _listed(scores)})
+        if not as_json:
+            echo(f"{image}:")
+            _print_scores(scores)
+    if as_json:
+        print_json(images=found, failed=failed, model=loaded.name, fingerprint=loaded.fingerprint)
+    if failed:
+        raise click.exceptions.Exit(1 if found else 2)
+
+
+def _labels(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the words after the first, if none of them was meant as an image.
+
+    Raises:
+        UsageError: there are none.
+        Unusable: one is called like an image.
+    """
+    image, *labels = words
+    if not labels:
+        raise click.UsageError("Missing argument 'LABELS...'.")
+    for label in labels:
+        if is_picture_name(label) and (os.path.isfile(label) or not re.search(r"\s", label)):
+            raise Unusable(
+                f"{label!r} is called like an image, and stands where the labels are. For several images give the "
+                f"labels as options: clipita zero-shot {image!r} {label!r} -l gatto -l cane"
+            )
+    return tuple(labels)
+
+
+def _warn_of_labels(loaded: Model, labels: tuple[str, ...], min_cosine: float | None) -> None:
+    """Say what is likely to be a mistake, and is none that can be refused."""
+    if any(re.search(r"\w,\w|,$", label.strip()) for label in labels) and not any(" " in label for label in labels):
+        echo(f"Warning: the labels have commas in them: {', '.join(map(repr, labels))}. {_SEPARATE}", err=True)
+    elif len(labels) == 1 and loaded.logit_bias is None and min_cosine is None:
+        echo(
+            f"Warning: one label alone always has 100 %, whatever the image shows. Give others too, or --min-cosine. "
+            f"{_SEPARATE}",
+            err=True,
+        )
+
+
+def _standard_input() -> bytes:
+    data = b"" if sys.stdin.isatty() else sys.stdin.buffer.read()
+    if not data:
+        raise ImageError("'-' is the image from standard input, and nothing comes from there: add < foto.jpg")
+    return data
+
+
+def _listed(scores: list[LabelScore]) -> list[dict[str, Any]]:
+    return [{"label": label, "score": score} for label, score in scores]
+
+
+def _print_scores(scores: list[LabelScore]) -> None:
+    for label, score in scores:
+        echo(f"{score:6.1%}  {label}")
+    if not scores:
+        echo("None of the labels fits.", err=True)

@@ -1,0 +1,153 @@
+"""The file that `clipita embed` writes: embeddings of photographs under their paths, as .npz or .parquet."""
+
+import contextlib
+import dataclasses
+import errno
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clipita.errors import CheckpointError, ClipitaError
+from clipita.photo_files import Stamp
+
+# Of an entry that was written before files said when their photographs were changed.
+UNKNOWN = Stamp(-1, -1)
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclasses.dataclass(frozen=True)
+class Embeddings:
+    """What a file holds.
+
+    Attributes:
+        keys: (N,) paths below the folder, with "/" between their parts.
+        vectors: (N, E) float32, unit norm.
+        fingerprint: Of the model that made them.
+        model: Its name.
+        stamps: (N,) size and time of each photograph when it was embedded, or `UNKNOWN`.
+    """
+
+    keys: list[str]
+    vectors: npt.NDArray[np.float32]
+    fingerprint: str
+    model: str
+    stamps: list[Stamp]
+
+
+def write_embeddings(path: Path, embeddings: Embeddings) -> None:
+    """Write a file, whole or not at all.
+
+    Args:
+        path: A .npz gets the arrays "keys", "embeddings", "fingerprint", "model", "sizes" and "mtimes_ns"; a .parquet
+            the columns "key", "embedding", "size" and "mtime_ns".
+        embeddings: What it is to hold.
+
+    Raises:
+        ClipitaError: it cannot be written.
+    """
+    stamps = np.array(embeddings.stamps, np.int64).reshape(-1, 2)
+    with _replacing(path) as part:
+        if path.suffix == ".parquet":
+            _write_parquet(part, embeddings, stamps)
+            return
+        with part.open("wb") as file:
+            np.savez(
+                file,
+                keys=np.array(embeddings.keys, dtype=np.str_),
+                embeddings=embeddings.vectors,
+                fingerprint=np.array(embeddings.fingerprint),
+                model=np.array(embeddings.model),
+                sizes=stamps[:, 0],
+                mtimes_ns=stamps[:, 1],
+            )
+
+
+def read_embeddings(path: Path) -> Embeddings:
+    """Read what `write_embeddings` wrote, now or before there were sizes and times.
+
+    Raises:
+        CheckpointError: it is something else, or damaged.
+    """
+    try:
+        read = _read_parquet if path.suffix == ".parquet" else _read_npz
+        embeddings = read(path)
+        if not len(embeddings.keys) == len(embeddings.vectors) == len(embeddings.stamps):
+            raise ValueError("rows are missing")
+        return embeddings
+    except Exception as error:  # zipfile, NumPy and Arrow each have their own
+        raise CheckpointError(
+            f"{str(path)!r} exists and is no file of embeddings, or a damaged one. Use another file, or --overwrite."
+        ) from error
+
+
+def cannot_write(path: Path, error: OSError) -> ClipitaError:
+    """Return the error that says which file cannot be written, why, and what to do."""
+    advice = "Name another place as --output."
+    if error.errno in _NO_ROOM:
+        advice = "Make room there and give the same command again: what was done is kept. Or name another place."
+    return ClipitaError(f"{str(path)!r} cannot be written: {error.strerror or error}. {advice}")
+
+
+def _read_npz(path: Path) -> Embeddings:
+    # Opened here: np.load would leave a file open that only looks like a zip archive.
+    with path.open("rb") as file, np.load(file) as arrays:
+        keys: list[str] = arrays["keys"].tolist()
+        stamps = _stamps(arrays["sizes"], arrays["mtimes_ns"]) if "sizes" in arrays else [UNKNOWN] * len(keys)
+        return Embeddings(keys, arrays["embeddings"], str(arrays["fingerprint"]), str(arrays["model"]), stamps)
+
+
+def _write_parquet(path: Path, embeddings: Embeddings, stamps: npt.NDArray[np.int64]) -> None:
+    arrow, parquet = _arrow()
+    vectors = arrow.FixedSizeListArray.from_arrays(arrow.array(embeddings.vectors.ravel()), embeddings.vectors.shape[1])
+    metadata = {"clipita.fingerprint": embeddings.fingerprint, "clipita.model": embeddings.model}
+    columns = {
+        "key": arrow.array(embeddings.keys, arrow.string()),
+        "embedding": vectors,
+        "size": arrow.array(stamps[:, 0]),
+        "mtime_ns": arrow.array(stamps[:, 1]),
+    }
+    parquet.write_table(arrow.table(columns).replace_schema_metadata(metadata), path)
+
+
+def _read_parquet(path: Path) -> Embeddings:
+    _, parquet = _arrow()
+    table: Any = parquet.read_table(path)
+    metadata: dict[bytes, bytes] = table.schema.metadata
+    width: int = table.schema.field("embedding").type.list_size
+    vectors: npt.NDArray[np.float32] = table["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, width)
+    keys: list[str] = table["key"].to_pylist()
+    stamps = [UNKNOWN] * len(keys)
+    if "size" in table.column_names:
+        stamps = _stamps(table["size"].to_numpy(), table["mtime_ns"].to_numpy())
+    return Embeddings(
+        keys, vectors, metadata[b"clipita.fingerprint"].decode(), metadata[b"clipita.model"].decode(), stamps
+    )
+
+
+def _stamps(sizes: npt.NDArray[np.int64], times: npt.NDArray[np.int64]) -> list[Stamp]:
+    return [Stamp(size, time) for size, time in zip(sizes.tolist(), times.tolist(), strict=True)]
+
+
+def _arrow() -> tuple[Any, Any]:
+    import pyarrow  # pyright: ignore[reportMissingTypeStubs]
+    import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
+
+    return pyarrow, pyarrow.parquet
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Generator[Path]:
+    """A path to write to, which becomes `path` if all goes well."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,319 @@
+"""Decide which files of a folder are photographs, for every command that reads one, and account for all others.
+
+Read are regular files, and links to such, whose names end as those of formats do that clipita decodes. Left aside, and
+counted by reason, are pictures in other formats, whatever is hidden, and the thumbnails and bins that systems and other
+programs keep among photographs. Links to folders are followed, each folder once, after all that is not a link: a
+photograph that is there without a link is known by that path.
+"""
+
+import dataclasses
+import importlib.util
+import os
+import stat
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+# By what a file is called; what it is, the decoders tell (`clipita.images.FORMATS`).
+_PILLOW = frozenset(
+    (
+        *(".jfif", ".jpe", ".jpeg", ".jpg", ".mpo"),
+        *(".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx"),
+        *(".pbm", ".pfm", ".pgm", ".pnm", ".ppm"),
+        *(".apng", ".avif", ".avifs", ".bmp", ".gif", ".png", ".tif", ".tiff", ".webp"),
+    )
+)
+_HEIF = frozenset((".heic", ".heics", ".heif", ".heifs", ".hif"))
+_RAW = frozenset(
+    (
+        *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".k25", ".kdc"),
+        *(".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf"),
+        *(".srw", ".x3f"),
+    )
+)
+_OTHER_PICTURES = frozenset(
+    (
+        *(".afphoto", ".ai", ".bpg", ".cdr", ".dds", ".emf", ".eps", ".exr", ".hdr", ".icns", ".ico", ".jxl", ".jxr"),
+        *(".kra", ".pcx", ".psb", ".psd", ".svg", ".svgz", ".tga", ".wmf", ".xcf"),
+    )
+)
+
+# Folders of copies and of what was deleted, by the systems and programs that make them; most others are hidden, as are
+# QNAP's .@__thumb, macOS's .Trashes, freedesktop's .thumbnails, Picasa's .picasaoriginals and digiKam's .dtrash.
+_NO_PHOTOGRAPHS_OF_THE_USER = frozenset(
+    (
+        *("@eadir", "#recycle", "#snapshot", "@sharesnap", "@tmp"),  # Synology; also TerraMaster, ReadyNAS
+        *("@__thumb", "@recycle", "@recently-snapshot", "@transcode"),  # QNAP
+        *("$recycle.bin", "recycler", "recycled", "system volume information", "found.000"),  # Windows
+        *("__macosx", "network trash folder", "temporary items"),  # macOS, in archives and on shares
+        *("lost+found", "lost.dir"),  # Linux, Android
+        *("~snapshot", "trashbox", "files_trashbin", "files_versions"),  # NetApp, Buffalo, Nextcloud
+    )
+)
+_PREVIEWS = (".lrdata", ".lrcat-data")  # Lightroom's
+# Apple's libraries are folders that hold each photograph several times; the files themselves are in these.
+_APPLE_LIBRARIES = (".photoslibrary", ".photolibrary", ".migratedphotolibrary", ".aplibrary")
+_APPLE_ORIGINALS = frozenset(("originals", "masters"))
+
+# Reasons for which a file or folder is left aside, in the order in which they are told: what one is and several are,
+# and what to do.
+_REASONS = {
+    "heif": ("in HEIC", "in HEIC", "pip install 'clipita[heic]' reads it"),
+    "raw": ("raw", "raw", "export as JPEG"),
+    "other_formats": ("in a format that is not read", "in formats that are not read", "export as JPEG or PNG"),
+    "not_regular": ("pipe, socket or device", "pipes, sockets or devices", ""),
+    "links_to_nothing": ("link to what is not there", "links to what is not there", "is its disk mounted?"),
+    "read_already": ("link to a folder that is read already", "links to folders that are read already", ""),
+    "leads_back_up": ("link back up to a folder it is in", "links back up to folders they are in", "name that folder"),
+    "thumbnails_and_bins": (
+        "folder of thumbnails, snapshots or deleted files",
+        "folders of thumbnails, snapshots or deleted files",
+        "",
+    ),
+    "hidden": ("hidden", "hidden", ""),
+    "no_pictures": ("that is no picture", "that are no pictures", ""),
+}
+_PICTURES = ("heif", "raw", "other_formats", "not_regular")
+_BY_SUFFIX = ("heif", "raw", "other_formats", "no_pictures")
+_SHOWN = 3
+
+
+class Stamp(NamedTuple):
+    """What tells that a file was replaced: its size in bytes, and when it was changed, in nanoseconds."""
+
+    size: int
+    mtime_ns: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotoFiles:
+    """Everything that a folder holds, sorted.
+
+    Attributes:
+        keys: Paths of the photographs below the folder, with "/" between their parts.
+        stamps: Size and time of each of them, when it was found.
+        failed: What could not be looked at, with the reason.
+        left_aside: Other files and folders, by the reason: "heif", "raw", "other_formats", "not_regular",
+            "links_to_nothing", "read_already", "leads_back_up", "thumbnails_and_bins", "hidden" or "no_pictures".
+        unseen: Folders that may hold more: they cannot be listed, or are links to what is not there now.
+    """
+
+    keys: list[str]
+    stamps: dict[str, Stamp]
+    failed: dict[str, str]
+    left_aside: dict[str, list[str]]
+    unseen: list[str]
+
+    def describe(self) -> str:
+        """Say on one line how many of what were left aside, why, and what would read them; "" if nothing was."""
+        parts: list[str] = []
+        for reason, names in self.left_aside.items():
+            what = _suffixes(names) if reason in _BY_SUFFIX else _first(names)
+            one, several, advice = _REASONS[reason]
+            told = f"{len(names):,} {one if len(names) == 1 else several} ({what})"
+            parts.append(f"{told}: {advice}" if advice else told)
+        return f"Left aside: {'; '.join(parts)}." if parts else ""
+
+    def pictures_not_read(self) -> dict[str, str]:
+        """Return the pictures that are left aside for what they are, each with the reason and what would help."""
+        told: dict[str, str] = {}
+        for reason in _PICTURES:
+            one, _, advice = _REASONS[reason]
+            told |= dict.fromkeys(self.left_aside.get(reason, ()), f"{one}: {advice}" if advice else one)
+        return told
+
+    def counts(self) -> dict[str, int]:
+        """Return how many were left aside for each reason."""
+        return {reason: len(names) for reason, names in self.left_aside.items()}
+
+    def may_hold(self, key: str) -> bool:
+        """Tell whether a photograph that was not found may be there all the same, in a folder that was not seen."""
+        return any(key.startswith(f"{place}/") or place == "." for place in self.unseen)
+
+
+def readable_suffixes() -> frozenset[str]:
+    """Return the endings of the names of photographs, in lower case; HEIC's too where its decoder is installed."""
+    return _PILLOW | _HEIF if importlib.util.find_spec("pillow_heif") else _PILLOW
+
+
+def is_picture_name(name: str) -> bool:
+    """Tell whether a file is called like a picture, of a format that is read or of another."""
+    return Path(name).suffix.lower() in _PILLOW | _HEIF | _RAW | _OTHER_PICTURES
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder of this name is hidden, as are those beside a photograph of a Mac (`._x.jpg`)."""
+    return name.startswith(".")
+
+
+def is_users_folder(path: Path) -> bool:
+    """Tell whether a folder of this name is for people to put photographs into, and not hidden or a program's own."""
+    name, parent = path.name.casefold(), path.parent.name.casefold()
+    if parent.endswith(_APPLE_LIBRARIES):
+        return name in _APPLE_ORIGINALS
+    return not (is_hidden(name) or name in _NO_PHOTOGRAPHS_OF_THE_USER or name.endswith(_PREVIEWS))
+
+
+def find_photos(folder: Path) -> PhotoFiles:
+    """Find the photographs in a folder and in all folders below it.
+
+    Args:
+        folder: May be a link, and may have a name that would be left aside inside another folder.
+
+    Returns:
+        What it holds. A folder that cannot be listed is among `failed`, and the others are read.
+
+    Example:
+        >>> find_photos(Path("foto")).keys
+        ['2023/mare.heic', 'gatto.jpg']
+    """
+    walk = _Walk(folder)
+    walk.read(folder, followed=False)
+    while walk.links:  # in the order of their names, and those inside them after them
+        walk.follow(walk.links.popleft())
+    return walk.found()
+
+
+class _Walk:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._readable = readable_suffixes()
+        self._seen: set[tuple[int, int] | str] = set()
+        self._stamps: dict[str, Stamp] = {}
+        self._failed: dict[str, str] = {}
+        self._left_aside: dict[str, list[str]] = {reason: [] for reason in _REASONS}
+        self._unseen: list[str] = []
+        self.links: deque[Path] = deque()
+
+    def found(self) -> PhotoFiles:
+        return PhotoFiles(
+            sorted(self._stamps),
+            self._stamps,
+            dict(sorted(self._failed.items())),
+            {reason: sorted(names) for reason, names in self._left_aside.items() if names},
+            sorted(self._unseen),
+        )
+
+    def follow(self, link: Path) -> None:
+        """Read the folder that a link leads to, if it was not read and does not hold the link."""
+        key = self._key(link)
+        try:
+            target = link.resolve(strict=True)
+            above = (link.parent.resolve(), self._folder.resolve())
+            if any(place.is_relative_to(target) for place in above):
+                self._left_aside["leads_back_up"].append(key)
+            else:
+                self.read(link, followed=True)
+        except (OSError, RuntimeError) as error:  # RuntimeError: a loop, before Python 3.13
+            self._cannot_list(link, error)
+
+    def read(self, folder: Path, *, followed: bool) -> None:
+        """Look at all below a folder, but for what links lead to, which is kept for later.
+
+        Args:
+            folder: Where to begin.
+            followed: Whether it was reached by a link, so that what is in it may have been read.
+        """
+        waiting = [folder]
+        while waiting:
+            place = waiting.pop()
+            try:
+                identity = _identity(place)
+                if followed and identity in self._seen:
+                    self._left_aside["read_already"].append(self._key(place))
+                    continue
+                self._seen.add(identity)
+                with os.scandir(place) as listed:
+                    entries = sorted(listed, key=lambda entry: entry.name)
+            except OSError as error:
+                self._cannot_list(place, error)
+                continue
+            for entry in entries:
+                self._look_at(entry, place, waiting)
+
+    def _look_at(self, entry: os.DirEntry[str], place: Path, waiting: list[Path]) -> None:
+        path = place / entry.name
+        if not _is_folder(entry):
+            self._look_at_file(entry, path)
+        elif not is_users_folder(path):
+            self._left_aside["hidden" if is_hidden(entry.name) else "thumbnails_and_bins"].append(self._key(path))
+        elif _is_link(entry):
+            self.links.append(path)
+        else:
+            waiting.append(path)
+
+    def _look_at_file(self, entry: os.DirEntry[str], path: Path) -> None:
+        key, suffix = self._key(path), path.suffix.lower()
+        if is_hidden(entry.name):
+            if suffix in self._readable:  # others are nothing that anybody misses
+                self._left_aside["hidden"].append(key)
+        elif suffix not in self._readable:
+            reason = _reason(suffix)
+            if reason == "no_pictures" and _is_link(entry) and not path.exists():
+                reason = "links_to_nothing"  # of a folder, maybe
+                self._unseen.append(key)
+            self._left_aside[reason].append(key)
+        else:
+            self._look_at_photo(entry, key)
+
+    def _look_at_photo(self, entry: os.DirEntry[str], key: str) -> None:
+        try:
+            status = entry.stat()
+            key.encode()
+        except UnicodeEncodeError:
+            self._failed[ascii(key)] = "has a name that is not valid UTF-8. Rename it."
+        except FileNotFoundError:
+            self._failed[key] = "is a link to a file that does not exist. Delete it, or bring the file back."
+        except OSError as error:
+            self._failed[key] = f"cannot be looked at: {error.strerror}"
+        else:
+            if stat.S_ISREG(status.st_mode):
+                self._stamps[key] = Stamp(status.st_size, status.st_mtime_ns)
+            else:  # a pipe would be waited for, maybe for ever
+                self._left_aside["not_regular"].append(key)
+
+    def _cannot_list(self, place: Path, error: Exception) -> None:
+        key = self._key(place)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        self._failed[key] = f"cannot be listed: {reason}"
+        self._unseen.append(key)
+
+    def _key(self, path: Path) -> str:
+        return path.relative_to(self._folder).as_posix()
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # e.g. a link to itself
+        return False
+
+
+def _is_link(entry: os.DirEntry[str]) -> bool:
+    """Tell whether it is a symbolic link or, from Python 3.12 on, one of Windows's junctions."""
+    return entry.is_symlink() or bool(getattr(entry, "is_junction", bool)())
+
+
+def _identity(folder: Path) -> tuple[int, int] | str:
+    """Return what two paths to one folder have in common."""
+    status = folder.stat()
+    # Some file systems have no such numbers, and say 0.
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(folder)
+
+
+def _reason(suffix: str) -> str:
+    """Return why a file of this ending is not read."""
+    for reason, suffixes in {"heif": _HEIF, "raw": _RAW, "other_formats": _OTHER_PICTURES}.items():
+        if suffix in suffixes:
+            return reason
+    return "no_pictures"
+
+
+def _suffixes(names: Iterable[str]) -> str:
+    found = Counter(Path(name).suffix.lower() or "without ending" for name in names)
+    return _first([suffix for suffix, _ in found.most_common()])
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join([*names[:_SHOWN], *(["..."] if len(names) > _SHOWN else [])])
