@@ -13,8 +13,9 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from clipita._cli_options import Unusable, common_options, echo, print_json, visible
-from clipita._embed import Summary, embed_folder
+from clipita._cli_options import Unusable, common_options, crop_option, echo, print_json, visible
+from clipita._embed import Summary, embed_folder, fingerprint_of
+from clipita.images import Crop
 from clipita.model import load
 
 # Two batches are decoded ahead, some 150 kB an image: 1.2 GB.
@@ -28,8 +29,9 @@ _LARGEST_BATCH = 4096
 )
 @click.option("--batch-size", "-b", type=click.IntRange(1, _LARGEST_BATCH), default=32, show_default=True)
 @click.option("--overwrite", is_flag=True, help="Delete the output first, and what is left of an unfinished run.")
+@crop_option
 @common_options
-def embed(folder: Path, output: Path, batch_size: int, overwrite: bool, model: str, as_json: bool) -> None:
+def embed(folder: Path, output: Path, batch_size: int, overwrite: bool, crop: Crop, model: str, as_json: bool) -> None:
     """Embed every photograph below FOLDER into one file.
 
     Give the same command again to go on with a run that was stopped, and after photographs were added, replaced or
@@ -50,6 +52,7 @@ def embed(folder: Path, output: Path, batch_size: int, overwrite: bool, model: s
                 loaded,
                 folder,
                 output,
+                crop=crop,
                 batch_size=batch_size,
                 on_start=progress.start,
                 on_done=progress.advance,
@@ -71,7 +74,7 @@ def embed(folder: Path, output: Path, batch_size: int, overwrite: bool, model: s
             failed=[{"key": key, "error": error} for key, error in summary.failed.items()],
             left_aside=summary.found.counts(),
             model=loaded.name,
-            fingerprint=loaded.fingerprint,
+            fingerprint=fingerprint_of(loaded, crop),
         )
     else:
         echo(f"{output}: {_told(summary)}")

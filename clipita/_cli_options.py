@@ -3,10 +3,11 @@
 import json
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
+from clipita.images import Crop
 from clipita.model import DEFAULT_MODEL
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -61,6 +62,18 @@ def common_options(command: Command) -> Command:
         show_envvar=True,
         help="An embedded model, a folder, or a name on the hub.",
     )(json_option(command))
+
+
+def crop_option(command: Command) -> Command:
+    """Add the option of a command that looks at photographs."""
+    return click.option(
+        "--crop",
+        type=click.Choice(get_args(Crop)),
+        default="auto",
+        show_default=True,
+        help="What is seen of a photograph: its middle square, all of it with gray beside it, all of it square by "
+        "square; auto takes tiles of panoramas and the center of all others.",
+    )(command)
 
 
 def number_between(least: float, most: float, what: str) -> Callable[[click.Context, click.Parameter, Any], Any]:

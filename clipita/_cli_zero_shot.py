@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from clipita._cli_options import Unusable, common_options, echo, number_between, print_json
+from clipita._cli_options import Unusable, common_options, crop_option, echo, number_between, print_json
 from clipita.errors import ImageError
+from clipita.images import Crop
 from clipita.model import Model, load
 from clipita.photo_files import is_picture_name
 from clipita.zero_shot import LabelScore
@@ -29,6 +30,7 @@ _SEPARATE = "Labels are separated by spaces: clipita zero-shot foto.jpg gatto ca
     callback=number_between(-1, 1, "a cosine"),
     help="Leave out labels whose cosine is lower: none may be left.",
 )
+@crop_option
 @common_options
 def zero_shot(
     words: tuple[str, ...],
@@ -36,6 +38,7 @@ def zero_shot(
     templates: tuple[str, ...],
     top_k: int | None,
     min_cosine: float | None,
+    crop: Crop,
     model: str,
     as_json: bool,
 ) -> None:
@@ -59,7 +62,7 @@ def zero_shot(
 
     def scores_of(image: str) -> list[LabelScore]:
         read = _standard_input() if image == _STANDARD_INPUT else image
-        return loaded.zero_shot(read, bank, top_k=top_k, min_cosine=min_cosine)
+        return loaded.zero_shot(read, bank, top_k=top_k, min_cosine=min_cosine, crop=crop)
 
     if are_all_images:
         _several(loaded, words, scores_of, as_json)

@@ -38,9 +38,7 @@ def encode_text(texts: str | Iterable[str], *, batch_size: int = 64, on_truncate
     return default_model().encode_text(texts, batch_size=batch_size, on_truncate=on_truncate)
 
 
-def encode_image(
-    images: ImageInput | Iterable[ImageInput], *, crop: Crop = "center", batch_size: int = 32
-) -> FloatArray:
+def encode_image(images: ImageInput | Iterable[ImageInput], *, crop: Crop = "auto", batch_size: int = 32) -> FloatArray:
     """`Model.encode_image` of the default model: (E,) for one image, (N, E) for many, float32 of unit norm."""
     return default_model().encode_image(images, crop=crop, batch_size=batch_size)
 
@@ -53,7 +51,7 @@ def zero_shot(  # pyright: ignore[reportOverlappingOverload]
     templates: str | Sequence[str] | None = None,
     top_k: int | None = None,
     min_cosine: float | None = None,
-    crop: Crop = "center",
+    crop: Crop = "auto",
     batch_size: int = 32,
 ) -> list[LabelScore]: ...
 
@@ -66,7 +64,7 @@ def zero_shot(
     templates: str | Sequence[str] | None = None,
     top_k: int | None = None,
     min_cosine: float | None = None,
-    crop: Crop = "center",
+    crop: Crop = "auto",
     batch_size: int = 32,
 ) -> list[list[LabelScore]]: ...
 
@@ -78,14 +76,14 @@ def zero_shot(
     templates: str | Sequence[str] | None = None,
     top_k: int | None = None,
     min_cosine: float | None = None,
-    crop: Crop = "center",
+    crop: Crop = "auto",
     batch_size: int = 32,
 ) -> list[LabelScore] | list[list[LabelScore]]:
     """`Model.zero_shot` of the default model: labels with their shares of the probability, best first.
 
     Without templates a bare noun is asked for with its article: "gatto" as "un gatto". With `min_cosine` labels that
-    do not fit are left out, and a photograph of none of them gives an empty list. `crop="tiles"` sees all of a wide
-    photograph.
+    do not fit are left out, and a photograph of none of them gives an empty list. Of a panorama the
+    best of its tiles counts.
     """
     return default_model().zero_shot(
         images,

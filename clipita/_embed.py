@@ -11,13 +11,14 @@ import os
 import shutil
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from clipita._embeddings import UNKNOWN, Embeddings, cannot_write, read_embeddings, write_embeddings
 from clipita.errors import CheckpointError, ClipitaError
-from clipita.images import describe
+from clipita.images import Crop, describe
 from clipita.model import Model
 from clipita.photo_files import PhotoFiles, Stamp, find_photos, readable_suffixes
 
@@ -25,6 +26,15 @@ SHARD_IMAGES = 256
 
 # In FILE.partial/, the folder that the run is over: another may have images of the same names.
 _SOURCE = "source"
+
+
+class _Maker(NamedTuple):
+    """What makes the embeddings of a run: its fingerprint, the name of its model, and how wide they are."""
+
+    fingerprint: str
+    model: str
+    width: int
+
 
 _Known = dict[str, tuple[npt.NDArray[np.float32], Stamp]]
 
@@ -55,6 +65,7 @@ def embed_folder(
     folder: Path,
     output: Path,
     *,
+    crop: Crop = "auto",
     batch_size: int,
     on_start: Callable[[int, int], None],
     on_done: Callable[[int], None],
@@ -66,6 +77,7 @@ def embed_folder(
         model: Any model; its fingerprint is stored, and another's embeddings are not added to.
         folder: Searched as `find_photos` does.
         output: A .npz or .parquet file.
+        crop: As for `Model.encode_image`; embeddings that were made with another do not mix either.
         batch_size: Most images in one run of the tower.
         on_start: Called with the numbers of images in all, and of those that need not be embedded.
         on_done: Called with how many more are done: first one, so that something is told soon, then batches.
@@ -84,7 +96,8 @@ def embed_folder(
     parts = output.with_name(output.name + ".partial")
     source = os.fsencode(folder.resolve())
     _check_source(parts, source)
-    known = _read_known(model, output, parts, found, folder)
+    maker = _Maker(fingerprint_of(model, crop), model.name, model.embed_dim)
+    known = _read_known(maker, output, parts, found, folder)
     kept = {key: known[key] for key in known.keys() - set(found.keys) if found.may_hold(key)}
     gone = known.keys() - set(found.keys) - set(found.failed) - set(kept)
     todo: list[str] = []
@@ -101,8 +114,8 @@ def embed_folder(
         on_failed(key, reason)
     told = 0
     with (
-        _Shards(parts, source, model) as shards,
-        contextlib.closing(_encoded(model, [folder / key for key in todo], batch_size)) as results,
+        _Shards(parts, source, maker) as shards,
+        contextlib.closing(_encoded(model, [folder / key for key in todo], crop, batch_size)) as results,
     ):
         for index, (key, (vector, reason)) in enumerate(zip(todo, results, strict=True)):
             if vector is None:
@@ -115,19 +128,24 @@ def embed_folder(
                 on_done(index + 1 - told)
                 told = index + 1
 
-    write_embeddings(output, _embeddings(model, sorted(kept.items())))
+    write_embeddings(output, _embeddings(maker, sorted(kept.items())))
     shutil.rmtree(parts, ignore_errors=True)
     done = [key for key in todo if key in kept]
     changed = sum(key in known for key in done)
     return Summary(len(kept), len(done) - changed, changed, len(gone), dict(sorted(failed.items())), found)
 
 
+def fingerprint_of(model: Model, crop: Crop) -> str:
+    """Return the fingerprint of embeddings that a model makes of what `crop` lets it see."""
+    return model.fingerprint if crop == "auto" else f"{model.fingerprint}-{crop}"
+
+
 def _encoded(
-    model: Model, paths: list[Path], batch_size: int
+    model: Model, paths: list[Path], crop: Crop, batch_size: int
 ) -> Generator[tuple[npt.NDArray[np.float32] | None, str], None, None]:
     """Embed the first image by itself and the others in batches; each gives its embedding, or None and why."""
     for some, size in ((paths[:1], 1), (paths[1:], batch_size)):
-        with contextlib.closing(model.iter_encode_image(some, batch_size=size)) as results:
+        with contextlib.closing(model.iter_encode_image(some, crop=crop, batch_size=size)) as results:
             for index, (path, result) in enumerate(zip(some, results, strict=True)):
                 yield result.embedding, str(result.error).removeprefix(describe(path, index)).lstrip()
 
@@ -141,16 +159,16 @@ def _check_source(parts: Path, source: bytes) -> None:
         )
 
 
-def _read_known(model: Model, output: Path, parts: Path, found: PhotoFiles, folder: Path) -> _Known:
+def _read_known(maker: _Maker, output: Path, parts: Path, found: PhotoFiles, folder: Path) -> _Known:
     """Read what earlier runs embedded: the file, and then the shards of a run that was stopped."""
     known: _Known = {}
     here = {*found.keys, *found.failed}
     for path in ([output] if output.exists() else []) + sorted(parts.glob("*.npz")):
         stored = read_embeddings(path)
-        if stored.fingerprint != model.fingerprint:
+        if stored.fingerprint != maker.fingerprint:
             raise CheckpointError(
-                f"{str(path)!r} was made by {stored.model!r} with fingerprint {stored.fingerprint}, and this model has "
-                f"{model.fingerprint}: their embeddings do not mix. Use another file, or --overwrite."
+                f"{str(path)!r} was made by {stored.model!r} with fingerprint {stored.fingerprint}, and now it is "
+                f"{maker.fingerprint}: their embeddings do not mix. Use another file, or --overwrite."
             )
         if path == output and stored.keys and not any(key in here or found.may_hold(key) for key in stored.keys):
             raise CheckpointError(
@@ -162,11 +180,11 @@ def _read_known(model: Model, output: Path, parts: Path, found: PhotoFiles, fold
     return known
 
 
-def _embeddings(model: Model, entries: Iterable[tuple[str, tuple[npt.NDArray[np.float32], Stamp]]]) -> Embeddings:
+def _embeddings(maker: _Maker, entries: Iterable[tuple[str, tuple[npt.NDArray[np.float32], Stamp]]]) -> Embeddings:
     listed = list(entries)
-    vectors = np.array([vector for _, (vector, _) in listed], np.float32).reshape(len(listed), model.embed_dim)
+    vectors = np.array([vector for _, (vector, _) in listed], np.float32).reshape(len(listed), maker.width)
     stamps = [stamp for _, (_, stamp) in listed]
-    return Embeddings([key for key, _ in listed], vectors, model.fingerprint, model.name, stamps)
+    return Embeddings([key for key, _ in listed], vectors, maker.fingerprint, maker.model, stamps)
 
 
 class _Shards:
@@ -175,8 +193,8 @@ class _Shards:
     That its folder can be written to shows before the first of them.
     """
 
-    def __init__(self, folder: Path, source: bytes, model: Model) -> None:
-        self._folder, self._source, self._model = folder, source, model
+    def __init__(self, folder: Path, source: bytes, maker: _Maker) -> None:
+        self._folder, self._source, self._maker = folder, source, maker
         self._entries: list[tuple[str, tuple[npt.NDArray[np.float32], Stamp]]] = []
 
     def __enter__(self) -> "_Shards":
@@ -204,7 +222,7 @@ class _Shards:
         if not self._entries:
             return
         number = len(list(self._folder.glob("*.npz")))
-        write_embeddings(self._folder / f"{number:06}.npz", _embeddings(self._model, self._entries))
+        write_embeddings(self._folder / f"{number:06}.npz", _embeddings(self._maker, self._entries))
         self._entries = []
 
     def _drop_if_empty(self) -> None:

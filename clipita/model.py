@@ -18,7 +18,7 @@ from clipita._memory import give_back
 from clipita._open import lasting_name, open_bundle
 from clipita.bundle import MANIFEST, TOKENIZER, Bundle
 from clipita.errors import BackendError, CheckpointError, ImageError, TextError
-from clipita.images import Crop, ImageInput, Preprocessing, check_crop, describe, load_pixels, load_tiles
+from clipita.images import Crop, ImageInput, Preprocessing, check_crop, describe, load_squares
 from clipita.italian import with_article
 from clipita.tokenizer import OnTruncate, Tokenizer, TokenizerConfig
 from clipita.zero_shot import (
@@ -196,7 +196,7 @@ class Model:
         return output[0] if isinstance(texts, str) else output
 
     def encode_image(
-        self, images: ImageInput | Iterable[ImageInput], *, crop: Crop = "center", batch_size: int = 32
+        self, images: ImageInput | Iterable[ImageInput], *, crop: Crop = "auto", batch_size: int = 32
     ) -> FloatArray:
         """Embed one image or many.
 
@@ -206,6 +206,8 @@ class Model:
             crop: What is seen of an image that is wider or higher than the model's square. "center": what the model was
                 trained on, for most the middle square; "pad": the whole, smaller, with gray beside it; "tiles": the
                 whole, square by square along the longer side, at the price of each; the embedding is their mean.
+                "auto" means "tiles" for an image at least 2.5 times as long as it is wide, a panorama, and "center" for
+                all others, and for all of a model loaded with exact=True.
             batch_size: Most images, or tiles of them, in one run of the tower.
 
         Returns:
@@ -218,23 +220,16 @@ class Model:
             >>> model.encode_image(["gatto.jpg", "mare.png"]).shape
             (2, 256)
         """
+        _check_count("batch_size", batch_size)
+        check_crop(crop)
         if _is_one_image(images):
-            _check_count("batch_size", batch_size)
-            check_crop(crop)
-            squares = self._squares(cast(ImageInput, images), describe(images), crop)
-            return _mean_direction(self._backend.encode_pixels(squares))
-        rows: list[FloatArray] = []
-        # Closed at once if it raises: until its traceback is dropped, the generator would keep its threads.
-        many = cast(Iterable[ImageInput], images)
-        with contextlib.closing(self.iter_encode_image(many, crop=crop, batch_size=batch_size)) as results:
-            for result in results:
-                if result.embedding is None:
-                    raise cast(ImageError, result.error)
-                rows.append(result.embedding)
+            (squares,) = self._all_squares(images, crop, batch_size)
+            return _mean_direction(squares)
+        rows = [_mean_direction(squares) for squares in self._all_squares(images, crop, batch_size)]
         return np.array(rows, np.float32).reshape(len(rows), self.embed_dim)
 
     def iter_encode_image(
-        self, images: Iterable[ImageInput], *, crop: Crop = "center", batch_size: int = 32
+        self, images: Iterable[ImageInput], *, crop: Crop = "auto", batch_size: int = 32
     ) -> Generator[Encoded, None, None]:
         """Embed any number of images in bounded memory, and go on past those that cannot be read.
 
@@ -261,11 +256,39 @@ class Model:
         check_crop(crop)
         if _is_one_image(images):
             raise ImageError(f"images must be a list or another iterable of images, but it is {describe(images)}.")
-        return self._iter_encode_image(images, crop, batch_size)
+        return self._iter_means(images, crop, batch_size)
 
-    def _iter_encode_image(
+    def _iter_means(self, images: Iterable[ImageInput], crop: Crop, batch_size: int) -> Generator[Encoded, None, None]:
+        with contextlib.closing(self._iter_encode_squares(images, crop, batch_size)) as results:
+            for key, squares in results:
+                if isinstance(squares, ImageError):
+                    yield Encoded(key, None, squares)
+                else:
+                    yield Encoded(key, _mean_direction(squares), None)
+
+    def _all_squares(self, images: ImageInput | Iterable[ImageInput], crop: Crop, batch_size: int) -> list[FloatArray]:
+        """For one image or each of many (T, E): an embedding for each square that is seen of it.
+
+        Raises:
+            ImageError: one cannot be read.
+        """
+        if _is_one_image(images):
+            image = cast(ImageInput, images)
+            return [self._backend.encode_pixels(self._squares(image, describe(image), crop))]
+        found: list[FloatArray] = []
+        # Closed at once if it raises: until its traceback is dropped, the generator would keep its threads.
+        many = cast(Iterable[ImageInput], images)
+        with contextlib.closing(self._iter_encode_squares(many, crop, batch_size)) as results:
+            for _, squares in results:
+                if isinstance(squares, ImageError):
+                    raise squares
+                found.append(squares)
+        return found
+
+    def _iter_encode_squares(
         self, images: Iterable[ImageInput], crop: Crop, batch_size: int
-    ) -> Generator[Encoded, None, None]:
+    ) -> Generator[tuple[str | int, FloatArray | ImageError], None, None]:
+        """Yield for each image its key and (T, E), or why it cannot be read."""
         process = os.getpid()
         source = enumerate(images)
         waiting: deque[tuple[str | int, Future[Pixels | ImageError]]] = deque()
@@ -307,20 +330,20 @@ class Model:
             return error
 
     def _squares(self, image: ImageInput, name: str, crop: Crop) -> Pixels:
-        """(T, S, S, 3): what the tower sees of an image, more than one square only of tiles."""
-        if crop == "tiles":
-            return load_tiles(image, self._preprocessing, name=name, exact=self._exact)
-        return load_pixels(image, self._preprocessing, name=name, exact=self._exact, pad=crop == "pad")[None]
+        """(T, S, S, 3): what the tower sees of an image, more than one square only in tiles."""
+        return load_squares(image, self._preprocessing, crop=crop, name=name, exact=self._exact)
 
-    def _encode_decoded(self, decoded: list[tuple[str | int, Pixels | ImageError]]) -> Iterator[Encoded]:
+    def _encode_decoded(
+        self, decoded: list[tuple[str | int, Pixels | ImageError]]
+    ) -> Iterator[tuple[str | int, FloatArray | ImageError]]:
         squares = [item for _, item in decoded if not isinstance(item, ImageError)]
         embeddings = self._backend.encode_pixels(np.concatenate(squares)) if squares else None
         start = 0
         for key, item in decoded:
-            if isinstance(item, ImageError) or embeddings is None:
-                yield Encoded(key, None, cast(ImageError, item))
+            if isinstance(item, ImageError):
+                yield key, item
             else:
-                yield Encoded(key, _mean_direction(embeddings[start : start + len(item)]), None)
+                yield key, cast(FloatArray, embeddings)[start : start + len(item)]
                 start += len(item)
 
     def label_bank(self, labels: Iterable[str], *, templates: str | Sequence[str] | None = None) -> LabelBank:
@@ -360,7 +383,7 @@ class Model:
         templates: str | Sequence[str] | None = None,
         top_k: int | None = None,
         min_cosine: float | None = None,
-        crop: Crop = "center",
+        crop: Crop = "auto",
         batch_size: int = 32,
     ) -> list[LabelScore]: ...
 
@@ -373,7 +396,7 @@ class Model:
         templates: str | Sequence[str] | None = None,
         top_k: int | None = None,
         min_cosine: float | None = None,
-        crop: Crop = "center",
+        crop: Crop = "auto",
         batch_size: int = 32,
     ) -> list[list[LabelScore]]: ...
 
@@ -385,7 +408,7 @@ class Model:
         templates: str | Sequence[str] | None = None,
         top_k: int | None = None,
         min_cosine: float | None = None,
-        crop: Crop = "center",
+        crop: Crop = "auto",
         batch_size: int = 32,
     ) -> list[LabelScore] | list[list[LabelScore]]:
         """Say which labels fit an image, by a softmax over logit_scale x cosine.
@@ -401,7 +424,7 @@ class Model:
             min_cosine: Return only labels whose cosine with the image is no lower, so that a photograph of none of them
                 gives an empty list; scores stay what they are among all. Which cosine tells depends on the model, the
                 labels and the templates: MODEL_CARD.md has clipita-mini's.
-            crop: As for `encode_image`: "tiles" sees all of a panorama.
+            crop: As for `encode_image`. Of tiles the best counts, label by label.
             batch_size: Most images in one run of the tower.
 
         Returns:
@@ -430,8 +453,12 @@ class Model:
             bank = labels
         else:
             bank = self.label_bank(labels, templates=templates)
-        embeddings = np.atleast_2d(self.encode_image(images, crop=crop, batch_size=batch_size))  # (N, E)
-        cosines = embeddings @ bank.embeddings.T  # (N, K)
+        check_crop(crop)
+        _check_count("batch_size", batch_size)
+        cosines = np.array(
+            [(squares @ bank.embeddings.T).max(axis=0) for squares in self._all_squares(images, crop, batch_size)],
+            np.float32,
+        ).reshape(-1, len(bank.labels))  # (N, K)
         scores = probabilities(cosines, self.logit_scale, self.logit_bias)
         fits = None if min_cosine is None else cosines >= min_cosine
         ranked = [rank(bank.labels, row, top_k, None if fits is None else fits[i]) for i, row in enumerate(scores)]

@@ -243,3 +243,19 @@ def test_the_version_is_that_of_the_package() -> None:
     from importlib.metadata import version
 
     assert version("clipita") == clipita.__version__
+
+
+def test_zero_shot_sees_what_crop_says(run: Any, shared_bundle: Path, photos: Path) -> None:
+    from PIL import Image
+
+    wide = photos / "larga.png"
+    with Image.open(photos / "b.png") as image:
+        image.resize((80, 10)).save(wide)
+    model = clipita.load(shared_bundle)
+    for crop in ("auto", "center", "tiles"):
+        scores = model.zero_shot(wide, ["cane", "gatto"], crop=crop)  # type: ignore[arg-type]
+        result = run("zero-shot", wide, "cane", "gatto", "--crop", crop)
+        assert result.output == "".join(f"{score:6.1%}  {label}\n" for label, score in scores)
+    result = run("zero-shot", wide, "cane", "gatto", "--crop", "whole")
+    assert result.exit_code == 2
+    assert "'whole' is not one of 'auto', 'center', 'pad', 'tiles'" in result.stderr

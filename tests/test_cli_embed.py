@@ -416,3 +416,23 @@ def test_what_is_done_is_kept_whatever_ends_the_run(
     assert process.returncode == code  # without `stop` the terminal was closed, and there is nowhere to say anything
     (shard,) = (tmp_path / "foto.npz.partial").glob("*.npz")
     assert 0 < len(read(shard)[0]) < count
+
+
+def test_what_is_seen_of_a_panorama_may_be_chosen_and_does_not_mix(
+    run: Any, shared_bundle: Path, photos: Path, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    Image.fromarray(random.integers(0, 256, (20, 90, 3), dtype=np.uint8)).save(photos / "larga.png")
+    model = clipita.load(shared_bundle)
+    found: dict[str, Any] = {}
+    for crop in ("auto", "center", "pad", "tiles"):
+        output = tmp_path / f"{crop}.npz"
+        assert run("embed", photos, "-o", output, "--crop", crop).exit_code == 0
+        keys, vectors, found[crop] = read(output)
+        expected = model.encode_image([photos / key for key in keys], crop=crop)  # type: ignore[arg-type]
+        np.testing.assert_allclose(vectors, expected, atol=1e-6)
+    assert found["auto"] == model.fingerprint
+    assert len(set(found.values())) == 4
+    result = run("embed", photos, "-o", tmp_path / "auto.npz", "--crop", "tiles")
+    assert result.exit_code == 2
+    assert "do not mix" in result.stderr

@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 
 import clipita
 from clipita._geometry import View, tile_boxes
-from clipita.images import Crop, Preprocessing, load_pixels, load_tiles
+from clipita.images import Crop, Preprocessing, load_pixels, load_squares
 
 PHOTO = Path(__file__).parent.parent / "examples/photos/gatto.jpg"
 SQUARE = Preprocessing(32, "shortest", "bicubic", (90.0, 100.0, 110.0), (128.0,) * 3)
@@ -45,7 +46,7 @@ def test_a_strip_has_sixteen_tiles_at_most() -> None:
 
 
 def test_pixels_of_tiles(panorama: Image.Image) -> None:
-    tiles = load_tiles(panorama, SQUARE, name="a")
+    tiles = load_squares(panorama, SQUARE, crop="tiles", name="a")
     assert (tiles.shape, tiles.dtype) == ((8, 32, 32, 3), np.uint8)
     square = load_pixels(panorama.crop((0, 0, 300, 300)), SQUARE, name="a")
     assert np.abs(tiles[0].astype(int) - square.astype(int)).max() <= 8  # at the edge: the filter sees beyond the box
@@ -55,18 +56,18 @@ def test_pixels_of_tiles(panorama: Image.Image) -> None:
 def test_one_tile_of_a_square_is_the_middle(panorama: Image.Image) -> None:
     square = panorama.crop((0, 0, 300, 300))
     np.testing.assert_array_equal(
-        load_tiles(square, SQUARE, name="a")[0], load_pixels(square, SQUARE, name="a", exact=True)
+        load_squares(square, SQUARE, crop="tiles", name="a")[0], load_pixels(square, SQUARE, name="a", exact=True)
     )
 
 
 def test_padding_shows_the_whole_on_the_mean_color(panorama: Image.Image) -> None:
-    padded = load_pixels(panorama, SQUARE, name="a", pad=True)
+    (padded,) = load_squares(panorama, SQUARE, crop="pad", name="a")
     assert padded.shape == (32, 32, 3)
     assert set(np.unique(padded[[0, 1, -1]]).tolist()) == {100}
     assert len(np.unique(padded[15:17])) > 4
 
 
-@pytest.mark.parametrize("crop", ["center", "pad", "tiles"])
+@pytest.mark.parametrize("crop", ["auto", "center", "pad", "tiles"])
 def test_every_way_in_gives_the_same(crop: Crop, panorama: Image.Image, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     panorama.save(path)
@@ -83,12 +84,27 @@ def test_every_way_in_gives_the_same(crop: Crop, panorama: Image.Image, tmp_path
     np.testing.assert_allclose(clipita.encode_image(path, crop=crop), one, atol=1e-5)
 
 
-def test_what_is_at_the_end_of_a_panorama_is_found_in_tiles(panorama: Image.Image) -> None:
+def test_by_default_only_panoramas_are_seen_in_tiles(panorama: Image.Image) -> None:
+    def squares(size: tuple[int, int], **options: Any) -> int:
+        return len(load_squares(panorama.resize(size), SQUARE, crop="auto", name="a", **options))
+
+    assert [squares(size) for size in ((300, 300), (600, 300), (749, 300), (300, 749))] == [1, 1, 1, 1]
+    assert [squares(size) for size in ((750, 300), (300, 750), (2400, 300))] == [3, 3, 8]
+    assert squares((2400, 300), exact=True) == 1
+    model, exact = clipita.load(), clipita.load(exact=True)
+    for crop, same in (("tiles", model), ("center", exact)):
+        default = same.encode_image(panorama)
+        np.testing.assert_allclose(default, same.encode_image(panorama, crop=crop), atol=1e-5)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(model.encode_image(PHOTO), model.encode_image(PHOTO, crop="center"))
+
+
+def test_what_is_at_the_end_of_a_panorama_is_found(panorama: Image.Image) -> None:
     labels = ["gatto", "cielo", "cavallo"]
-    center = {score.label: score.score for score in clipita.zero_shot(panorama, labels)}
-    tiles = {score.label: score.score for score in clipita.zero_shot(panorama, labels, crop="tiles")}
-    assert center["gatto"] < 0.05 < tiles["gatto"]
-    assert tiles["gatto"] > 10 * tiles["cavallo"]
+    whole = {score.label: score.score for score in clipita.zero_shot(panorama, labels)}
+    center = {score.label: score.score for score in clipita.zero_shot(panorama, labels, crop="center")}
+    assert center["gatto"] < 0.05 < whole["gatto"]
+    assert whole["gatto"] > 10 * whole["cavallo"]
+    assert clipita.zero_shot([panorama, PHOTO], labels)[0][0].label == clipita.zero_shot(panorama, labels)[0].label
 
 
 def test_another_crop_is_refused(panorama: Image.Image) -> None:
@@ -98,5 +114,5 @@ def test_another_crop_is_refused(panorama: Image.Image) -> None:
         lambda: model.encode_image([panorama], crop="whole"),  # type: ignore[arg-type]
         lambda: model.zero_shot(panorama, ["gatto", "cane"], crop="whole"),  # type: ignore[arg-type]
     ):
-        with pytest.raises(ValueError, match=r"crop must be one of 'center', 'pad', 'tiles', not 'whole'"):
+        with pytest.raises(ValueError, match=r"crop must be one of 'auto', 'center', 'pad', 'tiles', not 'whole'"):
             call()

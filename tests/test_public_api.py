@@ -63,12 +63,12 @@ def test_the_signatures_are_these() -> None:
         "revision=None, cache_dir=None, local_files_only=False, exact=False)"
     )
     assert parameters(clipita.encode_text) == "(texts, *, batch_size=64, on_truncate='warn')"
-    assert parameters(clipita.encode_image) == "(images, *, crop='center', batch_size=32)"
+    assert parameters(clipita.encode_image) == "(images, *, crop='auto', batch_size=32)"
     assert (
         parameters(clipita.zero_shot)
-        == "(images, labels, *, templates=None, top_k=None, min_cosine=None, crop='center', batch_size=32)"
+        == "(images, labels, *, templates=None, top_k=None, min_cosine=None, crop='auto', batch_size=32)"
     )
-    assert parameters(clipita.Model.iter_encode_image) == "(self, images, *, crop='center', batch_size=32)"
+    assert parameters(clipita.Model.iter_encode_image) == "(self, images, *, crop='auto', batch_size=32)"
     assert parameters(clipita.Model.label_bank) == "(self, labels, *, templates=None)"
     for name in ("encode_text", "encode_image", "zero_shot"):
         method = parameters(getattr(clipita.Model, name))
@@ -135,10 +135,10 @@ ARROWS: dict[str, set[str]] = {
     "_embeddings": {"photo_files"},
     "_embed": {"_embeddings", "photo_files", "model", "images"},
     "_check": {"photo_files", "convert", "model"},
-    "_cli_options": {"model"},
+    "_cli_options": {"images", "model"},
     "_cli_models": {"_check", "_cli_options", "_open", "bundle", "hub", "known", "convert", "model"},
-    "_cli_embed": {"_cli_options", "_embed", "model"},
-    "_cli_zero_shot": {"_cli_options", "photo_files", "zero_shot", "model"},
+    "_cli_embed": {"_cli_options", "_embed", "images", "model"},
+    "_cli_zero_shot": {"_cli_options", "images", "photo_files", "zero_shot", "model"},
     "_train_command": {"_cli_options"},
     "cli": {"_cli_embed", "_cli_models", "_cli_options", "_cli_zero_shot", "photo_files"},
 }
