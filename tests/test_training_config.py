@@ -1,8 +1,16 @@
 import dataclasses
+from pathlib import Path
+from typing import Any
 
+import jax.numpy as jnp
 import pytest
 
 from training.config import LossConfig, OptimizerConfig, ParameterRule, StageConfig, TrainConfig, replace_from_strings
+from training.data.builder.recipe import Source
+from training.data.pair_files import open_pairs
+from training.optimizer import build_optimizer
+from training.pair_loss import PairLoss
+from training.pair_recipe import PairSource, TextBackbone
 
 CONFIG = TrainConfig(
     stages=(
@@ -72,3 +80,39 @@ def test_the_defaults_are_those_of_clip_italian():
     assert OptimizerConfig() == OptimizerConfig("adabelief", 0.01, 1e-3, weight_decay=0.0, warmup=0.1)
     assert LossConfig().logit_scale == 20.0
     assert not LossConfig().learned
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LossConfig(kind="sofmax"), r"kind must be one of 'softmax', 'per_device', 'sigmoid', not 'sofmax'"),
+        (lambda: OptimizerConfig(kind="adam"), "kind must be one of 'adabelief', 'adamw', not 'adam'"),
+        (lambda: OptimizerConfig(decay="step"), "decay must be one of 'cosine', 'linear', not 'step'"),
+        (lambda: StageConfig("a", (), 1e-3, 8, start_from="first"), "start_from must be one of 'best', 'last'"),
+        (lambda: PairSource("a", "a", format="csv"), "format must be one of 'json_lines', .* not 'csv'"),
+        (lambda: TextBackbone("a", pooling="max"), "pooling must be one of 'pooler', 'cls', 'mean', not 'max'"),
+        (lambda: Source("a", "parquet", ("a",), licence="CC0"), "reader must be one of 'wit', .* not 'parquet'"),
+    ],
+)
+def test_a_choice_that_there_is_not_is_an_error_in_a_recipe_too(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_whoever_acts_on_a_choice_has_no_case_for_all_others() -> None:
+    """A literal that is added to a configuration, and forgotten where it counts, raises there."""
+    config = LossConfig()
+    object.__setattr__(config, "kind", "triplet")  # as a later version might have it
+    embeddings = jnp.eye(4)
+    with pytest.raises(AssertionError, match="'triplet'"):
+        PairLoss(config)(embeddings, embeddings)
+    for name in ("kind", "decay"):
+        optimizer = OptimizerConfig()
+        object.__setattr__(optimizer, name, "other")
+        stage = StageConfig("a", (ParameterRule(".*"),), 1e-3, 8, optimizer=optimizer)
+        with pytest.raises(AssertionError, match="'other'"):
+            build_optimizer(stage, {"a": jnp.ones((2, 2))}, total_steps=10)
+    source = PairSource("a", ".")
+    object.__setattr__(source, "format", "csv")
+    with pytest.raises(AssertionError, match="'csv'"):
+        open_pairs(source, Path(), lambda *_: None)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import jax
 import orbax.checkpoint as ocp
@@ -207,6 +207,11 @@ def restore_start(out_dir: Path, config: TrainConfig, index: int, params: Any, r
         step = checkpoints.latest_step()
         if step is None:
             raise FileNotFoundError(f"no checkpoint of stage {config.stages[index - 1].name!r} in {out_dir}")
-        if choice == "best":
-            step = checkpoints.progress(step).best_step
+        match choice:
+            case "best":
+                step = checkpoints.progress(step).best_step
+            case "last":
+                pass
+            case other:
+                assert_never(other)
         return checkpoints.restore_model(step, params, rest)

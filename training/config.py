@@ -15,6 +15,22 @@ def require(holds: bool, name: str, expected: str, value: object) -> None:
         raise ValueError(f"{name} must be {expected}, not {value!r}")
 
 
+def check_choices(config: Any) -> None:
+    """Check every field of a dataclass whose type is a Literal, or a Literal or None: nothing else does in Python.
+
+    Whoever acts on such a field has a case for each of its values, and no case that takes all others.
+
+    Raises:
+        ValueError: a field has none of its values; says which there are.
+    """
+    for name, hint in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        for part in (hint, *get_args(hint)):
+            if get_origin(part) is Literal and value is not None and value not in get_args(part):
+                known = get_args(part)
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, not {value!r}")
+
+
 @dataclass(frozen=True)
 class ParameterRule:
     """Which parameters, and how fast they learn relative to the stage's learning rate; 0 freezes them.
@@ -55,6 +71,7 @@ class OptimizerConfig:
     decay: Literal["cosine", "linear"] = "cosine"  # over the rest of them
 
     def __post_init__(self) -> None:
+        check_choices(self)
         require(0 <= self.warmup < 1, "warmup", "a share in [0, 1)", self.warmup)
         require(self.clipping >= 0, "clipping", ">= 0", self.clipping)
 
@@ -79,6 +96,7 @@ class StageConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
 
     def __post_init__(self) -> None:
+        check_choices(self)
         require(self.batch_size >= 1, "batch_size", ">= 1", self.batch_size)
         require(self.eval_every >= 1, "eval_every", ">= 1", self.eval_every)
         require(self.patience is None or self.patience >= 1, "patience", "None or >= 1", self.patience)
@@ -122,6 +140,7 @@ class LossConfig:
     device_batch: int | None = None  # pairs that a device had in what per_device reproduces; None: what each has here
 
     def __post_init__(self) -> None:
+        check_choices(self)
         require(self.logit_scale > 0, "logit_scale", "> 0", self.logit_scale)
         require(0 <= self.margin < 2, "margin", "a difference of cosines in [0, 2)", self.margin)
         require(self.kind == "sigmoid" or not self.logit_bias, "logit_bias", "0 but for sigmoid", self.logit_bias)

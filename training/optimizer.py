@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 import jax
 import jax.numpy as jnp
@@ -77,10 +77,14 @@ def build_optimizer(stage: StageConfig, params: Params, *, total_steps: int) -> 
 
 def _schedule(config: OptimizerConfig, peak: float, total_steps: int) -> optax.Schedule:
     warmup = round(config.warmup * total_steps)
-    if config.decay == "cosine":
-        return optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps=warmup, decay_steps=total_steps)
-    rise, fall = optax.linear_schedule(0.0, peak, warmup), optax.linear_schedule(peak, 0.0, total_steps - warmup)
-    return optax.join_schedules([rise, fall], [warmup])
+    match config.decay:
+        case "cosine":
+            return optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps=warmup, decay_steps=total_steps)
+        case "linear":
+            rise = optax.linear_schedule(0.0, peak, warmup)
+            return optax.join_schedules([rise, optax.linear_schedule(peak, 0.0, total_steps - warmup)], [warmup])
+        case other:
+            assert_never(other)
 
 
 def _one_layer(path: str, rule: ParameterRule, leaf: jax.Array) -> tuple[int, ...]:
@@ -100,10 +104,13 @@ def _label(config: OptimizerConfig, rule: ParameterRule, layer: tuple[int, ...])
 def _rule_of_update(
     config: OptimizerConfig, schedule: optax.Schedule, *, weight_decay: float
 ) -> optax.GradientTransformation:
-    if config.kind == "adabelief":
-        scale = optax.scale_by_belief(config.b1, config.b2, eps=config.eps, eps_root=config.eps)
-    else:
-        scale = optax.scale_by_adam(config.b1, config.b2, eps=config.eps)
+    match config.kind:
+        case "adabelief":
+            scale = optax.scale_by_belief(config.b1, config.b2, eps=config.eps, eps_root=config.eps)
+        case "adamw":
+            scale = optax.scale_by_adam(config.b1, config.b2, eps=config.eps)
+        case other:
+            assert_never(other)
     decay = optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity()
     return optax.chain(scale, decay, optax.scale_by_learning_rate(schedule))
 

@@ -1,6 +1,7 @@
 """The loss between pairs that a configuration asks for, with its scale and bias, fixed or learned."""
 
 import math
+from typing import assert_never
 
 import jax
 import jax.numpy as jnp
@@ -54,13 +55,17 @@ class PairLoss(nnx.Module):
         """Embeddings (B, E) of unit norm, row by row pairs -> float32 scalar; `mask` (B,) is False for padding."""
         scale, margin = self.logit_scale, self.config.margin
         known = None if mask is None else mask[:, None] & mask[None, :]
-        if self.config.kind == "softmax":
-            return softmax_contrastive(image, text, logit_scale=scale, margin=margin, known=known)
-        if self.config.kind == "per_device":
-            assert self.mesh is not None
-            options = {"logit_scale": scale, "margin": margin, "device_batch": self.config.device_batch}
-            return per_device_softmax(image, text, mesh=self.mesh, mask=mask, **options)
-        bias = self.logit_bias
-        if self.mesh is None:
-            return sigmoid_contrastive(image, text, logit_scale=scale, logit_bias=bias, margin=margin, known=known)
-        return sigmoid_ring(image, text, mesh=self.mesh, logit_scale=scale, logit_bias=bias, margin=margin, mask=mask)
+        match self.config.kind:
+            case "softmax":
+                return softmax_contrastive(image, text, logit_scale=scale, margin=margin, known=known)
+            case "per_device":
+                assert self.mesh is not None
+                options = {"logit_scale": scale, "margin": margin, "device_batch": self.config.device_batch}
+                return per_device_softmax(image, text, mesh=self.mesh, mask=mask, **options)
+            case "sigmoid":
+                options = {"logit_scale": scale, "logit_bias": self.logit_bias, "margin": margin}
+                if self.mesh is None:
+                    return sigmoid_contrastive(image, text, known=known, **options)
+                return sigmoid_ring(image, text, mesh=self.mesh, mask=mask, **options)
+            case other:
+                assert_never(other)

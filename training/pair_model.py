@@ -1,6 +1,6 @@
 """The model that a recipe for whole towers trains: pretrained towers, new projections, and the loss between pairs."""
 
-from typing import Any
+from typing import Any, Literal, assert_never
 
 import jax
 import jax.numpy as jnp
@@ -61,9 +61,20 @@ def build_model(recipe: PairRecipe, image: ImageTower, text: TextTower, mesh: Me
         if isinstance(part, (TransformerLayer, InvertedBottleneck)):
             part.rematerialise = recipe.rematerialise
     model.text.set_attributes(nnx.Dropout, rate=recipe.text.dropout)
-    needs_mesh = recipe.loss.kind == "per_device" or (recipe.loss.kind == "sigmoid" and mesh.size > 1)
-    setattr(model, LOSS, PairLoss(recipe.loss, mesh if needs_mesh else None))
+    setattr(model, LOSS, PairLoss(recipe.loss, mesh if _needs_mesh(recipe.loss.kind, mesh.size) else None))
     return model
+
+
+def _needs_mesh(kind: Literal["softmax", "per_device", "sigmoid"], devices: int) -> bool:
+    match kind:
+        case "softmax":
+            return False
+        case "per_device":
+            return True
+        case "sigmoid":
+            return devices > 1
+        case other:
+            assert_never(other)
 
 
 def dual_table(model: DualEncoder) -> dict[str, Array]:

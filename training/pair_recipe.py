@@ -5,7 +5,7 @@ from typing import Literal
 
 from clipita.towers.config import ProjectionConfig
 from training.augmentation import PRESETS
-from training.config import LossConfig, TrainConfig, require
+from training.config import LossConfig, TrainConfig, check_choices, require
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class PairSource:
     weight: float = 1.0  # how often its pairs are drawn, relative to those of others
 
     def __post_init__(self) -> None:
+        check_choices(self)
         require(self.weight > 0, "weight", "> 0 (leave a source out by the recipe)", self.weight)
 
 
@@ -70,6 +71,7 @@ class TextBackbone:
     dropout: float = 0.0  # wherever a training step runs the tower; BERT was pretrained with 0.1
 
     def __post_init__(self) -> None:
+        check_choices(self)
         require(0 <= self.dropout < 1, "dropout", "a share in [0, 1)", self.dropout)
 
 
@@ -111,6 +113,7 @@ class PairRecipe:
     templates: tuple[str, ...] = ("{}",)
 
     def __post_init__(self) -> None:
+        check_choices(self)
         require(self.augmentation in PRESETS, "augmentation", f"one of {', '.join(PRESETS)}", self.augmentation)
         require(self.chunks >= 1, "chunks", ">= 1", self.chunks)
         names = [stage.name for stage in self.train.stages]

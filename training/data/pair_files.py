@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, assert_never
 
 import numpy as np
 
@@ -101,15 +101,18 @@ def open_pairs(source: PairSource, root: Path, report: Report) -> Pairs:
     for name, place in (("path", path), ("images", images)):
         if not place.exists():
             raise FileNotFoundError(f"source {source.name!r}: its {name} {str(place)!r} is not there; see data.root")
-    if source.format == "shards":
-        return ShardedPairs(path)
     about = {"source": source.name, "licence": ""}
-    if source.format == "json_lines":
-        rows = json_lines(path, images, **about)
-    elif source.format == "mscoco_it":
-        rows = mscoco_it(path, images)
-    else:
-        rows, images = sidecars(path, **about), path
+    match source.format:
+        case "shards":
+            return ShardedPairs(path)
+        case "json_lines":
+            rows = json_lines(path, images, **about)
+        case "mscoco_it":
+            rows = mscoco_it(path, images)
+        case "sidecars":
+            rows, images = sidecars(path, **about), path
+        case other:
+            assert_never(other)
     pairs = ListedPairs(rows, images, lambda place, reason: report(f"{source.name}: {place}", reason))
     if not len(pairs):
         raise ValueError(f"source {source.name!r} has no pair that can be read in {str(path)!r}")

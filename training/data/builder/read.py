@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import pyarrow as pa
 
@@ -135,6 +135,8 @@ def _reader(source: Source, root: Path) -> Any:
             return partial(tables.table, images=images, **named, **columns)
         case "web_dataset":
             return partial(tables.web_dataset, **named)
+        case other:
+            assert_never(other)
 
 
 def _evaluation(evaluation: Evaluation, file: Path, root: Path) -> Items:

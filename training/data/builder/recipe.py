@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from training.config import require
+from training.config import check_choices, require
 from training.data.pairs.engines import EngineSettings
 
 Reader = Literal[
@@ -58,6 +58,7 @@ class Source:
     caption_column: str = "caption"
 
     def __post_init__(self) -> None:
+        check_choices(self)
         require(bool(self.name) and "/" not in self.name, "name", "a name without a slash", self.name)
         require(bool(self.files), "files", "at least one file or pattern", self.files)
         own = self.reader in ("wit", "conceptual_3m", "conceptual_12m", "mscoco_it")
