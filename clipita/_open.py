@@ -144,5 +144,14 @@ def progress(what: str) -> "tqdm[Any]":
     return tqdm(desc=what, disable=None, file=sys.stderr, leave=False, bar_format="{desc}: {elapsed}{postfix}")
 
 
+def counting(what: str, total: int) -> "tqdm[Any]":
+    """A bar that counts up to `total`; on terminals only, and gone when it is done."""
+    import sys
+
+    from tqdm import tqdm
+
+    return tqdm(desc=what, total=total, disable=None, file=sys.stderr, leave=False)
+
+
 def _file_name(name: str) -> str:
     return name.replace("/", "--")

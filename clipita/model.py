@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from clipita._cpus import usable_cpus
 from clipita._memory import give_back
-from clipita._open import lasting_name, open_bundle
+from clipita._open import counting, lasting_name, open_bundle
 from clipita.bundle import MANIFEST, TOKENIZER, Bundle
 from clipita.errors import BackendError, CheckpointError, ImageError, TextError
 from clipita.images import Crop, ImageInput, Preprocessing, check_crop, describe, load_squares
 from clipita.italian import with_article
-from clipita.tokenizer import OnTruncate, Tokenizer, TokenizerConfig
+from clipita.tokenizer import OnTruncate, TextBatch, Tokenizer, TokenizerConfig
 from clipita.zero_shot import (
     LabelBank,
     LabelScore,
@@ -34,6 +34,7 @@ from clipita.zero_shot import (
 
 DEFAULT_MODEL = "clipita-mini"
 _FEW = 32  # images or texts: after so many, or fewer, giving memory back costs more (2 to 3 ms) than it brings
+_MANY = 1000  # texts, from which on it takes seconds
 _RECENT_BANKS = 8  # 1,000 labels take 2 MB at a width of 512
 
 FloatArray = npt.NDArray[np.float32]
@@ -188,12 +189,18 @@ class Model:
         _check_count("batch_size", batch_size)
         listed = _texts_listed(texts)
         output = np.empty((len(listed), self.embed_dim), np.float32)
-        for batch in self._tokenizer.encode(listed, batch_size=batch_size, on_truncate=on_truncate):
+        batches = self._tokenizer.encode(listed, batch_size=batch_size, on_truncate=on_truncate)
+        self._encode_batches(batches, output, lambda _: None)
+        return output[0] if isinstance(texts, str) else output
+
+    def _encode_batches(self, batches: list[TextBatch], output: FloatArray, on_done: Callable[[int], object]) -> None:
+        """Embed batches of texts into their rows of `output`, and tell after each how many more are done."""
+        for batch in batches:
             embeddings = self._backend.encode_tokens(batch.input_ids, batch.attention_mask)
             output[batch.indices] = embeddings[batch.rows]
-        if len(listed) > _FEW:
+            on_done(len(batch.indices))
+        if len(output) > _FEW:
             give_back()
-        return output[0] if isinstance(texts, str) else output
 
     def encode_image(
         self, images: ImageInput | Iterable[ImageInput], *, crop: Crop = "auto", batch_size: int = 32
@@ -367,10 +374,19 @@ class Model:
             return self._recent_bank(checked, self.templates, bare=False)
         return self._recent_bank(checked, check_templates(templates), bare=True)
 
+    def _encode_with_bar(self, texts: list[str]) -> FloatArray:
+        """(N, E); on a terminal a bar shows how far it is, if it takes long."""
+        if len(texts) < _MANY:
+            return self.encode_text(texts)
+        output = np.empty((len(texts), self.embed_dim), np.float32)
+        with counting("Embedding labels", len(texts)) as bar:
+            self._encode_batches(self._tokenizer.encode(texts), output, bar.update)
+        return output
+
     def _make_bank(self, labels: tuple[str, ...], templates: tuple[str, ...], *, bare: bool) -> LabelBank:
         phrases = labels if bare else [with_article(label) for label in labels]
         check_distinct(labels, [self._tokenizer.normalized(phrase) for phrase in phrases])
-        embeddings = embed_labels(self.encode_text, phrases, templates)
+        embeddings = embed_labels(self._encode_with_bar, phrases, templates)
         embeddings.flags.writeable = False  # whoever asks for the same labels shares them
         return LabelBank(labels, embeddings, self.fingerprint)
 

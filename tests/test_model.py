@@ -1,9 +1,14 @@
 """The class that users hold, over a tiny bundle."""
 
+import contextlib
+import fcntl
 import gc
 import io
+import os
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 import warnings
@@ -341,3 +346,22 @@ def test_flax_that_is_not_installed_is_named(shared_bundle: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, shared_bundle], capture_output=True, text=True, check=True)
     assert done.stdout == "backend='flax' needs jax, which is not installed: pip install clipita[flax]\n"
+
+
+def test_many_labels_show_how_far_they_are_on_a_terminal_only(shared_bundle: Path) -> None:
+    code = f"""
+import clipita
+model = clipita.load({str(shared_bundle)!r})
+assert len(model.label_bank([f"gatto {{i}}" for i in range(1200)]).labels) == 1200
+"""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    subprocess.run([sys.executable, "-c", code], stderr=theirs, check=True)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError), open(ours, "rb", buffering=0) as terminal:  # ends when all of it is read
+        while block := terminal.read(65536):
+            shown += block
+    assert b"Embedding labels" in shown
+    assert b"/1200 [" in shown
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stderr == b""
