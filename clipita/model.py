@@ -527,7 +527,7 @@ def load(
     Args:
         name_or_path: An embedded model ("clipita-mini"), a folder, or a name on the Hugging Face hub ("owner/name").
             The hub is asked only for what is not on this machine yet.
-        backend: "onnx" (ONNX Runtime) or "flax" (pip install clipita[flax]).
+        backend: "onnx" (ONNX Runtime) or "flax" (pip install 'clipita[flax]').
         precision: "fp32", "int8" or what else the bundle has; None means what it recommends. "int8" is made once, from
             the float32 weights, and kept like a converted checkpoint; with ONNX Runtime its embeddings then depend a
             little, some 1e-3, on the batch that they are computed in. Of ONNX exports, the variant: "fp32", "fp16",
@@ -579,7 +579,7 @@ def load(
             from clipita.backends.flax import FlaxBackend
         except ModuleNotFoundError as error:
             raise BackendError(
-                f"backend='flax' needs {error.name}, which is not installed: pip install clipita[flax]"
+                f"backend='flax' needs {error.name}, which is not installed: pip install 'clipita[flax]'"
             ) from error
         engine = FlaxBackend(bundle, precision=precision, dtype="float32" if exact else None)
     loaded_with = {

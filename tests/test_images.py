@@ -617,7 +617,7 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "a web page": (lambda: b"<!DOCTYPE html><html>404</html>", "it starts with b'<!DOCTYPE html><'"),
     "a PDF": (lambda: b"%PDF-1.7 ...", "Convert it to one of JPEG, PNG"),
     "an EPS": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "no image in a known format"),
-    "HEIC": (lambda: b"\0\0\0\x18ftypheic" + bytes(40), r"pip install 'clipita\[heic\]'"),
+    "HEIC of no picture": (lambda: b"\0\0\0\x18ftypheic" + bytes(40), "is damaged or incomplete"),
     "zeros": (lambda: bytes(5000), "no image in a known format"),
     "one byte": (lambda: b"\xff", "no image in a known format"),
     "a text-mode file": (lambda: io.StringIO("ciao"), r"Open it in binary mode: open\(path, 'rb'\)"),

@@ -345,7 +345,7 @@ def test_flax_that_is_not_installed_is_named(shared_bundle: Path) -> None:
         "    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, shared_bundle], capture_output=True, text=True, check=True)
-    assert done.stdout == "backend='flax' needs jax, which is not installed: pip install clipita[flax]\n"
+    assert done.stdout == "backend='flax' needs jax, which is not installed: pip install 'clipita[flax]'\n"
 
 
 def test_many_labels_show_how_far_they_are_on_a_terminal_only(shared_bundle: Path) -> None:

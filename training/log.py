@@ -58,7 +58,7 @@ class Board:
         try:
             from tensorboardX import SummaryWriter
         except ModuleNotFoundError:
-            raise ModuleNotFoundError("files for TensorBoard need: pip install clipita[tensorboard]") from None
+            raise ModuleNotFoundError("files for TensorBoard need: pip install 'clipita[tensorboard]'") from None
         self._open, self._folder, self._keep_until = SummaryWriter, folder, keep_until
         self._writers: dict[int, Any] = {}
 

@@ -1,6 +1,6 @@
 """What translates captions: DeepL over its official client, or OPUS-MT, NLLB and M2M100 on this machine.
 
-`pip install clipita[translate]`. The original's English captions went through DeepL.
+`pip install 'clipita[translate]'`. The original's English captions went through DeepL.
 """
 
 import hashlib
@@ -72,7 +72,7 @@ class DeepL:
         try:
             import deepl
         except ImportError:
-            raise ImportError("DeepL needs its client: pip install clipita[translate]") from None
+            raise ImportError("DeepL needs its client: pip install 'clipita[translate]'") from None
         if not (key := os.environ.get(KEY)):
             raise ValueError(f"set {KEY} in the environment to the key of your DeepL account")
         self._deepl, self._settings = deepl, settings
@@ -152,7 +152,7 @@ class CTranslate2:
             import ctranslate2
             import sentencepiece
         except ImportError:
-            raise ImportError("translating here needs ctranslate2: pip install clipita[translate]") from None
+            raise ImportError("translating here needs ctranslate2: pip install 'clipita[translate]'") from None
         if settings.glossary:
             raise ValueError("ctranslate2 has no glossaries: leave the glossary out, or use deepl")
         folder = _converted(settings.model)
