@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from clipita.bundle import MANIFEST, WEIGHTS, Bundle, read_bundle
 from clipita.hub import resolve
+from clipita.images import Preprocessing
 from clipita.known import known_model, restriction
+from clipita.tokenizer import TokenizerConfig
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -40,10 +42,18 @@ def open_bundle(
         known = known_model(name) if is_snapshot(folder) else None
         images = resolve(known.images, **options) if known and known.images else None
         bundle = _converted(folder, name, known.license if known else None, images, precision, cache_dir)
+    _check_inputs(bundle)
     say_restriction(bundle)
     if precision == "int8" and "int8" not in bundle.config.precisions and "fp32" in bundle.config.precisions:
         return int8_of(bundle, cache_dir)
     return bundle
+
+
+def _check_inputs(bundle: Bundle) -> None:
+    """Refuse what a bundle says of pixels and texts, if it is not understood, before an engine is built by it."""
+    where = repr(str(bundle.path(MANIFEST)))
+    Preprocessing.from_dict(bundle.config.image["preprocessing"], f"{where}: image.preprocessing")
+    TokenizerConfig.from_dict(bundle.config.text["tokenizer"], f"{where}: text.tokenizer")
 
 
 def say_restriction(bundle: Bundle) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from clipita._limits import check_limits
 from clipita._strict import did_you_mean, from_mapping
 from clipita.errors import CheckpointError
 
@@ -24,6 +25,11 @@ FORMAT_VERSION = 1
 MANIFEST = "clipita.json"
 TOKENIZER = "tokenizer.json"
 WEIGHTS = "weights.safetensors"
+
+# clipita-mini's is 2 kB, and a list of a thousand templates 100.
+MAX_MANIFEST_BYTES = 1 << 20
+# Graphs have their weights beside them: those of the largest towers in use take 2 MB. Exports may keep small tensors.
+MAX_GRAPH_BYTES = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,19 +114,30 @@ def read_bundle(folder: str | os.PathLike[str], *, verify: bool = True) -> Bundl
 
     Raises:
         CheckpointError: a file is missing, damaged, or outside the folder; `clipita.json` is of a newer format, or has
-            keys or values that are not understood. The message says which, and what to do.
+            keys or values that are not understood or out of all proportion. The message says which, and what to do.
     """
     folder = Path(folder)
     manifest = read_manifest(folder / MANIFEST)
+    graphs = {name for both in manifest.precisions.values() for name in (both.image, both.text)}
     for name, expected in manifest.files.items():
         path = folder / name
         if not path.is_file():
             raise CheckpointError(f"{str(folder)!r} lacks the file {name!r}. Copy or download the whole folder again.")
         check_inside(path, folder)
-        if not verify:
-            continue
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            if name in graphs and (size := path.stat().st_size) > MAX_GRAPH_BYTES:
+                raise CheckpointError(
+                    f"{str(path)!r} has {size:,} bytes, and a graph beside its weights has at most "
+                    f"{MAX_GRAPH_BYTES:,}. Nothing of it was read; check where it comes from."
+                )
+            if not verify:
+                continue
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise CheckpointError(
+                f"{str(path)!r} cannot be read: {error.strerror or error}. Copy or download it again."
+            ) from error
         if found != expected:
             raise CheckpointError(
                 f"{str(path)!r} is damaged or was changed: its sha256 is {found[:12]}…, but {MANIFEST} says "
@@ -134,7 +151,14 @@ def read_manifest(path: Path) -> _Manifest:
     """Read `clipita.json` and check it against itself, without opening the files that it names."""
     where = repr(str(path))
     try:
-        data: object = json.loads(path.read_bytes())
+        with path.open("rb") as file:
+            content = file.read(MAX_MANIFEST_BYTES + 1)
+        if len(content) > MAX_MANIFEST_BYTES:
+            raise CheckpointError(
+                f"{where} has more than {MAX_MANIFEST_BYTES:,} bytes, which no description of a model needs. Nothing "
+                "of it was read; check where it comes from."
+            )
+        data: object = json.loads(content)
     except FileNotFoundError:
         raise CheckpointError(
             f"{str(path.parent)!r} is not a clipita bundle: it has no {MANIFEST}. Other layouts are not read."
@@ -203,9 +227,10 @@ def _check_manifest(manifest: _Manifest, where: str) -> None:
             f"{where}: embed_dim and logit_scale must be positive, but they are {manifest.embed_dim} and "
             f"{manifest.logit_scale}."
         )
+    check_limits(vars(manifest) | {"precisions": list(manifest.precisions)}, where)
     if not manifest.templates or any(template.count("{}") != 1 for template in manifest.templates):
         raise CheckpointError(
-            f"{where}: 'templates' must be sentences with one {{}} each, but it is {list(manifest.templates)}."
+            f"{where}: 'templates' must be sentences with one {{}} each, but it is {str(list(manifest.templates))[:200]}."
         )
     for tower, part in (("image", "preprocessing"), ("text", "tokenizer")):
         if not isinstance(getattr(manifest, tower).get(part), dict):
@@ -218,6 +243,9 @@ def _check_manifest(manifest: _Manifest, where: str) -> None:
     needed = {TOKENIZER, WEIGHTS}
     for graphs in manifest.precisions.values():
         needed |= {graphs.image, graphs.text}
+        for name in (graphs.image, graphs.text):
+            if not name.endswith(".onnx"):  # the name tells ONNX Runtime the format, and it reads others unchecked
+                raise CheckpointError(f"{where}: {name[:80]!r} must end with '.onnx', as a graph. Export it again.")
     if unlisted := sorted(needed - manifest.files.keys()):
         raise CheckpointError(f"{where}: 'files' lacks {', '.join(map(repr, unlisted))}. Export the bundle again.")
     for name in manifest.files:
@@ -226,8 +254,9 @@ def _check_manifest(manifest: _Manifest, where: str) -> None:
 
 def _check_name(name: str, where: str) -> None:
     """A bundle is flat, so a name that is more than a name could only lead out of it."""
-    if name in ("", ".", "..", MANIFEST) or any(character in name for character in "/\\:\0"):
-        raise CheckpointError(f"{where}: {name!r} cannot be a file of a bundle: plain names in its own folder only.")
+    odd = name in ("", ".", "..", MANIFEST) or any(character in name for character in "/\\:\0")
+    if odd or len(name.encode(errors="replace")) > 255:
+        raise CheckpointError(f"{where}: {name[:80]!r} cannot be a file of a bundle: plain names in its own folder only.")
 
 
 def check_inside(path: Path, folder: Path) -> None:

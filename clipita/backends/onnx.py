@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy.typing as npt
 import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
 
 from clipita._cpus import usable_cpus
+from clipita._graph import check_graph
 from clipita._memory import give_back
 from clipita._strict import did_you_mean
 from clipita.bundle import Bundle
@@ -71,8 +71,8 @@ class OnnxBackend:
         kind, image_size = bundle.config.image.get("kind"), bundle.config.image["preprocessing"]["image_size"]
         in_runs = self.providers == ("CPUExecutionProvider",)
         self._images_per_run = images_per_run(str(kind), image_size) if in_runs else None
-        self._image = _Tower(bundle.path(graphs.image), width, self.threads, self.providers)
-        self._text = _Tower(bundle.path(graphs.text), width, self.threads, self.providers)
+        self._image = _Tower(bundle, graphs.image, width, self.threads, self.providers)
+        self._text = _Tower(bundle, graphs.text, width, self.threads, self.providers)
 
     def encode_pixels(self, pixels: npt.NDArray[np.uint8]) -> FloatArray:
         """(B, S, S, 3) RGB to (B, E) of unit norm."""
@@ -97,8 +97,9 @@ def images_per_run(kind: str, image_size: int) -> int:
 class _Tower:
     """One graph, loaded at its first run."""
 
-    def __init__(self, path: Path, width: int, threads: int, providers: tuple[str, ...]) -> None:
-        self._path, self._width, self._threads, self._providers = path, width, threads, providers
+    def __init__(self, bundle: Bundle, name: str, width: int, threads: int, providers: tuple[str, ...]) -> None:
+        self._bundle, self._name, self._path = bundle, name, bundle.path(name)
+        self._width, self._threads, self._providers = width, threads, providers
         self._lock = threading.Lock()
         self._session: Any = None
 
@@ -119,6 +120,7 @@ class _Tower:
         return embeddings
 
     def _load(self) -> Any:
+        check_graph(self._bundle, self._name)
         try:
             options = session_options(self._threads)
             session = _ort.InferenceSession(str(self._path), options, providers=list(self._providers))
