@@ -183,3 +183,31 @@ def test_the_licence_is_what_the_model_card_says(tmp_path: Path, card: str, expe
 def test_the_stamp_is_not_a_file_of_the_bundle(tmp_path: Path) -> None:
     cached(tmp_path / "0123")
     assert cache._STAMP not in json.loads((tmp_path / "0123" / "clipita.json").read_text())["files"]
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        "---" + "\n" * 1_000_000,
+        "---\n" * 250_000,
+        "---\n" + "license:" + " " * 1_000_000,
+        "---\n" + "license:" + "\n" * 1_000_000,
+        "---\n" + "license:\n" * 100_000 + "---\n",
+        "---\nlicense: x" + " #" * 400_000 + "\n---\n",
+        "---\nlicense: x" + " \t" * 400_000 + "y\n---\n",
+        "---\nlicense: " + "['\"" * 300_000 + "\n---\n",
+        "---" + " " * 1_000_000 + "\n---\n",
+        "---\n" + "license: " + "x" * 1_000_000 + "\n---\n",
+        "---\n" + "license:\n" + " - " * 300_000 + "\n---\n",
+    ],
+)
+def test_a_model_card_is_read_in_the_time_that_its_length_takes(tmp_path: Path, card: str) -> None:
+    (tmp_path / "README.md").write_text(card)
+    start = time.process_time()
+    assert license_of(tmp_path) in (None, "x")
+    assert time.process_time() - start < 1
+
+
+def test_a_model_card_that_is_no_file_says_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "README.md")
+    assert license_of(tmp_path) is None
