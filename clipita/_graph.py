@@ -301,4 +301,3 @@ def _product(sizes: list[int]) -> int:
 def _whole(value: str) -> int:
     """A number that a text holds, -1 if it is none."""
     return int(value) if value.isascii() and value.isdigit() and len(value) < 20 else -1
-

@@ -1,6 +1,6 @@
 """How large what `clipita.json` says may be. Whatever a tower in use has is far below; what is above means harm.
 
-Checked before anything is built by these numbers: an image of 2**31 pixels a side, or a prefix of 30 MB before each text.
+Checked before anything is built by it: an image of 2**31 pixels a side, or a prefix of 30 MB before each text.
 """
 
 from collections.abc import Mapping
@@ -90,5 +90,3 @@ def _check_number(value: float, key: str, where: str) -> None:
 def _short(found: int, what: str, most: int, where: str) -> None:
     if found > most:
         raise CheckpointError(f"{where} has {found:,} {what}, expected up to {most:,}. Export the bundle again.")
-
-

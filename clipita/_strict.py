@@ -69,9 +69,9 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
     if origin is typing.Literal and value in arguments:
         return value
     # An int beyond 2**1024 is no float at all.
-    if hint is float and (type(value) is float or (type(value) is int and abs(value) < 1 << 1000)):
-        if math.isfinite(value):
-            return float(value)
+    is_number = type(value) is float or (type(value) is int and abs(value) < 1 << 1000)
+    if hint is float and is_number and math.isfinite(value):
+        return float(value)
     # bool is an int to isinstance(), and `true` tokens is nonsense: compare exact types.
     if hint is Any or (hint in (bool, int, str) and type(value) is hint):
         return value

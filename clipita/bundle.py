@@ -229,9 +229,8 @@ def _check_manifest(manifest: _Manifest, where: str) -> None:
         )
     check_limits(vars(manifest) | {"precisions": list(manifest.precisions)}, where)
     if not manifest.templates or any(template.count("{}") != 1 for template in manifest.templates):
-        raise CheckpointError(
-            f"{where}: 'templates' must be sentences with one {{}} each, but it is {str(list(manifest.templates))[:200]}."
-        )
+        shown = str(list(manifest.templates))[:200]
+        raise CheckpointError(f"{where}: 'templates' must be sentences with one {{}} each, but it is {shown}.")
     for tower, part in (("image", "preprocessing"), ("text", "tokenizer")):
         if not isinstance(getattr(manifest, tower).get(part), dict):
             raise CheckpointError(f"{where}: {tower!r} must hold an object {part!r}.")
@@ -256,7 +255,9 @@ def _check_name(name: str, where: str) -> None:
     """A bundle is flat, so a name that is more than a name could only lead out of it."""
     odd = name in ("", ".", "..", MANIFEST) or any(character in name for character in "/\\:\0")
     if odd or len(name.encode(errors="replace")) > 255:
-        raise CheckpointError(f"{where}: {name[:80]!r} cannot be a file of a bundle: plain names in its own folder only.")
+        raise CheckpointError(
+            f"{where}: {name[:80]!r} cannot be a file of a bundle: plain names in its own folder only."
+        )
 
 
 def check_inside(path: Path, folder: Path) -> None:

@@ -7,6 +7,7 @@ from clipita.bundle import check_inside
 from clipita.convert.readers.mapped import MappedFile, reading
 from clipita.errors import CheckpointError
 
+
 def external_data_inside(model_path: Path, folder: Path) -> list[Path]:
     """The files that the model's tensors lie in, once it is sure that all of them are inside `folder`.
 
