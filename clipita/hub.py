@@ -126,7 +126,7 @@ def _from_hub(
         # Whoever has the files, from transformers for one, has no need of the hub.
         folder = here()
         if folder is None:
-            reason = str(error.__cause__ or error).splitlines()[0]
+            reason = next(iter(str(error.__cause__ or error).splitlines()), type(error).__name__)
             raise ModelNotFoundError(
                 f"{called} is not on this machine, and the hub could not be reached ({reason}). "
                 "Connect and try again, or copy its folder here and load that."
