@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import urljoin, urlsplit
 
 from clipita.errors import CheckpointError
@@ -76,7 +76,7 @@ def download(name: str, file: str, revision: str | None, cache: Path, *, heard: 
         Whatever huggingface_hub and its HTTP library raise.
     """
     from huggingface_hub import constants, hf_hub_url
-    from huggingface_hub.errors import RemoteEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError
 
     revision = revision or constants.DEFAULT_REVISION
     headers = _headers()
@@ -96,8 +96,8 @@ def download(name: str, file: str, revision: str | None, cache: Path, *, heard: 
                 raise
             time.sleep(_PAUSE)
             said = ask()
-    except RemoteEntryNotFoundError as error:
-        commit = str(error.response.headers.get(_COMMIT_HEADER) or "")
+    except EntryNotFoundError as error:
+        commit = str(cast(Any, error).response.headers.get(_COMMIT_HEADER) or "")
         if _COMMIT.fullmatch(commit):  # so that nobody has to ask again
             absent = store / ".no_exist" / commit / file
             absent.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +172,7 @@ def _head(url: str, headers: dict[str, str], timeout: float) -> Any:
     from huggingface_hub.utils import get_session, hf_raise_for_status
 
     session: Any = get_session()
-    alone = {"follow_redirects" if hasattr(session, "stream") else "allow_redirects": False}
+    alone = {"follow_redirects" if _is_httpx(session) else "allow_redirects": False}
     redirects = 0
     while True:
         response: Any = session.request("HEAD", url, headers=headers, timeout=timeout, **alone)
@@ -186,6 +186,11 @@ def _head(url: str, headers: dict[str, str], timeout: float) -> Any:
         if urlsplit(following).netloc != urlsplit(url).netloc:
             headers = {key: value for key, value in headers.items() if key != "authorization"}
         url, redirects = following, redirects + 1
+
+
+def _is_httpx(session: Any) -> bool:
+    """Whether it is a client of httpx, since huggingface_hub 1.0, and no session of requests."""
+    return callable(getattr(session, "stream", None))
 
 
 def _whole(value: str | None) -> int | None:
@@ -298,11 +303,11 @@ def _answer(url: str, headers: dict[str, str]) -> Generator[tuple[bool, Iterator
 
     session: Any = get_session()
     timeout: float = constants.HF_HUB_DOWNLOAD_TIMEOUT
-    if hasattr(session, "stream"):  # httpx, since huggingface_hub 1.0
+    if _is_httpx(session):
         with session.stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response:
             hf_raise_for_status(response)
             yield response.status_code == 206, response.iter_bytes()
-    else:  # requests
+    else:
         with session.get(url, headers=headers, timeout=timeout, stream=True) as response:
             hf_raise_for_status(response)
             yield response.status_code == 206, response.iter_content(_CHUNK)

@@ -88,8 +88,12 @@ def _converted(
     cache_dir: str | os.PathLike[str] | None,
 ) -> Bundle:
     from clipita.convert.cache import cache_folder, cached_bundle
-    from clipita.convert.origin import identity
+    from clipita.convert.origin import has_layout, identity
 
+    if not has_layout(folder):  # before all of it is looked through: it may be a whole disk
+        from clipita.convert.checkpoint import unknown_layout
+
+        raise unknown_layout(folder)
     origin = origin_of(folder, name, license, images)
     key, needed_bytes = identity(folder, origin, precision)
     place = cache_folder(cache_dir) / _file_name(origin.name) / f"{key}-v{CONVERTER}"
@@ -113,7 +117,7 @@ def int8_of(bundle: Bundle, cache_dir: str | os.PathLike[str] | None) -> Bundle:
         place,
         lambda part: rewritten(bundle, part, precision="int8"),
         called=f"int8 of {name!r}",
-        needed_bytes=bundle.path(WEIGHTS).stat().st_size // 2,
+        needed_bytes=bundle.path(WEIGHTS).stat().st_size // 4,
     )
     low = {key: cosine for key, cosine in made.config.fidelity.items() if cosine < _LOW and not key.endswith("_min")}
     if low and made.fingerprint("int8") not in _said:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -185,7 +185,13 @@ def read_manifest(path: Path) -> _Manifest:
     return manifest
 
 
-def write_bundle(folder: str | os.PathLike[str], *, config: BundleConfig, files: Mapping[str, Path | bytes]) -> Bundle:
+def write_bundle(
+    folder: str | os.PathLike[str],
+    *,
+    config: BundleConfig,
+    files: Mapping[str, Path | bytes],
+    moved: Collection[str] = (),
+) -> Bundle:
     """Write a bundle, and return it as `read_bundle` reads it.
 
     At every moment `folder` is either no bundle or a whole one: `clipita.json` goes first and comes last.
@@ -195,6 +201,7 @@ def write_bundle(folder: str | os.PathLike[str], *, config: BundleConfig, files:
         config: What `clipita.json` is to say.
         files: Every file that `config` names, "tokenizer.json" and "weights.safetensors": its contents, or where to
             copy them from.
+        moved: Names of those that are moved from where they are, on the same disk, so that none is there twice.
 
     Raises:
         CheckpointError: `config` and `files` do not make a bundle.
@@ -216,7 +223,7 @@ def write_bundle(folder: str | os.PathLike[str], *, config: BundleConfig, files:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
     for name, source in files.items():
-        _replace(folder / name, source)
+        _replace(folder / name, source, move=name in moved)
     _replace(folder / MANIFEST, text.encode())
     return read_bundle(folder)
 
@@ -281,8 +288,13 @@ def check_inside(path: Path, folder: Path) -> None:
         )
 
 
-def _replace(path: Path, source: Path | bytes) -> None:
+def _replace(path: Path, source: Path | bytes, *, move: bool = False) -> None:
     """Write `path` so that it is never seen half written. `source` may be `path` itself."""
+    if source == path and not path.is_symlink():
+        return
+    if move and isinstance(source, Path):
+        os.replace(source, path)
+        return
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         if isinstance(source, bytes):
