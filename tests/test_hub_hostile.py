@@ -200,3 +200,12 @@ def test_a_process_may_end_while_the_hub_is_silent(tmp_path: Path) -> None:
         start = time.monotonic()
         client({**environment, "HF_HOME": str(tmp_path), "NO_PROXY": "*"}, "_download._FIRST_WORD = 0.5")
         assert time.monotonic() - start < 5
+
+
+def test_answers_at_random_are_taken_or_refused() -> None:
+    script = Path(__file__).with_name("fuzz_hub.py")
+    done = subprocess.run([sys.executable, script, "40"], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["findings"] == {}
+    assert found["taken"] > 5
+    assert found["refused"] > 15
