@@ -82,7 +82,10 @@ def _check_number(value: float, key: str, where: str) -> None:
     least, most = _WHOLE.get(key) or _REAL.get(key) or (-_MAX_NUMBER, _MAX_NUMBER)
     above_zero = key in _ABOVE_ZERO
     if not least <= value <= most or (above_zero and value == 0):
-        shown = f"{value:.6g}" if isinstance(value, float) or abs(value) < 1 << 62 else f"of {len(str(value))} digits"
+        if isinstance(value, float):
+            shown = f"{value:.6g}"
+        else:
+            shown = f"{value:,}" if abs(value) < 1 << 64 else f"of {len(str(abs(value)))} digits"
         expected = f"more than {least:,} and at most {most:,}" if above_zero else f"from {least:,} to {most:,}"
         raise CheckpointError(f"{where} is {shown}, expected a number {expected}. Export the bundle again.")
 

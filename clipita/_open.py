@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipita.bundle import MANIFEST, WEIGHTS, Bundle, read_bundle
-from clipita.hub import resolve
+from clipita.hub import EMBEDDED, resolve
 from clipita.images import Preprocessing
 from clipita.known import known_model, restriction
 from clipita.tokenizer import TokenizerConfig
@@ -50,10 +50,18 @@ def open_bundle(
 
 
 def _check_inputs(bundle: Bundle) -> None:
-    """Refuse what a bundle says of pixels and texts, if it is not understood, before an engine is built by it."""
+    """Refuse what a bundle says of pixels, texts and towers, if it is not understood, before an engine is built by it.
+
+    ONNX Runtime has no need of the towers' sizes, and of towers of unknown kinds nothing can be said.
+    """
     where = repr(str(bundle.path(MANIFEST)))
     Preprocessing.from_dict(bundle.config.image["preprocessing"], f"{where}: image.preprocessing")
     TokenizerConfig.from_dict(bundle.config.text["tokenizer"], f"{where}: text.tokenizer")
+    if bundle.folder.parent != EMBEDDED:  # that one is tested; the import takes longer than all the rest of this
+        from clipita.towers.config import DualConfig, are_known
+
+        if are_known(bundle.config):
+            DualConfig.from_bundle(bundle.config)
 
 
 def say_restriction(bundle: Bundle) -> None:

@@ -241,6 +241,8 @@ def _check_manifest(manifest: _Manifest, where: str) -> None:
     for tower, part in (("image", "preprocessing"), ("text", "tokenizer")):
         if not isinstance(getattr(manifest, tower).get(part), dict):
             raise CheckpointError(f"{where}: {tower!r} must hold an object {part!r}.")
+        if not isinstance(getattr(manifest, tower).get("kind", ""), str):
+            raise CheckpointError(f"{where}: {tower!r}['kind'] must be a str. Export the bundle again.")
     if manifest.recommended_precision not in manifest.precisions:
         raise CheckpointError(
             f"{where}: 'recommended_precision' is {manifest.recommended_precision!r}, but 'precisions' has "

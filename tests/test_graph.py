@@ -11,8 +11,9 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 import clipita
 from clipita import bundle as bundles
-from clipita._graph import check_graph, graph_contents
+from clipita._graph import check_graph
 from clipita.bundle import read_bundle, write_bundle
+from clipita.convert.graph_contents import graph_contents
 from clipita.errors import BackendError, CheckpointError
 from clipita.hub import EMBEDDED
 

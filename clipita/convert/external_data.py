@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from clipita._graph import graph_contents
 from clipita.bundle import check_inside
+from clipita.convert.graph_contents import graph_contents
 from clipita.convert.readers.mapped import MappedFile, reading
 from clipita.errors import CheckpointError
 

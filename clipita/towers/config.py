@@ -194,6 +194,11 @@ _IMAGE_KINDS: dict[str, type[ImageConfig]] = {"efficientnet-lite": EfficientNetL
 _TEXT_KINDS: dict[str, type[TextConfig]] = {"bert": BertConfig, "clip-text": ClipTextConfig}
 
 
+def are_known(config: BundleConfig) -> bool:
+    """Whether both towers are of kinds that are described here. ONNX Runtime runs others as well."""
+    return config.image.get("kind") in _IMAGE_KINDS and config.text.get("kind") in _TEXT_KINDS
+
+
 def _of_kind(kinds: Mapping[str, type[T]], fields: dict[str, Any], tower: str) -> T:
     kind = fields.pop("kind", None)
     if not isinstance(kind, str) or kind not in kinds:
