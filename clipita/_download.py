@@ -49,7 +49,7 @@ class HubSilentError(Exception):
     """The hub does not answer, or too slowly."""
 
 
-class Bounds:
+class Progress:
     """How the download of one file goes, as it is seen from outside."""
 
     def __init__(self) -> None:
@@ -109,6 +109,10 @@ def download(name: str, file: str, revision: str | None, cache: Path, *, heard: 
     etag = str(said.get("X-Linked-ETag") or said.get("ETag") or "").removeprefix("W/").strip('"')
     is_elsewhere = said.get("Location") is not None
     size = _whole(said.get("X-Linked-Size") or (None if is_elsewhere else said.get("Content-Length")))
+    if not commit or not etag:  # the page of a hotel's network, for one
+        raise HubSilentError(
+            f"what answers at {url[:200]} is no hub: it does not say of which commit the file is, or its ETag"
+        )
     if not _COMMIT.fullmatch(commit) or not _ETAG.fullmatch(etag):
         raise CheckpointError(
             f"the server says that {file!r} of {name!r} is of the commit {commit[:80]!r} and has the ETag "
@@ -210,10 +214,10 @@ def _most(size: int | None, file: str, folder: Path, called: str) -> int:
             "Nothing of it was fetched; tell its author, or load another revision."
         )
     free = shutil.disk_usage(folder).free - _SPARE
-    if size is not None and size > free:
+    if (size or 0) > free:
         raise CheckpointError(
-            f"{called} takes {size / 1e9:.2f} GB, and the disk of {str(folder)!r} has {max(free, 0) / 1e9:.2f} GB "
-            "left. Make room, or name another place: cache_dir=..., or HF_HOME."
+            f"{called} takes {(size or 0) / 1e9:.2f} GB, and the disk of {str(folder)!r} has "
+            f"{max(free, 0) / 1e9:.2f} GB left. Make room, or name another place: cache_dir=..., or HF_HOME."
         )
     return size if size is not None else min(allowed, free)
 
@@ -222,14 +226,16 @@ def _fetch(url: str, headers: dict[str, str], blob: Path, size: int | None, most
     part = blob.with_name(f"{blob.name[:100]}.{secrets.token_hex(4)}.incomplete")
     try:
         with part.open("wb") as file:
-            _within(None, lambda bounds: _complete(url, headers, file, size, most, called, bounds), f"receive {called}")
+            _within(
+                None, lambda progress: _complete(url, headers, file, size, most, called, progress), f"receive {called}"
+            )
         os.replace(part, blob)
     finally:
         part.unlink(missing_ok=True)
 
 
 def _complete(
-    url: str, headers: dict[str, str], file: BinaryIO, size: int | None, most: int, called: str, bounds: Bounds
+    url: str, headers: dict[str, str], file: BinaryIO, size: int | None, most: int, called: str, progress: Progress
 ) -> None:
     """Ask until all of it is here; a server that cuts goes on where it was, if it can."""
     furthest = failures = 0
@@ -237,11 +243,12 @@ def _complete(
         while True:
             trouble: BaseException | None = None
             try:
-                _append(url, headers, file, most, called, bounds, advance)
+                _append(url, headers, file, most, called, progress, advance)
             except (CheckpointError, HubSilentError):
                 raise
             except Exception as error:  # of its HTTP library: a connection that broke, or was silent
-                if getattr(error, "response", None) is not None:  # an answer, and no file
+                is_answer = getattr(error, "response", None) is not None  # and no file
+                if is_answer or progress.stopped:
                     raise
                 trouble = error
             place = file.tell()
@@ -266,7 +273,7 @@ def _append(
     file: BinaryIO,
     most: int,
     called: str,
-    bounds: Bounds,
+    progress: Progress,
     advance: Callable[[int], object],
 ) -> None:
     start = file.tell()
@@ -277,7 +284,7 @@ def _append(
             file.truncate()
             advance(-start)
         for chunk in chunks:
-            if bounds.stopped:
+            if progress.stopped:
                 raise HubSilentError
             if file.tell() + len(chunk) > most:
                 raise CheckpointError(
@@ -291,7 +298,7 @@ def _append(
                     f"{called} cannot be kept: {error.strerror or error}. Make room, or name another place: "
                     "cache_dir=..., or HF_HOME."
                 ) from error
-            bounds.received += len(chunk)
+            progress.received += len(chunk)
             advance(len(chunk))
 
 
@@ -313,7 +320,7 @@ def _answer(url: str, headers: dict[str, str]) -> Generator[tuple[bool, Iterator
             yield response.status_code == 206, response.iter_content(_CHUNK)
 
 
-def _within(seconds: float | None, work: Callable[[Bounds], T], what: str) -> T:
+def _within(seconds: float | None, work: Callable[[Progress], T], what: str) -> T:
     """Do `work` in a thread, and leave it there when it takes too long: looking up a name cannot be interrupted, and a
     server that sends a byte now and then is never late.
 
@@ -322,13 +329,13 @@ def _within(seconds: float | None, work: Callable[[Bounds], T], what: str) -> T:
         work: What to do; it is told of when it need not go on.
         what: Ends the error: "... to hear of the file".
     """
-    bounds, done = Bounds(), threading.Event()
+    progress, done = Progress(), threading.Event()
     result: list[T] = []
     raised: list[BaseException] = []
 
     def run() -> None:
         try:
-            result.append(work(bounds))
+            result.append(work(progress))
         except BaseException as error:
             raised.append(error)
         finally:
@@ -344,11 +351,11 @@ def _within(seconds: float | None, work: Callable[[Bounds], T], what: str) -> T:
             if seconds is not None and now - start > seconds:
                 raise HubSilentError(f"it took more than {seconds:g} s to {what}")
             if seconds is None and now - since > _WINDOW:
-                if bounds.received - seen < _SLOWEST * _WINDOW:
-                    raise HubSilentError(f"{bounds.received - seen:,} bytes came in {_WINDOW:g} s; no use to {what}")
-                since, seen = now, bounds.received
+                if progress.received - seen < _SLOWEST * _WINDOW:
+                    raise HubSilentError(f"{progress.received - seen:,} bytes came in {_WINDOW:g} s; no use to {what}")
+                since, seen = now, progress.received
     finally:
-        bounds.stopped = True
+        progress.stopped = True
     if raised:
         raise raised[0]
     return result[0]

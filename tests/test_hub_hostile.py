@@ -59,7 +59,7 @@ def written(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-ESCAPES = ("../../../../victim", "{}/victim", "..", ".", "a/b", "", "x" * 300, "a\\b", "é")
+ESCAPES = ("../../../../victim", "{}/victim", "..", ".", "a/b", "-", "x" * 300, "a\\b", "é")
 
 
 def test_what_the_hub_calls_a_file_is_no_path(stand_in: Hub, tmp_path: Path) -> None:
@@ -79,6 +79,16 @@ def test_what_the_hub_calls_a_file_is_no_path(stand_in: Hub, tmp_path: Path) -> 
         assert outcome.startswith(f"CheckpointError: the server says that 'config.json' of {name!r} is of the commit")
     new = {path.split("/", 3)[-1] for path in {*written(tmp_path)} - {*before}}
     assert new == {f".no_exist/{COMMIT}/modules.json", f".no_exist/{COMMIT}/open_clip_config.json", "refs/main"}
+
+
+def test_what_is_no_hub_is_not_taken_for_one(stand_in: Hub, tmp_path: Path) -> None:
+    stand_in.answer = lambda path: (200, {"Content-Type": "text/html"}, b"Welcome to our network")  # type: ignore[method-assign]
+    outcome, _, _ = client(stand_in.environment(tmp_path / "home"))
+    assert outcome.startswith(
+        "ModelNotFoundError: 'prova/a' is not on this machine, and the hub could not be reached ("
+    )
+    assert "is no hub: it does not say of which commit the file is" in outcome
+    assert not written(tmp_path / "home")
 
 
 def test_a_file_is_no_longer_than_was_said(stand_in: Hub, tmp_path: Path) -> None:
