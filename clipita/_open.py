@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipita.bundle import MANIFEST, WEIGHTS, Bundle, read_bundle
-from clipita.hub import embedded_models, resolve
+from clipita.hub import EMBEDDED, embedded_models, resolve
+from clipita.images import Preprocessing
 from clipita.known import known_model, restriction
+from clipita.tokenizer import TokenizerConfig
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -40,6 +42,7 @@ def open_bundle(
         known = known_model(name) if is_snapshot(folder) else None
         images = resolve(known.images, **options) if known and known.images else None
         bundle = _converted(folder, name, known.license if known else None, images, precision, cache_dir)
+    _check_inputs(bundle)
     say_restriction(bundle)
     if precision == "int8" and "int8" not in bundle.config.precisions and "fp32" in bundle.config.precisions:
         return int8_of(bundle, cache_dir)
@@ -52,6 +55,21 @@ def lasting_name(name_or_path: str | os.PathLike[str]) -> str:
     is_name = isinstance(name_or_path, str) and name in embedded_models()
     folder = Path(name).expanduser()
     return os.path.abspath(folder) if not is_name and folder.is_dir() else name
+
+
+def _check_inputs(bundle: Bundle) -> None:
+    """Refuse what a bundle says of pixels, texts and towers, if it is not understood, before an engine is built by it.
+
+    ONNX Runtime has no need of the towers' sizes, and of towers of unknown kinds nothing can be said.
+    """
+    where = repr(str(bundle.path(MANIFEST)))
+    Preprocessing.from_dict(bundle.config.image["preprocessing"], f"{where}: image.preprocessing")
+    TokenizerConfig.from_dict(bundle.config.text["tokenizer"], f"{where}: text.tokenizer")
+    if bundle.folder.parent != EMBEDDED:  # that one is tested; the import takes longer than all the rest of this
+        from clipita.towers.config import DualConfig, are_known
+
+        if are_known(bundle.config):
+            DualConfig.from_bundle(bundle.config)
 
 
 def say_restriction(bundle: Bundle) -> None:
@@ -86,8 +104,12 @@ def _converted(
     cache_dir: str | os.PathLike[str] | None,
 ) -> Bundle:
     from clipita.convert.cache import cache_folder, cached_bundle
-    from clipita.convert.origin import identity
+    from clipita.convert.origin import has_layout, identity
 
+    if not has_layout(folder):  # before all of it is looked through: it may be a whole disk
+        from clipita.convert.checkpoint import unknown_layout
+
+        raise unknown_layout(folder)
     origin = origin_of(folder, name, license, images)
     key, needed_bytes = identity(folder, origin, precision)
     place = cache_folder(cache_dir) / _file_name(origin.name) / f"{key}-v{CONVERTER}"
@@ -111,7 +133,7 @@ def int8_of(bundle: Bundle, cache_dir: str | os.PathLike[str] | None) -> Bundle:
         place,
         lambda part: rewritten(bundle, part, precision="int8"),
         called=f"int8 of {name!r}",
-        needed_bytes=bundle.path(WEIGHTS).stat().st_size // 2,
+        needed_bytes=bundle.path(WEIGHTS).stat().st_size // 4,
     )
     low = {key: cosine for key, cosine in made.config.fidelity.items() if cosine < _LOW and not key.endswith("_min")}
     if low and made.fingerprint("int8") not in _said:

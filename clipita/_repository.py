@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
+from clipita._download import download
 from clipita.bundle import MANIFEST, read_manifest
 from clipita.errors import CheckpointError
 
@@ -62,8 +63,9 @@ class Repository:
         self, name: str, revision: str | None, cache_dir: str | os.PathLike[str] | None, *, local_only: bool
     ) -> None:
         self.name = name
-        self.cache_dir = cache_dir
+        self.cache = _cache(cache_dir)
         self.local_only = local_only
+        self._heard = False
         # A branch may move between two requests, and while its files are here nobody asks whether it has.
         self._revision = cached_commit(name, revision, cache_dir) or revision
 
@@ -71,28 +73,24 @@ class Repository:
         """The path of `file` on this machine, fetched if need be; None if the repository has none.
 
         Raises:
+            CheckpointError: it came damaged, or what the server says or sends cannot be meant well.
             Whatever huggingface_hub raises, but for a file that is not there.
         """
         import huggingface_hub
-        from huggingface_hub.errors import RemoteEntryNotFoundError
 
         hub: Any = huggingface_hub  # its types are partly unknown
         # Of the hub's functions the only one that surely opens no connection: others do, for their own telemetry, even
         # under local_files_only.
-        cached: object = hub.try_to_load_from_cache(self.name, file, cache_dir=self.cache_dir, revision=self._revision)
+        cached: object = hub.try_to_load_from_cache(self.name, file, cache_dir=self.cache, revision=self._revision)
         if isinstance(cached, str):
             return self._pinned(Path(cached))
         if cached is not None or self.local_only:  # it is known not to be there
             return None
-        for is_last in (False, True):
-            try:
-                path = Path(hub.hf_hub_download(self.name, file, revision=self._revision, cache_dir=self.cache_dir))
-            except RemoteEntryNotFoundError:
+        for _ in range(2):
+            path = download(self.name, file, self._revision, self.cache, heard=self._heard)
+            self._heard = True
+            if path is None:
                 return None
-            except OSError as error:
-                if is_last or "Consistency check" not in str(error):  # of its size, by the library
-                    raise
-                continue
             if _is_whole(path):
                 return self._pinned(path)
             # A proxy or a disk has changed it. The library checks sizes only, and some servers state none.
@@ -123,12 +121,18 @@ class Repository:
         return path
 
 
+def _cache(cache_dir: str | os.PathLike[str] | None) -> Path:
+    from huggingface_hub import constants
+
+    return Path(cache_dir or constants.HF_HUB_CACHE).expanduser()
+
+
 def cached_commit(name: str, revision: str | None, cache_dir: str | os.PathLike[str] | None) -> str | None:
     """The commit that a branch or tag was at when it was last asked for; None if it never was."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
-    folder = Path(cache_dir or constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model")
+    folder = _cache(cache_dir) / repo_folder_name(repo_id=name, repo_type="model")
     try:
         return (folder / "refs" / (revision or constants.DEFAULT_REVISION)).read_text().strip() or None
     except (OSError, ValueError):

@@ -12,10 +12,13 @@ from clipita.errors import CheckpointError
 
 T = TypeVar("T")
 
+_LONGEST_NAME = 200
+
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence to end an error with, which offers the known name nearest to `name`; "" where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
+    # Its time grows with the square of the length, and no name is longer.
+    near = difflib.get_close_matches(name, list(known), n=1) if len(name) <= _LONGEST_NAME else []
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
@@ -34,7 +37,7 @@ def from_mapping(cls: type[T], data: object, where: str) -> T:
     for key in given:
         if key not in fields:
             raise CheckpointError(
-                f"{where} has an unknown key {key!r}.{did_you_mean(key, fields)} "
+                f"{where} has an unknown key {_short(key)}.{did_you_mean(key, fields)} "
                 "If a newer clipita wrote it: pip install -U clipita."
             )
     missing = [
@@ -57,7 +60,7 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
         return tuple(_checked(item, arguments[0], where) for item in cast("list[Any]", value))
     if origin is Mapping and isinstance(value, dict):
         items = cast("dict[str, Any]", value).items()
-        return {key: _checked(item, arguments[1], f"{where}[{key!r}]") for key, item in items}
+        return {key: _checked(item, arguments[1], f"{where}[{_short(key)}]") for key, item in items}
     if origin in (typing.Union, types.UnionType):
         if value is None and types.NoneType in arguments:
             return None
@@ -65,7 +68,9 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
         return _checked(value, inner, where)
     if origin is typing.Literal and value in arguments:
         return value
-    if hint is float and type(value) in (int, float) and math.isfinite(value):
+    # An int beyond 2**1024 is no float at all.
+    is_number = type(value) is float or (type(value) is int and abs(value) < 1 << 1000)
+    if hint is float and is_number and math.isfinite(value):
         return float(value)
     # bool is an int to isinstance(), and `true` tokens is nonsense: compare exact types.
     if hint is Any or (hint in (bool, int, str) and type(value) is hint):

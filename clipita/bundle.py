@@ -13,10 +13,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from clipita._limits import check_limits
 from clipita._strict import did_you_mean, from_mapping
 from clipita.errors import CheckpointError
 
@@ -28,6 +29,11 @@ WEIGHTS = "weights.safetensors"
 # Part of every fingerprint: it is raised when `clipita.images` makes other pixels of the same file. From 2 on, colors
 # are converted to sRGB where a profile says that they are others.
 PIXELS = 2
+
+# clipita-mini's is 2 kB, and a list of a thousand templates 100.
+MAX_MANIFEST_BYTES = 1 << 20
+# Graphs have their weights beside them: those of the largest towers in use take 2 MB. Exports may keep small tensors.
+MAX_GRAPH_BYTES = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,19 +123,30 @@ def read_bundle(folder: str | os.PathLike[str], *, verify: bool = True) -> Bundl
 
     Raises:
         CheckpointError: a file is missing, damaged, or outside the folder; `clipita.json` is of a newer format, or has
-            keys or values that are not understood. The message says which, and what to do.
+            keys or values that are not understood or out of all proportion. The message says which, and what to do.
     """
     folder = Path(folder)
     manifest = read_manifest(folder / MANIFEST)
+    graphs = {name for both in manifest.precisions.values() for name in (both.image, both.text)}
     for name, expected in manifest.files.items():
         path = folder / name
         if not path.is_file():
             raise CheckpointError(f"{str(folder)!r} lacks the file {name!r}. Copy or download the whole folder again.")
         check_inside(path, folder)
-        if not verify:
-            continue
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            if name in graphs and (size := path.stat().st_size) > MAX_GRAPH_BYTES:
+                raise CheckpointError(
+                    f"{str(path)!r} has {size:,} bytes, and a graph beside its weights has at most "
+                    f"{MAX_GRAPH_BYTES:,}. Nothing of it was read; check where it comes from."
+                )
+            if not verify:
+                continue
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise CheckpointError(
+                f"{str(path)!r} cannot be read: {error.strerror or error}. Copy or download it again."
+            ) from error
         if found != expected:
             raise CheckpointError(
                 f"{str(path)!r} is damaged or was changed: its sha256 is {found[:12]}…, but {MANIFEST} says "
@@ -143,7 +160,14 @@ def read_manifest(path: Path) -> _Manifest:
     """Read `clipita.json` and check it against itself, without opening the files that it names."""
     where = repr(str(path))
     try:
-        data: object = json.loads(path.read_bytes())
+        with path.open("rb") as file:
+            content = file.read(MAX_MANIFEST_BYTES + 1)
+        if len(content) > MAX_MANIFEST_BYTES:
+            raise CheckpointError(
+                f"{where} has more than {MAX_MANIFEST_BYTES:,} bytes, which no description of a model needs. Nothing "
+                "of it was read; check where it comes from."
+            )
+        data: object = json.loads(content)
     except FileNotFoundError:
         raise CheckpointError(
             f"{str(path.parent)!r} is not a clipita bundle: it has no {MANIFEST}. Other layouts are not read."
@@ -170,7 +194,13 @@ def read_manifest(path: Path) -> _Manifest:
     return manifest
 
 
-def write_bundle(folder: str | os.PathLike[str], *, config: BundleConfig, files: Mapping[str, Path | bytes]) -> Bundle:
+def write_bundle(
+    folder: str | os.PathLike[str],
+    *,
+    config: BundleConfig,
+    files: Mapping[str, Path | bytes],
+    moved: Collection[str] = (),
+) -> Bundle:
     """Write a bundle, and return it as `read_bundle` reads it.
 
     At every moment `folder` is either no bundle or a whole one: `clipita.json` goes first and comes last.
@@ -180,6 +210,7 @@ def write_bundle(folder: str | os.PathLike[str], *, config: BundleConfig, files:
         config: What `clipita.json` is to say.
         files: Every file that `config` names, "tokenizer.json" and "weights.safetensors": its contents, or where to
             copy them from.
+        moved: Names of those that are moved from where they are, on the same disk, so that none is there twice.
 
     Raises:
         CheckpointError: `config` and `files` do not make a bundle.
@@ -201,7 +232,7 @@ def write_bundle(folder: str | os.PathLike[str], *, config: BundleConfig, files:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
     for name, source in files.items():
-        _replace(folder / name, source)
+        _replace(folder / name, source, move=name in moved)
     _replace(folder / MANIFEST, text.encode())
     return read_bundle(folder)
 
@@ -212,13 +243,15 @@ def _check_manifest(manifest: _Manifest, where: str) -> None:
             f"{where}: embed_dim and logit_scale must be positive, but they are {manifest.embed_dim} and "
             f"{manifest.logit_scale}."
         )
+    check_limits(vars(manifest) | {"precisions": list(manifest.precisions)}, where)
     if not manifest.templates or any(template.count("{}") != 1 for template in manifest.templates):
-        raise CheckpointError(
-            f"{where}: 'templates' must be sentences with one {{}} each, but it is {list(manifest.templates)}."
-        )
+        shown = str(list(manifest.templates))[:200]
+        raise CheckpointError(f"{where}: 'templates' must be sentences with one {{}} each, but it is {shown}.")
     for tower, part in (("image", "preprocessing"), ("text", "tokenizer")):
         if not isinstance(getattr(manifest, tower).get(part), dict):
             raise CheckpointError(f"{where}: {tower!r} must hold an object {part!r}.")
+        if not isinstance(getattr(manifest, tower).get("kind", ""), str):
+            raise CheckpointError(f"{where}: {tower!r}['kind'] must be a str. Export the bundle again.")
     if manifest.recommended_precision not in manifest.precisions:
         raise CheckpointError(
             f"{where}: 'recommended_precision' is {manifest.recommended_precision!r}, but 'precisions' has "
@@ -227,6 +260,9 @@ def _check_manifest(manifest: _Manifest, where: str) -> None:
     needed = {TOKENIZER, WEIGHTS}
     for graphs in manifest.precisions.values():
         needed |= {graphs.image, graphs.text}
+        for name in (graphs.image, graphs.text):
+            if not name.endswith(".onnx"):  # the name tells ONNX Runtime the format, and it reads others unchecked
+                raise CheckpointError(f"{where}: {name[:80]!r} must end with '.onnx', as a graph. Export it again.")
     if unlisted := sorted(needed - manifest.files.keys()):
         raise CheckpointError(f"{where}: 'files' lacks {', '.join(map(repr, unlisted))}. Export the bundle again.")
     for name in manifest.files:
@@ -235,8 +271,11 @@ def _check_manifest(manifest: _Manifest, where: str) -> None:
 
 def _check_name(name: str, where: str) -> None:
     """A bundle is flat, so a name that is more than a name could only lead out of it."""
-    if name in ("", ".", "..", MANIFEST) or any(character in name for character in "/\\:\0"):
-        raise CheckpointError(f"{where}: {name!r} cannot be a file of a bundle: plain names in its own folder only.")
+    odd = name in ("", ".", "..", MANIFEST) or any(character in name for character in "/\\:\0")
+    if odd or len(name.encode(errors="replace")) > 255:
+        raise CheckpointError(
+            f"{where}: {name[:80]!r} cannot be a file of a bundle: plain names in its own folder only."
+        )
 
 
 def check_inside(path: Path, folder: Path) -> None:
@@ -260,8 +299,13 @@ def check_inside(path: Path, folder: Path) -> None:
         )
 
 
-def _replace(path: Path, source: Path | bytes) -> None:
+def _replace(path: Path, source: Path | bytes, *, move: bool = False) -> None:
     """Write `path` so that it is never seen half written. `source` may be `path` itself."""
+    if source == path and not path.is_symlink():
+        return
+    if move and isinstance(source, Path):
+        os.replace(source, path)
+        return
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         if isinstance(source, bytes):

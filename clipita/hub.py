@@ -37,7 +37,9 @@ def resolve(
     A str is, in this order: the name of an embedded model, a folder, a name on the hub. A hub model that is in the
     cache is used without asking whether there is a newer one; name a `revision` to get another. Of a hub repository
     only what loading takes is fetched: one set of weights, however many it has, and for a repository of ONNX exports
-    those of this `precision`. Tokens, proxies, $HF_HOME and $HF_HUB_OFFLINE work as huggingface_hub says.
+    those of this `precision`. Tokens, proxies, $HF_HOME, $HF_HUB_OFFLINE and the time-outs of $HF_HUB_ETAG_TIMEOUT and
+    $HF_HUB_DOWNLOAD_TIMEOUT work as huggingface_hub says; unless told otherwise, a hub that was silent for 5 seconds is
+    not waited for.
 
     Raises:
         ModelNotFoundError: it is none of these, or may not or cannot be fetched.
@@ -126,7 +128,7 @@ def _from_hub(
         # Whoever has the files, from transformers for one, has no need of the hub.
         folder = here()
         if folder is None:
-            reason = str(error.__cause__ or error).splitlines()[0]
+            reason = next(iter(str(error.__cause__ or error).splitlines()), type(error).__name__)
             raise ModelNotFoundError(
                 f"{called} is not on this machine, and the hub could not be reached ({reason}). "
                 "Connect and try again, or copy its folder here and load that."

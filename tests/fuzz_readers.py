@@ -16,8 +16,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
+from conftest import tiny_config, tiny_files
+from google.protobuf.message import Message
 from hostile_weights import (
     REBUILD,
     STORAGE,
@@ -36,14 +40,21 @@ from hostile_weights import (
 )
 from safetensors.numpy import save
 
+import clipita
+from clipita.bundle import write_bundle
 from clipita.convert.external_data import external_data_inside
 from clipita.convert.readers import read_weights
 from clipita.convert.sentencepiece_model import read_sentencepiece
-from clipita.errors import CheckpointError
+from clipita.errors import BackendError, CheckpointError
 
 MAX_DATA_BYTES = 512 << 20
 MAX_SECONDS = 5.0  # for one input, on a busy machine
 NUMBERS = (0, 1, 2, 7, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 40, (1 << 64) - 1)
+# Those that build large tensors, that run others, that read files, and that are not there.
+OPERATORS = (
+    "ConstantOfShape", "Expand", "Tile", "Range", "Pad", "OneHot", "Resize", "RandomNormal", "EyeLike", "Reshape",
+    "Loop", "If", "EPContext", "MatMul", "Conv", "ConvTranspose", "MaxPool", "LSTM", "ScatterND", "TopK", "None",
+)  # fmt: skip
 FOR_DIGITS = (b"0", b"9" * 20, b"-1", b"1e9", b"[", b'"')
 
 
@@ -55,6 +66,12 @@ class Format:
     seeds: tuple[bytes, ...]
     pack: Callable[[bytes], bytes] = bytes
     read: Callable[[Path], object] = read_weights
+    reworked: bool = False  # as a protocol buffer, which it then still is, and not as bytes
+
+    def content(self, seed: int) -> bytes:
+        """The damaged file of a seed."""
+        chance = random.Random(seed)
+        return self.pack(reworked(self.seeds, chance) if self.reworked and seed % 4 else damaged(self.seeds, chance))
 
 
 def formats() -> dict[str, Format]:
@@ -82,6 +99,7 @@ def formats() -> dict[str, Format]:
         "Flax msgpack": Format("flax_model.msgpack", (flax, parts)),
         "SentencePiece": Format("spiece.model", (pieces + specs,), read=read_pieces),
         "ONNX": Format("model.onnx", (external,), read=read_onnx),
+        "a bundle's graph": Format("image.onnx", (tiny_files()["image.onnx"],), read=run_graph, reworked=True),
     }
 
 
@@ -103,6 +121,17 @@ def read_pieces(folder: Path) -> object:
 
 def read_onnx(folder: Path) -> object:
     return external_data_inside(folder / "model.onnx", folder)
+
+
+def run_graph(folder: Path) -> object:
+    """Load a bundle with this graph and the right hash of it, and run both towers."""
+    files = {**tiny_files(), "image.onnx": (folder / "image.onnx").read_bytes()}
+    write_bundle(folder / "bundle", config=tiny_config(), files=files)
+    model = clipita.load(folder / "bundle", threads=1)
+    try:
+        return {"image": model.encode_image(np.zeros((9, 9, 3), np.uint8))[:8]}
+    except BackendError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def damaged(seeds: tuple[bytes, ...], chance: random.Random) -> bytes:
@@ -136,6 +165,58 @@ def damaged(seeds: tuple[bytes, ...], chance: random.Random) -> bytes:
                 place = chance.choice(digits)
                 data[place : place + 1] = chance.choice(FOR_DIGITS)
     return bytes(data)
+
+
+def reworked(seeds: tuple[bytes, ...], chance: random.Random) -> bytes:
+    """An ONNX model with other numbers, names and operators in some places, or some parts once more or gone."""
+    model = onnx.load_from_string(chance.choice(seeds))
+    for _ in range(chance.choice((1, 1, 1, 2, 3, 6))):
+        places = list(_places(model))
+        message, field, value = chance.choice(places)
+        if field.is_repeated:
+            items = getattr(message, field.name)
+            at = chance.randrange(len(items))
+            match chance.randrange(4):
+                case 0:
+                    del items[at]
+                case 1:
+                    items.extend([items[at]] * chance.choice((1, 2, 50)))
+                case _ if not isinstance(items[at], Message):
+                    with contextlib.suppress(ValueError, TypeError):
+                        items[at] = _other(items[at], chance, places)
+                case _:
+                    items[at].CopyFrom(chance.choice(items))
+        elif isinstance(value, Message):
+            message.ClearField(field.name)
+        else:
+            # What the field cannot hold is left out: an enum of a new value, a number that is too large.
+            with contextlib.suppress(ValueError, TypeError):
+                setattr(message, field.name, _other(value, chance, places))
+    return model.SerializeToString()
+
+
+def _places(message: Message) -> Iterator[tuple[Any, Any, Any]]:
+    for field, value in message.ListFields():
+        yield message, field, value
+        for item in value if field.is_repeated else [value]:
+            if isinstance(item, Message):
+                yield from _places(item)
+
+
+def _other(value: Any, chance: random.Random, places: list[tuple[Any, Any, Any]]) -> Any:
+    match value:
+        case int():
+            return chance.choice(
+                (*(number for number in NUMBERS if number < 1 << 31), 1 << 40, -1, value + 1, value * 2)
+            )
+        case float():
+            return chance.choice((0.0, -1.0, float("nan"), float("inf"), 1e38))
+        case str():
+            return chance.choice(
+                (*OPERATORS, *(place[2] for place in places if isinstance(place[2], str)), "", "x" * 999)
+            )
+        case _:
+            return damaged((value or b"0",), chance)
 
 
 def attempt(form: Format, folder: Path, content: bytes) -> str:
@@ -175,7 +256,7 @@ def fuzz(form: Format, seeds: Iterator[int], folder: Path) -> tuple[dict[str, in
             read = refused = 0
             for seed in batch:
                 shared[:] = struct.pack("<QQQ", read, refused, seed)
-                outcome = attempt(form, folder, form.pack(damaged(form.seeds, random.Random(seed))))
+                outcome = attempt(form, folder, form.content(seed))
                 read, refused = read + (outcome == "read"), refused + (outcome == "refused")
                 if outcome not in counts:
                     os.write(sending, f"{seed}\t{outcome[:200]}\n".encode())
@@ -230,7 +311,7 @@ def main() -> None:
         print(f"| {name} | {inputs} | {counts['read']} | {counts['refused']} | {len(findings)} |", flush=True)
         for seed, what in findings.items():
             print(f"  seed {seed}: {what}")
-            Path(f"fuzz-{form.file}-{seed}").write_bytes(form.pack(damaged(form.seeds, random.Random(seed))))
+            Path(f"fuzz-{form.file}-{seed}").write_bytes(form.content(seed))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A hub on this machine, that answers as huggingface.co does."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -21,6 +22,11 @@ class Hub:
         self.heads = {"main": COMMIT}
         self.requests: list[str] = []
         self.troubles: dict[str, list[str]] = {}  # end of a path -> what goes wrong with its next downloads
+        self.headers: dict[str, dict[str, str]] = {}  # end of a path -> what is said of it instead
+        self.sent = 0  # without an end
+        self.ranges = False  # whether a part of a file can be asked for
+        self.asked_ranges: list[str] = []
+        self.agents: list[str] = []
         self.token: str | None = None  # what repositories of "private" are shown for
         stand_in = self
 
@@ -30,6 +36,7 @@ class Hub:
 
             def do_GET(self) -> None:
                 stand_in.requests.append(f"{self.command} {self.path}")
+                stand_in.agents.append(str(self.headers["User-Agent"]))
                 path = self.path.removeprefix("http://hub.invalid")  # as a proxy is asked
                 if path.startswith("/private/") and self.headers["Authorization"] != f"Bearer {stand_in.token}":
                     status, headers, body = 401, {"X-Error-Code": "RepoNotFound"}, b""
@@ -45,8 +52,15 @@ class Hub:
                     body = body[: len(body) // 2]
                 elif trouble == "is damaged":
                     body = body[:-1] + bytes([body[-1] ^ 1])
+                if stand_in.ranges and "Range" in self.headers and status == 200:
+                    stand_in.asked_ranges.append(self.headers["Range"])
+                    status, body = 206, body[int(self.headers["Range"].removeprefix("bytes=").rstrip("-")) :]
+                for end, said in stand_in.headers.items():
+                    if path.endswith(end):
+                        headers = {**headers, **said}
                 self.send_response(status)
-                for key, value in {**headers, "Content-Length": str(len(body))}.items():
+                length = {} if trouble in ("never ends", "dribbles") else {"Content-Length": str(len(body))}
+                for key, value in {**headers, **length}.items():
                     self.send_header(key, value)
                 self.end_headers()
                 if self.command == "GET":
@@ -58,6 +72,9 @@ class Hub:
                         time.sleep(2)
                         self.close_connection = True
                         return
+                    elif trouble in ("never ends", "dribbles"):
+                        stand_in.go_on(self, 1 << 16 if trouble == "never ends" else 1)
+                        return
                     self.wfile.write(body)
 
             def log_message(self, format: str, *args: Any) -> None:
@@ -66,6 +83,14 @@ class Hub:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def go_on(self, request: BaseHTTPRequestHandler, size: int) -> None:
+        """Send for as long as somebody listens, all at once or a byte now and then."""
+        request.close_connection = True
+        with contextlib.suppress(OSError):
+            while True:
+                self.sent += request.wfile.write(bytes(size))
+                time.sleep(0 if size > 1 else 0.1)
 
     def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
         if path.startswith("/api/models/"):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from conftest import tiny_config, tiny_files
 
+from clipita import load
 from clipita.bundle import Graphs, read_bundle, write_bundle
 from clipita.errors import CheckpointError
 
@@ -61,6 +62,29 @@ def test_what_is_written_is_read(tiny_bundle: Path) -> None:
         (lambda m: m["files"].update({"onnx/x": "0"}), "cannot be a file of a bundle"),
         (lambda m: m["files"].update({"..": "0"}), "cannot be a file of a bundle"),
         (lambda m: m["files"].update({"extra.onnx": "0"}), "lacks the file 'extra.onnx'"),
+        (lambda m: m["files"].update({"x" * 256: "0"}), "cannot be a file of a bundle"),
+        (lambda m: m.update(embed_dim=2**31), "'embed_dim' is 2,147,483,648, expected a number from 1 to 65,536"),
+        (lambda m: m.update(embed_dim=2**70), "'embed_dim' is of 22 digits, expected a number from 1 to 65,536"),
+        (lambda m: m.update(logit_scale=10**400), "'logit_scale' must be float, but it is 1000"),
+        (lambda m: m.update(logit_scale=1e9), r"'logit_scale' is 1e\+09, expected a number more than 0.0 and at most"),
+        (lambda m: m.update(logit_bias=-1e9), r"'logit_bias' is -1e\+09, expected a number from -1,000,000.0 to"),
+        (lambda m: m.update(name="x" * 1001), "'name' has 1,001 characters, expected up to 1,000"),
+        (lambda m: m.update(name="\ud800"), "'name' holds half a character"),
+        (lambda m: m.update(templates=["{}"] * 1001), "'templates' has 1,001 entries, expected up to 1,000"),
+        (lambda m: m["image"].update(kind=[]), r"'image'\['kind'\] must be a str"),
+        (lambda m: m["image"].update(deep=[[[[[[1]]]]]]), "nests deeper than 4 levels"),
+        (lambda m: m["image"].update(width=0), r"'image'\['width'\] is 0, expected a number more than 0.0"),
+        (lambda m: m["image"].update(layers=0), r"'image'\['layers'\] is 0, expected a number from 1 to 256"),
+        (
+            lambda m: m["image"]["preprocessing"].update(image_size=0),
+            r"\['image_size'\] is 0, expected a number from 1",
+        ),
+        (
+            lambda m: m["image"]["preprocessing"].update(short_side=2**31),
+            r"\['short_side'\] is 2,147,483,648, expected",
+        ),
+        (lambda m: m["text"]["tokenizer"].update(max_tokens=2**40), r"\['max_tokens'\] is 1,099,511,627,776, expected"),
+        (lambda m: m["text"]["tokenizer"].update(prefix="x" * 1001), r"\['prefix'\] has 1,001 characters"),
         (lambda m: m["files"].update({"text.onnx": "0" * 64}), r"text.onnx' is damaged .*says 000000000000"),
     ],
 )
@@ -80,6 +104,7 @@ def test_a_wrong_manifest_is_refused(
         (b"\xff\xfe\x00", "is not valid JSON"),
         (b"[" * 100_000, "is not valid JSON"),
         (b"[]", "must hold a JSON object, but it holds a list"),
+        (b" " * ((1 << 20) + 1), "has more than 1,048,576 bytes, which no description of a model needs"),
         (b"version https://git-lfs.github.com/spec/v1", "is not valid JSON"),
     ],
 )
@@ -177,3 +202,25 @@ def test_an_interrupted_write_leaves_no_bundle(tiny_bundle: Path, monkeypatch: p
     with pytest.raises(CheckpointError, match="is not a clipita bundle"):
         read_bundle(tiny_bundle)
     assert not list(tiny_bundle.glob("*.part")) + list(tiny_bundle.glob(".*.part"))
+
+
+def test_what_is_said_of_pixels_and_texts_is_understood_before_anything_is_built(tiny_bundle: Path) -> None:
+    for part, change, message in (
+        ("image", {"image_size": None}, "image.preprocessing: 'image_size' must be int, but it is None"),
+        ("image", {"short_side": 3}, "short_side must be 8 or more, but it is 3"),
+        ("text", {"max_tokens": "12"}, "text.tokenizer: 'max_tokens' must be int, but it is '12'"),
+    ):
+        write_bundle(tiny_bundle, config=tiny_config(), files=tiny_files())
+        key = "preprocessing" if part == "image" else "tokenizer"
+        edit(tiny_bundle, lambda m, part=part, key=key, change=change: m[part][key].update(change))
+        with pytest.raises(CheckpointError, match=message):
+            load(tiny_bundle)
+    write_bundle(tiny_bundle, config=tiny_config(), files=tiny_files())
+    edit(tiny_bundle, lambda m: m["image"]["preprocessing"].pop("image_size"))
+    with pytest.raises(CheckpointError, match=r"image\.preprocessing lacks 'image_size'"):
+        load(tiny_bundle)
+    towers = {"image": {"kind": "vit"}, "text": {"kind": "bert", "vocabulary": 9, "epsilon": "small"}}
+    edit(tiny_bundle, lambda m: [m[part].update(fields) for part, fields in towers.items()])
+    edit(tiny_bundle, lambda m: m["image"]["preprocessing"].update(image_size=8))
+    with pytest.raises(CheckpointError, match=r"image lacks 'patch', 'width', 'layers', .*Export the bundle again"):
+        load(tiny_bundle)

@@ -3,12 +3,14 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import tiny_config, tiny_files
 
@@ -16,6 +18,8 @@ from clipita.bundle import write_bundle
 from clipita.convert import cache
 from clipita.convert.cache import cache_folder, cached_bundle
 from clipita.convert.model_card import license_of
+from clipita.convert.quantize import Stored
+from clipita.convert.weights_file import write_weights
 from clipita.errors import CheckpointError
 
 # Makes the bundle at argv[1], telling so on its output, and takes its time between the files of it.
@@ -183,3 +187,63 @@ def test_the_licence_is_what_the_model_card_says(tmp_path: Path, card: str, expe
 def test_the_stamp_is_not_a_file_of_the_bundle(tmp_path: Path) -> None:
     cached(tmp_path / "0123")
     assert cache._STAMP not in json.loads((tmp_path / "0123" / "clipita.json").read_text())["files"]
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        "---" + "\n" * 1_000_000,
+        "---\n" * 250_000,
+        "---\n" + "license:" + " " * 1_000_000,
+        "---\n" + "license:" + "\n" * 1_000_000,
+        "---\n" + "license:\n" * 100_000 + "---\n",
+        "---\nlicense: x" + " #" * 400_000 + "\n---\n",
+        "---\nlicense: x" + " \t" * 400_000 + "y\n---\n",
+        "---\nlicense: " + "['\"" * 300_000 + "\n---\n",
+        "---" + " " * 1_000_000 + "\n---\n",
+        "---\n" + "license: " + "x" * 1_000_000 + "\n---\n",
+        "---\n" + "license:\n" + " - " * 300_000 + "\n---\n",
+    ],
+)
+def test_a_model_card_is_read_in_the_time_that_its_length_takes(tmp_path: Path, card: str) -> None:
+    (tmp_path / "README.md").write_text(card)
+    start = time.process_time()
+    assert license_of(tmp_path) in (None, "x")
+    assert time.process_time() - start < 1
+
+
+def test_a_model_card_that_is_no_file_says_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "README.md")
+    assert license_of(tmp_path) is None
+
+
+def test_the_disk_must_have_room_for_the_weights_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = {"a": Stored(np.zeros((1000, 1000), np.float16), np.dtype(np.float32))}  # 4 MB, of a source of 2
+    spare = 64 << 20
+    for free, fits in ((spare + 3_999_999, False), (spare + 4_000_100, True)):
+        monkeypatch.setattr("shutil.disk_usage", lambda path, free=free: shutil._ntuple_diskusage(0, 0, free))
+        if fits:
+            write_weights(tmp_path / "weights", weights)
+            assert (tmp_path / "weights").stat().st_size <= free - spare
+        else:
+            with pytest.raises(CheckpointError, match=r"the weights take 0\.00 GB in this form, and .* Make"):
+                write_weights(tmp_path / "weights", weights)
+            assert not (tmp_path / "weights").exists()
+
+
+def test_weights_that_are_moved_are_never_there_twice(tmp_path: Path) -> None:
+    source = tmp_path / "elsewhere" / "made.safetensors"
+    source.parent.mkdir()
+    files: dict[str, Path | bytes] = {**tiny_files()}
+    source.write_bytes(tiny_files()["weights.safetensors"])
+    inode = source.stat().st_ino
+    bundle = write_bundle(
+        tmp_path / "tiny",
+        config=tiny_config(),
+        files={**files, "weights.safetensors": source},
+        moved=["weights.safetensors"],
+    )
+    assert not source.exists()
+    assert bundle.path("weights.safetensors").stat().st_ino == inode
+    write_bundle(bundle.folder, config=tiny_config(name="onto itself"), files={n: bundle.path(n) for n in bundle.files})
+    assert bundle.path("weights.safetensors").stat().st_ino == inode

@@ -1,5 +1,6 @@
 """Both backends on one bundle: the same weights, the same embeddings, in every format of the weights."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 from flax import nnx
-from safetensors.numpy import save
+from safetensors.numpy import load_file, save, save_file
 from tiny import CONFIG, FORMATS, make_tiny_bundle, tiny_table
 
 from clipita.backends.flax import FlaxBackend
@@ -121,3 +122,34 @@ def test_unknown_weights_and_fields_are_refused(tmp_path: Path) -> None:
 def test_formats_must_name_weights() -> None:
     with pytest.raises(ValueError, match=r"no weight is called \['txt\.\*'\]"):
         quantize(fold_batch_norm(tiny_table()), {"txt.*": "int8"})
+
+
+@pytest.mark.parametrize(
+    ("tower", "fields", "message"),
+    [
+        ("text", {"heads": 7}, "text: its width of 96 is not to be divided by 7 heads"),
+        ("text", {"kind": ["bert"]}, "the text tower is of kind"),
+        ("text", {"layers": 3}, "the weights do not fit the model: missing"),
+        ("text", {"layers": 256}, "the weights do not fit the model: missing"),
+    ],
+)
+def test_sizes_that_do_not_go_together_are_refused(
+    tmp_path: Path, tower: str, fields: dict[str, object], message: str
+) -> None:
+    bundle = make_tiny_bundle(tmp_path, "float32")
+    changed = replace(bundle.config, **{tower: {**getattr(bundle.config, tower), **fields}})
+    start = time.process_time()
+    with pytest.raises(CheckpointError, match=message):
+        FlaxBackend(replace(bundle, config=changed), precision="fp32")
+    assert time.process_time() - start < 4
+
+
+def test_what_is_no_number_is_no_embedding(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path, "float32")
+    weights = load_file(bundle.path("weights.safetensors"))
+    weights["text.word.embedding"][5] = np.nan  # of one piece alone
+    save_file(weights, bundle.path("weights.safetensors"))
+    backend = FlaxBackend(bundle, precision="fp32")
+    ids = np.array([[6, 7], [5, 8]])
+    with pytest.raises(CheckpointError, match=r"'tiny': the text tower gives numbers that are not .*input 2 of 2"):
+        backend.encode_tokens(ids, np.ones_like(ids))

@@ -26,7 +26,7 @@ from tokenizers.processors import TemplateProcessing
 
 import clipita
 from clipita import _repository
-from clipita.convert import checkpoint
+from clipita.convert import checkpoint, origin
 from clipita.convert.files import WEIGHT_FILES
 from clipita.errors import CheckpointError
 
@@ -300,3 +300,43 @@ def test_what_is_fetched_is_what_is_read() -> None:
     """The hub's part and the converter have a list each, as neither imports the other."""
     assert set(_repository.MODEL_TYPES) == set(checkpoint._BY_MODEL_TYPE)
     assert {*_repository.WEIGHTS, *_repository.OPEN_CLIP_WEIGHTS} >= {*WEIGHT_FILES}
+
+
+def test_a_folder_that_is_no_checkpoint_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CheckpointError, match=r"is of no layout that clipita reads: it has no config\.json of"):
+        clipita.load("/usr", cache_dir=tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+    for index in range(30):
+        (tmp_path / f"{index}.txt").touch()
+    monkeypatch.setattr(origin, "_MAX_FILES", 20)
+    with pytest.raises(CheckpointError, match="holds more than 20 files, and a checkpoint has a few dozen"):
+        clipita.load(tmp_path, cache_dir=tmp_path / "cache")
+
+
+# Writes and deletes files in a folder, and folders in it, until it is ended.
+BUSY = """
+import itertools, shutil, sys
+from pathlib import Path
+for number in itertools.count():
+    folder = Path(sys.argv[1]) / f"part-{number % 7}"
+    folder.mkdir(exist_ok=True)
+    for index in range(20):
+        (folder / f"{index}.safetensors").touch()
+    if number == 7:
+        print("busy", flush=True)
+    shutil.rmtree(folder)
+"""
+
+
+def test_a_folder_may_change_while_it_is_looked_through(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+    busy = subprocess.Popen([sys.executable, "-c", BUSY, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert busy.stdout is not None
+        assert busy.stdout.readline() == "busy\n"
+        for _ in range(150):
+            with pytest.raises(CheckpointError):
+                clipita.load(tmp_path, cache_dir=tmp_path.parent / "cache")
+    finally:
+        busy.kill()
+        busy.communicate()

@@ -5,9 +5,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from conftest import EMBED_DIM, SIZE, tiny_config, tiny_files
+from onnx import TensorProto
+from safetensors.numpy import load
 
 from clipita._cpus import usable_cpus
 from clipita.backends.onnx import OnnxBackend, images_per_run
@@ -40,6 +43,7 @@ _RESIDENT = """
 import re
 from pathlib import Path
 import numpy as np
+import onnx
 import clipita
 def resident():
     return int(re.search(r"VmRSS:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1000
@@ -157,3 +161,46 @@ def test_threads_respect_the_container(
 def test_threads_respect_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5}, raising=False)
     assert usable_cpus(tmp_path) == 2
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_what_is_no_number_is_no_embedding(tmp_path: Path, number: float) -> None:
+    files = tiny_files()
+    weights = load(files["weights.safetensors"])
+    weights["text"][5] = number  # of one word alone
+    damaged = bytearray(files["weights.safetensors"])
+    at = damaged.index(load(files["weights.safetensors"])["text"].tobytes())
+    damaged[at : at + weights["text"].nbytes] = weights["text"].tobytes()
+    files["weights.safetensors"] = bytes(damaged)
+    backend = OnnxBackend(write_bundle(tmp_path / "tiny", config=tiny_config(), files=files), precision="fp32")
+    ids, mask = np.array([[6, 7], [5, 8], [9, 5]]), np.ones((3, 2), np.int64)
+    assert np.isfinite(backend.encode_tokens(ids[:1], mask[:1])).all()
+    with pytest.raises(CheckpointError, match=r"'tiny' \(.*text.onnx'\) gives numbers that are not .*input 2 of"):
+        backend.encode_tokens(ids, mask)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ([("Cast", {"to": TensorProto.DOUBLE})], "gives float64, where embeddings of float32 are expected"),
+        ([("Cast", {"to": TensorProto.STRING})], "gives object, where embeddings of float32 are expected"),
+        ([("SequenceConstruct", {})], "gives list, where embeddings of float32 are expected"),
+        ([("ReduceMax", {})], r"gives embeddings of shape \(1, 1\), but the bundle says that they are 32 wide"),
+    ],
+)
+def test_what_a_graph_gives_is_embeddings(
+    tmp_path: Path, nodes: list[tuple[str, dict[str, int]]], message: str
+) -> None:
+    files = tiny_files()
+    model = onnx.load_from_string(files["image.onnx"])
+    name = model.graph.output[0].name
+    for index, (operator, attributes) in enumerate(nodes):
+        model.graph.node.append(onnx.helper.make_node(operator, [name], [f"odd_{index}"], **attributes))
+        name = f"odd_{index}"
+    del model.graph.output[:]
+    model.graph.output.append(onnx.ValueInfoProto(name=name))
+    bundle = write_bundle(
+        tmp_path / "tiny", config=tiny_config(), files={**files, "image.onnx": model.SerializeToString()}
+    )
+    with pytest.raises(CheckpointError, match=message):
+        OnnxBackend(bundle, precision="fp32").encode_pixels(np.full((1, SIZE, SIZE, 3), 9, np.uint8))

@@ -17,14 +17,15 @@ from jax.typing import DTypeLike
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from clipita.backends.results import FloatArray, checked
 from clipita.bundle import WEIGHTS, Bundle
 from clipita.convert.quantize import dequantize
 from clipita.errors import BackendError, CheckpointError
 from clipita.towers.config import ClipTextConfig, DualConfig
 from clipita.towers.dual import DualEncoder
-from clipita.towers.parameters import set_parameters
+from clipita.towers.parameters import check_table, set_parameters
+from clipita.towers.shapes import parameter_shapes
 
-FloatArray = npt.NDArray[np.float32]
 State: TypeAlias = "nnx.State[Any, Any]"
 
 _LENGTH_STEP = 8  # lengths are padded to its multiples: fewer shapes, and each shape is compiled once
@@ -52,14 +53,17 @@ class FlaxBackend:
                 f"{bundle.config.name!r} has no precision {precision!r}, only {[*bundle.config.precisions]}"
             )
         config = DualConfig.from_bundle(bundle.config)
+        self._name, self._width = bundle.config.name, config.embed_dim
         self._positions = config.text.positions
         # A tower that sees padding would see what is added here.
         sees_padding = isinstance(config.text, ClipTextConfig) and config.text.attention == "full"
         self._length_step = 1 if sees_padding else _LENGTH_STEP
         try:
             table = dequantize(load_file(bundle.path(WEIGHTS)))
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{str(bundle.path(WEIGHTS))!r} cannot be read: {error}") from error
+        # Before the towers are traced, which takes minutes for hundreds of layers, and these may be a number in a file.
+        check_table(table, parameter_shapes(config))
         # The initial weights are never computed: only their shapes are needed.
         fast = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
         computed_in = fast if dtype is None else dtype
@@ -72,7 +76,8 @@ class FlaxBackend:
     def encode_pixels(self, pixels: npt.NDArray[np.uint8]) -> FloatArray:
         """(B, S, S, 3) RGB to (B, E) of unit norm."""
         self._check_process()
-        return np.asarray(self._image(_pad_batch(pixels)))[: len(pixels)]
+        embeddings = np.asarray(self._image(_pad_batch(pixels)))[: len(pixels)]
+        return checked(embeddings, len(pixels), self._width, f"{self._name!r}: the image tower")
 
     def encode_tokens(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> FloatArray:
         """(B, L) ids and mask to (B, E) of unit norm."""
@@ -85,7 +90,8 @@ class FlaxBackend:
             _pad_batch(np.pad(array.astype(np.int32), ((0, 0), (0, padded - length))))
             for array in (input_ids, attention_mask)
         )
-        return np.asarray(self._text(ids, mask))[: len(input_ids)]
+        embeddings = np.asarray(self._text(ids, mask))[: len(input_ids)]
+        return checked(embeddings, len(input_ids), self._width, f"{self._name!r}: the text tower")
 
     def _check_process(self) -> None:
         """Refuse to run in a forked child, where JAX would wait for threads that only the parent has."""

@@ -4,23 +4,22 @@ import ctypes
 import threading
 import weakref
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
 
 from clipita._cpus import usable_cpus
+from clipita._graph import check_graph
 from clipita._memory import give_back
 from clipita._process import in_forked_children
 from clipita._strict import did_you_mean
+from clipita.backends.results import FloatArray, checked
 from clipita.bundle import Bundle
-from clipita.errors import BackendError, CheckpointError
+from clipita.errors import BackendError
 
 _ort: Any = onnxruntime
-
-FloatArray = npt.NDArray[np.float32]
 
 # On a CPU a large batch is no faster: what a run holds has to stay in the caches, and grows with it. On two cores,
 # runs of 1, 2, 4, 8, 16, 32 images of 224 x 224 take 4.2, 3.7, 3.5, 3.6, 4.2, 4.5 ms an image through
@@ -74,8 +73,8 @@ class OnnxBackend:
         kind, image_size = bundle.config.image.get("kind"), bundle.config.image["preprocessing"]["image_size"]
         in_runs = self.providers == ("CPUExecutionProvider",)
         self._images_per_run = images_per_run(str(kind), image_size) if in_runs else None
-        self._image = _Tower(bundle.path(graphs.image), width, self.threads, self.providers)
-        self._text = _Tower(bundle.path(graphs.text), width, self.threads, self.providers)
+        self._image = _Tower(bundle, graphs.image, width, self.threads, self.providers)
+        self._text = _Tower(bundle, graphs.text, width, self.threads, self.providers)
 
     def encode_pixels(self, pixels: npt.NDArray[np.uint8]) -> FloatArray:
         """(B, S, S, 3) RGB to (B, E) of unit norm."""
@@ -100,8 +99,9 @@ def images_per_run(kind: str, image_size: int) -> int:
 class _Tower:
     """One graph, loaded at its first run, and again at the first run in a forked child."""
 
-    def __init__(self, path: Path, width: int, threads: int, providers: tuple[str, ...]) -> None:
-        self._path, self._width, self._threads, self._providers = path, width, threads, providers
+    def __init__(self, bundle: Bundle, name: str, width: int, threads: int, providers: tuple[str, ...]) -> None:
+        self._bundle, self._name, self._path = bundle, name, bundle.path(name)
+        self._width, self._threads, self._providers = width, threads, providers
         self._lock = threading.Lock()
         self._session: Any = None
         _towers.add(self)
@@ -111,16 +111,12 @@ class _Tower:
             if self._session is None:
                 self._session = self._load()
         try:
-            embeddings = cast(FloatArray, self._session.run(None, inputs)[0])  # (B, E)
+            result: object = self._session.run(None, inputs)[0]
         except Exception as error:  # its exceptions share no other base
             shapes = {name: value.shape for name, value in inputs.items()}
             raise BackendError(f"ONNX Runtime failed to run {str(self._path)!r} on {shapes}: {error}") from error
-        if embeddings.shape[1:] != (self._width,):
-            raise CheckpointError(
-                f"{str(self._path)!r} gives embeddings of shape {embeddings.shape}, but the bundle says that they are "
-                f"{self._width} wide. Export it again."
-            )
-        return embeddings
+        rows = len(next(iter(inputs.values())))
+        return checked(result, rows, self._width, f"{self._bundle.config.name!r} ({str(self._path)!r})")
 
     def leave_session_to_parent(self) -> None:
         """Start without a session in a forked child, whatever the parent's threads were doing.
@@ -134,6 +130,7 @@ class _Tower:
             self._session = None
 
     def _load(self) -> Any:
+        check_graph(self._bundle, self._name)
         try:
             options = session_options(self._threads)
             session = _ort.InferenceSession(str(self._path), options, providers=list(self._providers))

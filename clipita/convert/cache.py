@@ -43,7 +43,8 @@ def cached_bundle(place: Path, make: Callable[[Path], object], *, called: str, n
         place: A folder of `cache_folder` that belongs to this bundle alone.
         make: Writes the bundle into the folder that it is given.
         called: How errors call the model.
-        needed_bytes: What the bundle will take on the disk, about.
+        needed_bytes: What the bundle will take on the disk at least, as far as it is known before anything is read;
+            `write_weights` looks again when it knows.
 
     Raises:
         CheckpointError: it cannot be written (the disk is full, the folder may not be written to), or whatever `make`
@@ -82,6 +83,11 @@ def cached_bundle(place: Path, make: Callable[[Path], object], *, called: str, n
             shutil.rmtree(part, ignore_errors=True)
             lock.release()
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and place.parent.is_dir():
+            raise CheckpointError(
+                f"{called} was changed by another program while it was converted: {str(error.filename)!r} is gone. "
+                "Load it again when its folder is complete."
+            ) from error
         raise CheckpointError(
             f"{called} has to be converted once, and {str(place.parent)!r} cannot be written to: "
             f"{error.strerror or error}. {_ELSEWHERE}"

@@ -106,9 +106,14 @@ def read_dual(folder: Path, *, images: Path | None = None) -> DualWeights:
     for name, read in _BY_MODEL_TYPE.values():
         if name == layout:
             return read(folder)
+    raise unknown_layout(folder)
+
+
+def unknown_layout(folder: Path) -> CheckpointError:
+    """The error that says what a folder is not."""
     kind = (json_in(folder, "config.json") or {}).get("model_type")
     found = f"its config.json says 'model_type': {str(kind)[:80]!r}" if kind else "it has no config.json of any kind"
-    raise CheckpointError(
+    return CheckpointError(
         f"'{folder}' is of no layout that clipita reads: {found}. It reads {', '.join(_BY_MODEL_TYPE)} (transformers), "
         f"{OPEN_CLIP_CONFIG} (OpenCLIP) and {MODULES} (sentence-transformers), besides its own bundles."
     )

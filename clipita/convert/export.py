@@ -87,4 +87,4 @@ def write_dual_bundle(
             TOKENIZER: tokenizer_file,
             WEIGHTS: weights_file,
         }
-        return write_bundle(folder, config=bundle_config, files=files)
+        return write_bundle(folder, config=bundle_config, files=files, moved=[WEIGHTS])

@@ -1,25 +1,11 @@
 """Where an ONNX model says that its weights lie: file names in a file, which may name any other on the disk."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from clipita.bundle import check_inside
+from clipita.convert.graph_contents import graph_contents
 from clipita.convert.readers.mapped import MappedFile, reading
-from clipita.convert.wire import bytes_of, fields, text
 from clipita.errors import CheckpointError
-
-# Field numbers of onnx.proto, by message: those that lead to a tensor, and the message that each holds.
-_LEADS: dict[str, dict[int, str]] = {
-    "Model": {7: "Graph", 20: "Training", 25: "Function"},
-    "Training": {1: "Graph", 2: "Graph"},
-    "Function": {7: "Node", 11: "Attribute"},
-    "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
-    "Node": {5: "Attribute"},
-    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
-    "SparseTensor": {1: "Tensor", 2: "Tensor"},
-    "Tensor": {13: "Entry"},
-}
-_MAX_DEPTH = 64  # an If in a Loop in a function takes a dozen
 
 
 def external_data_inside(model_path: Path, folder: Path) -> list[Path]:
@@ -31,7 +17,8 @@ def external_data_inside(model_path: Path, folder: Path) -> list[Path]:
         CheckpointError: the model is damaged, a location leads out of the folder, or no file is there.
     """
     with reading(model_path, "an ONNX model"):
-        locations = sorted(set(_locations(memoryview(MappedFile(model_path).data), "Model", 0)))
+        contents = graph_contents(memoryview(MappedFile(model_path).data))
+        locations = sorted({data.location for data in contents.external})
     paths: list[Path] = []
     for location in locations:
         path = model_path.parent / location
@@ -48,18 +35,3 @@ def external_data_inside(model_path: Path, folder: Path) -> list[Path]:
             )
         paths.append(path)
     return paths
-
-
-def _locations(message: memoryview, kind: str, depth: int) -> Iterator[str]:
-    if depth > _MAX_DEPTH:
-        raise CheckpointError(f"its graphs nest deeper than {_MAX_DEPTH} levels")
-    leads = _LEADS[kind]
-    for number, value in fields(message):
-        if number not in leads:
-            continue
-        if leads[number] != "Entry":
-            yield from _locations(bytes_of(value), leads[number], depth + 1)
-            continue
-        entry = dict(fields(bytes_of(value)))  # StringStringEntryProto: 1 the key, 2 the value
-        if text(entry.get(1, memoryview(b""))) == "location":
-            yield text(entry.get(2, memoryview(b"")))

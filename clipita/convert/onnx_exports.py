@@ -109,7 +109,7 @@ def write_export_bundle(folder: Path, out: Path, provenance: Provenance, precisi
             TOKENIZER: tokenizer_json.encode(),
             WEIGHTS: weights_file,
         }
-        return write_bundle(out, config=config, files=contents)
+        return write_bundle(out, config=config, files=contents, moved=[WEIGHTS])
 
 
 def _paths(folder: Path, precision: str) -> dict[str, Path]:

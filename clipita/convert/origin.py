@@ -5,16 +5,22 @@ Loading such a bundle imports this and nothing else of the conversion, neither O
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipita._repository import CONFIG, MODULES, OPEN_CLIP_CONFIG
 from clipita.convert.files import has_weights
+from clipita.errors import CheckpointError
 
 IMAGES = "clip-ViT-B-32"  # what sentence-transformers' image half is called on the hub, and inside the text half
 
 # What is read of a folder, by the ends of its files' names: they are what its bundle depends on.
 _READ = (".json", ".txt", ".model", ".md", ".safetensors", ".bin", ".msgpack", ".onnx", ".onnx_data")
 _WEIGHTS = _READ[-5:]
+# Copies of a model's training have thousands of files at their sides, and parts lie a folder or two below.
+_MAX_FILES = 20_000
+_MAX_DEPTH = 8
 
 
 @dataclass(frozen=True)
@@ -43,14 +49,52 @@ def identity(folder: Path, origin: Origin, precision: str | None) -> tuple[str, 
     """
     content: list[object] = [origin.name, origin.revision, _variant(folder, precision)]
     places = (folder, origin.images or folder / IMAGES)  # the second may be a link, which a search does not follow
-    files = {path.resolve() for place in places for path in place.rglob("*") if path.suffix in _READ and path.is_file()}
+    files = {path.resolve() for place in places for path in _files(place)}
     needed = 0
     for path in sorted(files):
-        status = path.stat()
+        try:
+            status = path.stat()
+        except OSError:  # gone meanwhile: whoever needs it will say so
+            continue
         needed += status.st_size if path.suffix in _WEIGHTS else 0
         if not origin.revision:
             content.append([str(path), status.st_size, status.st_mtime_ns])
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16], needed
+
+
+def has_layout(folder: Path) -> bool:
+    """Whether a folder holds one of the files that every layout begins with."""
+    return any((folder / name).exists() for name in (MODULES, CONFIG, OPEN_CLIP_CONFIG))
+
+
+def _files(folder: Path) -> list[Path]:
+    """Files that may belong to a checkpoint, in a folder and those in it.
+
+    Raises:
+        CheckpointError: the folder holds so many files that it is no checkpoint's.
+    """
+    found: list[Path] = []
+    count = 0
+    folders = [(folder, 0)]
+    while folders:
+        place, depth = folders.pop()
+        try:
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    count += 1
+                    if count > _MAX_FILES:
+                        raise CheckpointError(
+                            f"{str(folder)!r} holds more than {_MAX_FILES:,} files, and a checkpoint has a few dozen. "
+                            "Give the folder of the model alone, or copy its files into one."
+                        )
+                    path = place / entry.name
+                    if entry.is_dir(follow_symlinks=False) and depth < _MAX_DEPTH and not entry.name.startswith("."):
+                        folders.append((path, depth + 1))
+                    elif path.suffix in _READ and path.is_file():
+                        found.append(path)
+        except OSError:  # gone meanwhile, or not to be read: whoever needs it will say so
+            continue
+    return found
 
 
 def is_export(folder: Path) -> bool:

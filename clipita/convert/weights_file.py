@@ -5,6 +5,7 @@ Source: the safetensors format: the header's length as uint64, the header in JSO
 
 import json
 import math
+import shutil
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,10 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from clipita.convert.quantize import Stored
+from clipita.errors import CheckpointError
 
+# The graphs, the tokenizer and what other programs need meanwhile.
+_SPARE = 64 << 20
 _DTYPES = {"float32": "F32", "float16": "F16", "int8": "I8", "uint8": "U8"}
 
 
@@ -58,7 +62,11 @@ class StoredWeights:
 
 
 def write_weights(path: Path, weights: Mapping[str, Stored]) -> None:
-    """Writes a safetensors file. Each tensor is brought into its form when its turn comes, so that one is in memory."""
+    """Writes a safetensors file. Each tensor is brought into its form when its turn comes, so that one is in memory.
+
+    Raises:
+        CheckpointError: the disk has no room for it. Nothing is written.
+    """
     # Wider numbers first: every tensor is then aligned to its own numbers.
     names = sorted(weights, key=lambda name: (-weights[name].dtype.itemsize, name))
     header: dict[str, object] = {}
@@ -69,6 +77,12 @@ def write_weights(path: Path, weights: Mapping[str, Stored]) -> None:
         header[name] = {"dtype": _DTYPES[dtype.name], "shape": values.shape, "data_offsets": (start, end)}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    needed, free = 8 + len(text) + end, shutil.disk_usage(path.parent).free - _SPARE
+    if needed > free:
+        raise CheckpointError(
+            f"the weights take {needed / 1e9:.2f} GB in this form, and the disk of {str(path.parent)!r} has "
+            f"{max(free, 0) / 1e9:.2f} GB left. Make room, or name another place: cache_dir=..., or HF_HOME."
+        )
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in names:

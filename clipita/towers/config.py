@@ -151,12 +151,13 @@ class DualConfig:
         """Reads the architecture out of `clipita.json`.
 
         Raises:
-            CheckpointError: a tower is of an unknown kind, or has unknown, missing or mistyped fields.
+            CheckpointError: a tower is of an unknown kind, has unknown, missing or mistyped fields, or sizes that do
+                not go together.
         """
         image, text = dict(config.image), dict(config.text)
         preprocessing = Preprocessing.from_dict(image.pop("preprocessing"))
         text.pop("tokenizer")
-        return cls(
+        dual = cls(
             image=_of_kind(_IMAGE_KINDS, image, "image"),
             text=_of_kind(_TEXT_KINDS, text, "text"),
             preprocessing=preprocessing,
@@ -164,6 +165,21 @@ class DualConfig:
             image_projection=from_mapping(ProjectionConfig, dict(config.image_projection), "image_projection"),
             text_projection=from_mapping(ProjectionConfig, dict(config.text_projection), "text_projection"),
         )
+        dual._check_sizes()
+        return dual
+
+    def _check_sizes(self) -> None:
+        for name, tower in (("image", self.image), ("text", self.text)):
+            if not isinstance(tower, EfficientNetLiteConfig) and tower.width % tower.heads:
+                raise CheckpointError(
+                    f"{name}: its width of {tower.width} is not to be divided by {tower.heads} heads. Export the "
+                    "bundle again."
+                )
+        if isinstance(self.image, VitConfig) and self.image.patch > self.preprocessing.image_size:
+            raise CheckpointError(
+                f"image: its patches of {self.image.patch} pixels are larger than the image, which has "
+                f"{self.preprocessing.image_size}. Export the bundle again."
+            )
 
     def image_fields(self) -> dict[str, Any]:
         """The image tower's fields for `clipita.json`, without its preprocessing."""
@@ -178,11 +194,17 @@ _IMAGE_KINDS: dict[str, type[ImageConfig]] = {"efficientnet-lite": EfficientNetL
 _TEXT_KINDS: dict[str, type[TextConfig]] = {"bert": BertConfig, "clip-text": ClipTextConfig}
 
 
+def are_known(config: BundleConfig) -> bool:
+    """Whether both towers are of kinds that are described here. ONNX Runtime runs others as well."""
+    return config.image.get("kind") in _IMAGE_KINDS and config.text.get("kind") in _TEXT_KINDS
+
+
 def _of_kind(kinds: Mapping[str, type[T]], fields: dict[str, Any], tower: str) -> T:
     kind = fields.pop("kind", None)
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise CheckpointError(
-            f"the {tower} tower is of kind {kind!r}; this clipita knows {', '.join(map(repr, kinds))}. Upgrade clipita."
+            f"the {tower} tower is of kind {str(kind)[:80]!r}; this clipita knows {', '.join(map(repr, kinds))}. "
+            "Upgrade clipita."
         )
     try:
         return from_mapping(kinds[kind], fields, tower)

@@ -37,18 +37,33 @@ def set_parameters(module: nnx.Module, table: Mapping[str, Array]) -> None:
         CheckpointError: a name is missing or left over, or a shape differs.
     """
     variables = _variables(module)
-    if variables.keys() != table.keys():
-        raise CheckpointError(
-            f"the weights do not fit the model: missing {_some(variables.keys() - table.keys())}, "
-            f"unknown {_some(table.keys() - variables.keys())}"
-        )
+    check_table(table, {name: _ours(variable.get_value().shape) for name, variable in variables.items()})
     for name, variable in variables.items():
         array, expected = table[name], variable.get_value()
         if array.ndim == 4:
             array = array.transpose(2, 3, 1, 0)
-        if array.shape != expected.shape:
-            raise CheckpointError(f"the weight '{name}' has shape {array.shape}, expected {expected.shape}")
         variable.set_value(jnp.asarray(array, expected.dtype))
+
+
+def check_table(table: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare the names and the shapes of a table with those that a model has.
+
+    Raises:
+        CheckpointError: a name is missing or left over, or a shape differs.
+    """
+    if shapes.keys() != table.keys():
+        raise CheckpointError(
+            f"the weights do not fit the model: missing {_some(shapes.keys() - table.keys())}, "
+            f"unknown {_some(table.keys() - shapes.keys())}"
+        )
+    for name, expected in shapes.items():
+        if table[name].shape != expected:
+            raise CheckpointError(f"the weight '{name}' has shape {table[name].shape}, expected {expected}")
+
+
+def _ours(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape of Flax as the table has it."""
+    return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else shape
 
 
 def _variables(module: nnx.Module) -> dict[str, nnx.Variable[Any]]:

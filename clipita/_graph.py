@@ -1,0 +1,50 @@
+"""Look at a bundle's graph before ONNX Runtime does, which before 1.24 reads the numbers of a tensor from wherever the
+graph says: any path, or an address in memory.
+"""
+
+from clipita.bundle import Bundle
+from clipita.convert.graph_contents import graph_contents
+from clipita.errors import BackendError, CheckpointError
+from clipita.hub import EMBEDDED
+
+# Elements of all that a graph builds out of next to nothing: 1 GiB of float32. Masks and positions take a millionth.
+_MAX_BUILT = 1 << 28
+
+
+def check_graph(bundle: Bundle, name: str) -> None:
+    """Refuse a graph of a bundle that reads what the bundle does not list, or that says of itself that it is huge.
+
+    Raises:
+        CheckpointError: its weights are elsewhere than in the bundle's own files, or it builds tensors of more than
+            2**28 elements from constants.
+        BackendError: it is damaged, so that ONNX Runtime cannot load it.
+    """
+    if bundle.folder.parent == EMBEDDED:  # comes with this code, and is as good as it
+        return
+    path = bundle.path(name)
+    called = repr(str(path))
+    try:
+        contents = graph_contents(memoryview(path.read_bytes()))
+    except (CheckpointError, OSError) as error:
+        raise BackendError(
+            f"ONNX Runtime cannot load {called}: {str(error)[:200]}. Copy or download it again."
+        ) from error
+    sizes: dict[str, int] = {}
+    for data in contents.external:
+        if data.location not in bundle.files:
+            raise CheckpointError(
+                f"{called} keeps weights in {data.location[:200]!r}, which is no file of this bundle. Nothing of it "
+                "was read. Export the bundle again, and load none whose author you do not trust."
+            )
+        if data.location not in sizes:
+            sizes[data.location] = bundle.path(data.location).stat().st_size
+        if data.offset < 0 or data.offset + max(data.length or 0, 0) > sizes[data.location]:
+            raise CheckpointError(
+                f"{called} keeps weights beyond the {sizes[data.location]:,} bytes of {data.location!r}. Copy or "
+                "download the bundle again."
+            )
+    if contents.built > _MAX_BUILT:
+        raise CheckpointError(
+            f"{called} builds tensors of {contents.built:,} elements out of constants ({contents.what}), and no tower "
+            f"needs more than {_MAX_BUILT:,}. Load no bundle whose author you do not trust."
+        )
