@@ -5,7 +5,7 @@ Without, only what the square shows is resized, from a picture that its decoder 
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, assert_never
 
 from PIL import Image
 
@@ -91,8 +91,14 @@ def resize_and_crop(
     short, long = sorted(view.size)
     scaled = int(short_side * long / short)  # torchvision's and transformers' rounding
 
-    def margin(length: int) -> int:  # Python's round is torchvision's: half to even
-        return round((length - size) / 2.0) if rounding == "round" else (length - size) // 2
+    def margin(length: int) -> int:
+        match rounding:
+            case "round":  # Python's is torchvision's: half to even
+                return round((length - size) / 2.0)
+            case "floor":
+                return (length - size) // 2
+            case _:
+                assert_never(rounding)
 
     start, side = margin(scaled), margin(short_side)
     shape, (left, top) = (

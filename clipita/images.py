@@ -7,7 +7,7 @@ by `clipita._decode` and cut by the geometry of `clipita._geometry`.
 import dataclasses
 import os
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, Literal, TypeAlias, assert_never, cast, get_args
 
 import numpy as np
 from PIL import Image
@@ -259,6 +259,8 @@ def _resize(view: View, preprocessing: Preprocessing, exact: bool) -> Pixels:
             resized = squash(view, size, resample)
         case "longest":
             resized = resize_and_pad(view, size, resample, preprocessing.fill)
+        case _:
+            assert_never(preprocessing.resize)
     return _rgb(resized)
 
 

@@ -521,6 +521,9 @@ def load(
     `cache_dir`/clipita, or $HF_HOME/clipita, and later loads use it as it is; nothing is written to the folder that a
     checkpoint is in. `clipita models` lists checkpoints that read Italian.
 
+    A model is a program: what can be told from its files is checked, but one whose author you do not trust can still
+    use all time and memory that there is. Limit the process that loads it (ulimit, a container).
+
     A licence that asks for more than most (GPL, or no commercial use) is logged once, as a warning of the logger
     "clipita"; `Model.license` has every licence.
 

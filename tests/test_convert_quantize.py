@@ -92,3 +92,8 @@ def test_int7_is_for_matrices_and_within_half_a_step() -> None:
     assert (np.abs(found["a.kernel"] - table["a.kernel"]) <= step / 2 + 1e-7).all()
     for name in table.keys() - {"a.kernel"}:
         np.testing.assert_array_equal(found[name], table[name])
+
+
+def test_a_weight_format_that_there_is_not_is_an_error() -> None:
+    with pytest.raises(AssertionError, match="'int2'"):
+        quantize({"a.kernel": np.ones((4, 4), np.float32)}, {"*": "int2"})  # type: ignore[dict-item]

@@ -212,6 +212,6 @@ def restore_start(out_dir: Path, config: TrainConfig, index: int, params: Any, r
                 step = checkpoints.progress(step).best_step
             case "last":
                 pass
-            case other:
-                assert_never(other)
+            case _:
+                assert_never(choice)
         return checkpoints.restore_model(step, params, rest)

@@ -83,8 +83,8 @@ def _schedule(config: OptimizerConfig, peak: float, total_steps: int) -> optax.S
         case "linear":
             rise = optax.linear_schedule(0.0, peak, warmup)
             return optax.join_schedules([rise, optax.linear_schedule(peak, 0.0, total_steps - warmup)], [warmup])
-        case other:
-            assert_never(other)
+        case _:
+            assert_never(config.decay)
 
 
 def _one_layer(path: str, rule: ParameterRule, leaf: jax.Array) -> tuple[int, ...]:
@@ -109,8 +109,8 @@ def _rule_of_update(
             scale = optax.scale_by_belief(config.b1, config.b2, eps=config.eps, eps_root=config.eps)
         case "adamw":
             scale = optax.scale_by_adam(config.b1, config.b2, eps=config.eps)
-        case other:
-            assert_never(other)
+        case _:
+            assert_never(config.kind)
     decay = optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity()
     return optax.chain(scale, decay, optax.scale_by_learning_rate(schedule))
 

@@ -67,5 +67,5 @@ class PairLoss(nnx.Module):
                 if self.mesh is None:
                     return sigmoid_contrastive(image, text, known=known, **options)
                 return sigmoid_ring(image, text, mesh=self.mesh, mask=mask, **options)
-            case other:
-                assert_never(other)
+            case _:
+                assert_never(self.config.kind)

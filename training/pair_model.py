@@ -73,8 +73,8 @@ def _needs_mesh(kind: Literal["softmax", "per_device", "sigmoid"], devices: int)
             return True
         case "sigmoid":
             return devices > 1
-        case other:
-            assert_never(other)
+        case _:
+            assert_never(kind)
 
 
 def dual_table(model: DualEncoder) -> dict[str, Array]:

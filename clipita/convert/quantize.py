@@ -17,7 +17,7 @@ k, k); rows of int4 are outputs. Leaves called `embedding` are looked up by rows
 
 import fnmatch
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, assert_never
 
 import numpy as np
 
@@ -94,10 +94,15 @@ def plan(table: Mapping[str, Array], formats: Mapping[str, WeightFormat]) -> dic
         is_quantizable = name.endswith((".kernel", ".embedding")) or name in ("kernel", "embedding")
         if format == "int7" and (values.ndim != 2 or _is_embedding(name)):
             is_quantizable = False
-        if format in ("int8", "int7", "int4") and is_quantizable:
-            stored |= {key: Stored(codes, codes.dtype) for key, codes in _quantize(name, values, format).items()}
-        else:
-            stored[name] = Stored(values, np.dtype(np.float16 if format == "float16" else np.float32))
+        match format:
+            case "int8" | "int7" | "int4" if is_quantizable:
+                stored |= {key: Stored(codes, codes.dtype) for key, codes in _quantize(name, values, format).items()}
+            case "float16":
+                stored[name] = Stored(values, np.dtype(np.float16))
+            case "float32" | "int8" | "int7" | "int4":
+                stored[name] = Stored(values, np.dtype(np.float32))
+            case _:
+                assert_never(format)
     return stored
 
 
@@ -132,14 +137,22 @@ def pack_nibbles(codes: Array) -> Array:
     return codes[..., 0::2] | codes[..., 1::2] << 4
 
 
-def _quantize(name: str, values: Array, format: WeightFormat) -> dict[str, Array]:
-    if format == "int8":
-        codes, scale = _quantize_int8(values, axis=1 if values.ndim == 2 and not _is_embedding(name) else 0)
-        return {name: codes, f"{name}.scale": scale}
-    if format == "int7":
-        scale = np.abs(values).max(axis=0) / np.float32(_INT7)
-        scale = np.where(scale == 0, np.float32(1), scale).astype(np.float32)
-        return {f"{name}.int7": np.rint(values / scale).astype(np.int8), f"{name}.scale": scale}
+def _quantize(name: str, values: Array, format: Literal["int8", "int7", "int4"]) -> dict[str, Array]:
+    match format:
+        case "int8":
+            codes, scale = _quantize_int8(values, axis=1 if values.ndim == 2 and not _is_embedding(name) else 0)
+            return {name: codes, f"{name}.scale": scale}
+        case "int7":
+            scale = np.abs(values).max(axis=0) / np.float32(_INT7)
+            scale = np.where(scale == 0, np.float32(1), scale).astype(np.float32)
+            return {f"{name}.int7": np.rint(values / scale).astype(np.int8), f"{name}.scale": scale}
+        case "int4":
+            return _quantize_to_int4(name, values)
+        case _:
+            assert_never(format)
+
+
+def _quantize_to_int4(name: str, values: Array) -> dict[str, Array]:
     if values.ndim != 2:
         raise ValueError(f"'{name}' of shape {values.shape} cannot be int4, which is for matrices; choose int8")
     rows = values if _is_embedding(name) else values.T

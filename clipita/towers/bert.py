@@ -7,6 +7,8 @@ counted from 0, layer norm after each residual sum, exact GELU (by erf; the tanh
 # JAX and Flax leave parts of their interfaces without types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+from typing import Literal, assert_never
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -21,7 +23,7 @@ class Bert(nnx.Module):
 
     def __init__(self, config: BertConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs) -> None:
         width = config.width
-        self.pooling = config.pooling
+        self.pooling: Literal["mean", "cls", "pooler"] = config.pooling
         self.word = embed(config.vocabulary, width, rngs)
         self.position = embed(config.positions, width, rngs)
         self.token_type = embed(config.token_types, width, rngs) if config.token_types else None
@@ -52,7 +54,14 @@ class Bert(nnx.Module):
             is_last = index == len(self.layers) - 1
             kept = FIRST if is_last and self.pooling != "mean" else ALL
             x = layer(x, is_token[:, None, None], kept=kept, dropout_keys=folded(dropout_keys, 1 + index))
-        if self.pooling == "mean":
-            weights = is_token.astype(x.dtype)[..., None]  # (B, L, 1)
-            return (x * weights).sum(1) / weights.sum(1)
-        return x[:, 0] if self.pooler is None else jnp.tanh(self.pooler(x[:, 0]))
+        match self.pooling:
+            case "mean":
+                weights = is_token.astype(x.dtype)[..., None]  # (B, L, 1)
+                return (x * weights).sum(1) / weights.sum(1)
+            case "cls":
+                return x[:, 0]
+            case "pooler":
+                assert self.pooler is not None
+                return jnp.tanh(self.pooler(x[:, 0]))
+            case _:
+                assert_never(self.pooling)

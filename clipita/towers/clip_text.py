@@ -7,6 +7,8 @@ for SigLIP, which sees padding and is read at the last position; Fan et al. (arX
 # JAX and Flax leave parts of their interfaces without types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+from typing import assert_never
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -51,11 +53,14 @@ class ClipText(nnx.Module):
             is_last = index == len(self.layers) - 1
             kept = pooled if is_last else ALL
             x = layer(x, mask, causal=attention == "causal", kept=kept, dropout_keys=folded(dropout_keys, 1 + index))
-        if pooling == "cls":
-            x = x[:, 0]
-        elif pooling == "last":
-            x = x[:, -1]
-        else:
-            marks = input_ids if self.config.eos_token is None else input_ids == self.config.eos_token
-            x = jnp.take_along_axis(x, jnp.argmax(marks, axis=1)[:, None, None], axis=1)[:, 0]
+        match pooling:
+            case "cls":
+                x = x[:, 0]
+            case "last":
+                x = x[:, -1]
+            case "eos" | "highest":
+                marks = input_ids if self.config.eos_token is None else input_ids == self.config.eos_token
+                x = jnp.take_along_axis(x, jnp.argmax(marks, axis=1)[:, None, None], axis=1)[:, 0]
+            case _:
+                assert_never(pooling)
         return self.norm(x)

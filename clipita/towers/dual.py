@@ -3,6 +3,8 @@
 # JAX and Flax leave parts of their interfaces without types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+from typing import assert_never
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +13,9 @@ from jax.typing import DTypeLike
 
 from clipita.towers.bert import Bert
 from clipita.towers.clip_text import ClipText
-from clipita.towers.config import BertConfig, DualConfig, ProjectionConfig, VitConfig
+from clipita.towers.config import BertConfig, ClipTextConfig, DualConfig, ProjectionConfig, VitConfig
 from clipita.towers.efficientnet import EfficientNetLite
+from clipita.towers.efficientnet_config import EfficientNetLiteConfig
 from clipita.towers.vit import Vit
 
 _NORM_FLOOR = 1e-12  # of a vector of zeros, so that it gives zeros and not NaN
@@ -54,14 +57,20 @@ class DualEncoder(nnx.Module):
         self, config: DualConfig, *, folded: bool = False, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
     ) -> None:
         self.mean, self.std = config.preprocessing.mean, config.preprocessing.std
-        if isinstance(config.image, VitConfig):
-            self.image = Vit(config.image, config.preprocessing.image_size, dtype=dtype, rngs=rngs)
-        else:
-            self.image = EfficientNetLite(config.image, folded=folded, dtype=dtype, rngs=rngs)
-        if isinstance(config.text, BertConfig):
-            self.text = Bert(config.text, dtype=dtype, rngs=rngs)
-        else:
-            self.text = ClipText(config.text, dtype=dtype, rngs=rngs)
+        match config.image:
+            case VitConfig() as image:
+                self.image = Vit(image, config.preprocessing.image_size, dtype=dtype, rngs=rngs)
+            case EfficientNetLiteConfig() as image:
+                self.image = EfficientNetLite(image, folded=folded, dtype=dtype, rngs=rngs)
+            case _:
+                assert_never(config.image)
+        match config.text:
+            case BertConfig() as text:
+                self.text = Bert(text, dtype=dtype, rngs=rngs)
+            case ClipTextConfig() as text:
+                self.text = ClipText(text, dtype=dtype, rngs=rngs)
+            case _:
+                assert_never(config.text)
         project = config.image_projection, config.text_projection
         self.image_projection = Projection(config.image.features, config.embed_dim, project[0], rngs=rngs)
         self.text_projection = Projection(config.text.features, config.embed_dim, project[1], rngs=rngs)

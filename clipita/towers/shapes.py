@@ -3,6 +3,8 @@
 What a checkpoint must give: its readers check every leaf against this table before anything is converted.
 """
 
+from typing import assert_never
+
 from clipita.towers.config import BertConfig, DualConfig, ProjectionConfig, TransformerConfig, VitConfig
 from clipita.towers.efficientnet_config import EfficientNetLiteConfig, block_shapes
 
@@ -11,10 +13,13 @@ Shapes = dict[str, tuple[int, ...]]
 
 def parameter_shapes(config: DualConfig) -> Shapes:
     """Of both towers and both projections, normalisations of convolutions folded."""
-    if isinstance(config.image, VitConfig):
-        image = _vit(config.image, config.preprocessing.image_size)
-    else:
-        image = _efficientnet(config.image)
+    match config.image:
+        case VitConfig() as tower:
+            image = _vit(tower, config.preprocessing.image_size)
+        case EfficientNetLiteConfig() as tower:
+            image = _efficientnet(tower)
+        case _:
+            assert_never(config.image)
     return {
         **{f"image.{name}": shape for name, shape in image.items()},
         **{f"text.{name}": shape for name, shape in _text(config).items()},

@@ -7,6 +7,8 @@ layer; Zhai et al. (arXiv:2106.04560) for the pooling by attention that SigLIP h
 # JAX and Flax leave parts of their interfaces without types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+from typing import Literal, assert_never
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -35,7 +37,7 @@ class Vit(nnx.Module):
     def __init__(self, config: VitConfig, image_size: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs) -> None:
         width, patch = config.width, (config.patch, config.patch)
         norm = nnx.LayerNorm
-        self.pooling = config.pooling
+        self.pooling: Literal["cls", "pooler", "mean", "map"] = config.pooling
         self.patch = nnx.Conv(
             3, width, patch, strides=patch, padding="VALID", use_bias=config.patch_bias,
             kernel_init=nnx.initializers.normal(0.02), dtype=dtype, rngs=rngs,
@@ -62,8 +64,16 @@ class Vit(nnx.Module):
         for index, layer in enumerate(self.layers):
             x = layer(x, kept=kept if index == len(self.layers) - 1 else ALL)
         x = self.norm(x)
-        if self.head is not None:
-            return self.head(x)
-        if self.pooling == "mean":
-            return x[:, 0 if self.class_token is None else 1 :].mean(axis=1)
-        return x[:, 0] if self.pooler is None else jnp.tanh(self.pooler(x[:, 0]))
+        match self.pooling:
+            case "map":
+                assert self.head is not None
+                return self.head(x)
+            case "mean":
+                return x[:, 0 if self.class_token is None else 1 :].mean(axis=1)
+            case "cls":
+                return x[:, 0]
+            case "pooler":
+                assert self.pooler is not None
+                return jnp.tanh(self.pooler(x[:, 0]))
+            case _:
+                assert_never(self.pooling)

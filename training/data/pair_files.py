@@ -111,8 +111,8 @@ def open_pairs(source: PairSource, root: Path, report: Report) -> Pairs:
             rows = mscoco_it(path, images)
         case "sidecars":
             rows, images = sidecars(path, **about), path
-        case other:
-            assert_never(other)
+        case _:
+            assert_never(source.format)
     pairs = ListedPairs(rows, images, lambda place, reason: report(f"{source.name}: {place}", reason))
     if not len(pairs):
         raise ValueError(f"source {source.name!r} has no pair that can be read in {str(path)!r}")

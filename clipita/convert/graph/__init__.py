@@ -8,6 +8,8 @@ float32, and ONNX Runtime does so once, at load, since it folds constants.
 # onnx generates its types at run time.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+from typing import assert_never
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
@@ -17,8 +19,8 @@ from clipita.convert.graph.efficientnet import efficientnet
 from clipita.convert.graph.text import bert, clip_text
 from clipita.convert.graph.vit import vit
 from clipita.convert.weights_file import StoredWeights
-from clipita.towers.config import BertConfig, DualConfig, ProjectionConfig, VitConfig
-from clipita.towers.efficientnet_config import map_shape
+from clipita.towers.config import BertConfig, ClipTextConfig, DualConfig, ProjectionConfig, VitConfig
+from clipita.towers.efficientnet_config import EfficientNetLiteConfig, map_shape
 
 _NORM_FLOOR = 1e-12  # of a vector of zeros, so that it gives zeros and not NaN
 
@@ -47,10 +49,13 @@ def image_graph(
     graph = Graph(weights, portable=portable)
     size = config.preprocessing.image_size
     x = _normalised_pixels(graph, config)
-    if isinstance(config.image, VitConfig):
-        features = vit(graph, x, config.image, "image.")
-    else:
-        features = efficientnet(graph, x, config.image, "image.", size, blocks=blocks)
+    match config.image:
+        case VitConfig() as image:
+            features = vit(graph, x, image, "image.")
+        case EfficientNetLiteConfig() as image:
+            features = efficientnet(graph, x, image, "image.", size, blocks=blocks)
+        case _:
+            assert_never(config.image)
     pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["B", size, size, 3])
     if blocks is not None and not isinstance(config.image, VitConfig):
         return graph.finish("image", [pixels], features, "image_maps", *map_shape(config.image, size, blocks))
@@ -65,10 +70,13 @@ def text_graph(
 ) -> onnx.ModelProto:
     """The graph "input_ids", "attention_mask" int64 (B, L) -> "text_embeddings" float32 (B, E); as `image_graph`."""
     graph = Graph(weights, portable=portable)
-    if isinstance(config.text, BertConfig):
-        features = bert(graph, config.text, "text.")
-    else:
-        features = clip_text(graph, config.text, "text.")
+    match config.text:
+        case BertConfig() as text:
+            features = bert(graph, text, "text.")
+        case ClipTextConfig() as text:
+            features = clip_text(graph, text, "text.")
+        case _:
+            assert_never(config.text)
     inputs = [
         helper.make_tensor_value_info(name, TensorProto.INT64, ["B", "L"]) for name in ("input_ids", "attention_mask")
     ]

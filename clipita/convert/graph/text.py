@@ -1,5 +1,7 @@
 """Text towers as ONNX nodes; they are `clipita.towers.bert` and `clipita.towers.clip_text`."""
 
+from typing import assert_never
+
 import numpy as np
 from onnx import TensorProto
 
@@ -22,13 +24,18 @@ def bert(graph: Graph, config: BertConfig, prefix: str) -> str:
     for index in range(config.layers):
         is_pooled = index == config.layers - 1 and config.pooling != "mean"
         x = layer(graph, x, config, f"{prefix}layers.{index}.", mask, kept=FIRST if is_pooled else None)
-    if config.pooling == "mean":
-        weights = graph.node("Cast", mask.padding, to=TensorProto.FLOAT)
-        weights = graph.node("Unsqueeze", weights, graph.constant(np.array([2])))  # (B, L, 1)
-        total = graph.node("ReduceSum", graph.node("Mul", x, weights), one, keepdims=0)
-        return graph.node("Div", total, graph.node("ReduceSum", weights, one, keepdims=0))
-    x = graph.node("Squeeze", x, one)
-    return graph.node("Tanh", graph.linear(x, f"{prefix}pooler")) if config.pooling == "pooler" else x
+    match config.pooling:
+        case "mean":
+            weights = graph.node("Cast", mask.padding, to=TensorProto.FLOAT)
+            weights = graph.node("Unsqueeze", weights, graph.constant(np.array([2])))  # (B, L, 1)
+            total = graph.node("ReduceSum", graph.node("Mul", x, weights), one, keepdims=0)
+            return graph.node("Div", total, graph.node("ReduceSum", weights, one, keepdims=0))
+        case "cls":
+            return graph.node("Squeeze", x, one)
+        case "pooler":
+            return graph.node("Tanh", graph.linear(graph.node("Squeeze", x, one), f"{prefix}pooler"))
+        case _:
+            assert_never(config.pooling)
 
 
 def clip_text(graph: Graph, config: ClipTextConfig, prefix: str) -> str:
@@ -40,15 +47,20 @@ def clip_text(graph: Graph, config: ClipTextConfig, prefix: str) -> str:
     for index in range(config.layers):
         kept = pooled if index == config.layers - 1 and not causal else None
         x = layer(graph, x, config, f"{prefix}layers.{index}.", mask, kept=kept)
-    if pooled is None:
-        ids = "input_ids"
-        if config.eos_token is not None:
-            is_end = graph.node("Equal", ids, graph.constant(np.array(config.eos_token)))
-            ids = graph.node("Cast", is_end, to=TensorProto.INT32)
-        place = graph.node("ArgMax", ids, axis=1, keepdims=1)  # (B, 1), the first of them
-        x = graph.node("GatherND", x, place, batch_dims=1)
-    else:
-        x = graph.node("Gather", x, graph.constant(np.array(pooled)), axis=1)
+    match config.pooling:
+        case "cls":
+            x = graph.node("Gather", x, graph.constant(np.array(FIRST)), axis=1)
+        case "last":
+            x = graph.node("Gather", x, graph.constant(np.array(LAST)), axis=1)
+        case "eos" | "highest":
+            ids = "input_ids"
+            if config.eos_token is not None:
+                is_end = graph.node("Equal", ids, graph.constant(np.array(config.eos_token)))
+                ids = graph.node("Cast", is_end, to=TensorProto.INT32)
+            place = graph.node("ArgMax", ids, axis=1, keepdims=1)  # (B, 1), the first of them
+            x = graph.node("GatherND", x, place, batch_dims=1)
+        case _:
+            assert_never(config.pooling)
     return graph.layer_norm(x, f"{prefix}norm", config.epsilon)
 
 

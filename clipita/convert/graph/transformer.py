@@ -1,6 +1,6 @@
 """Transformer layers as ONNX nodes; the layer is `clipita.towers.transformer`."""
 
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 import numpy as np
 from onnx import TensorProto
@@ -79,13 +79,19 @@ def token(graph: Graph, x: str, index: int) -> str:
 
 def activation(graph: Graph, x: str, name: Activation) -> str:
     """The function between the two maps of an MLP."""
-    if name == "relu":
-        return graph.node("Relu", x)
-    if name != "quick_gelu":
-        return graph.node("Gelu", x, approximate="tanh" if name == "gelu_tanh" else "none")
-    if not graph.portable:
-        return graph.node("QuickGelu", x, domain=MICROSOFT, alpha=1.702)
-    return graph.node("Mul", x, graph.node("Sigmoid", graph.node("Mul", x, graph.constant(np.float32(1.702)))))
+    match name:
+        case "relu":
+            return graph.node("Relu", x)
+        case "gelu":
+            return graph.node("Gelu", x, approximate="none")
+        case "gelu_tanh":
+            return graph.node("Gelu", x, approximate="tanh")
+        case "quick_gelu":
+            if not graph.portable:
+                return graph.node("QuickGelu", x, domain=MICROSOFT, alpha=1.702)
+            return graph.node("Mul", x, graph.node("Sigmoid", graph.node("Mul", x, graph.constant(np.float32(1.702)))))
+        case _:
+            assert_never(name)
 
 
 def _plain_attention(graph: Graph, q: str, k: str, v: str, config: TransformerConfig, mask: Mask) -> str:

@@ -1,5 +1,7 @@
 """Vision transformer as ONNX nodes; the tower is `clipita.towers.vit`."""
 
+from typing import assert_never
+
 import numpy as np
 
 from clipita.convert.graph.builder import Graph
@@ -25,16 +27,20 @@ def vit(graph: Graph, x: str, config: VitConfig, prefix: str) -> str:
         x = layer(graph, x, config, f"{prefix}layers.{index}.", Mask(), kept=kept if is_last else None)
     x = graph.layer_norm(x, f"{prefix}norm", config.epsilon)
     one = graph.constant(np.array([1]))
-    if config.pooling == "map":
-        x = _attention_pool(graph, x, config, f"{prefix}head.")
-    elif config.pooling == "mean":
-        if config.class_token:
-            x = graph.node("Slice", x, one, graph.constant(np.array([np.iinfo(np.int64).max])), one)
-        x = graph.node("ReduceMean", x, one, keepdims=1)
-    else:
-        x = token(graph, x, FIRST)
-    x = graph.node("Squeeze", x, one)
-    return graph.node("Tanh", graph.linear(x, f"{prefix}pooler")) if config.pooling == "pooler" else x
+    match config.pooling:
+        case "map":
+            return graph.node("Squeeze", _attention_pool(graph, x, config, f"{prefix}head."), one)
+        case "mean":
+            if config.class_token:
+                x = graph.node("Slice", x, one, graph.constant(np.array([np.iinfo(np.int64).max])), one)
+            return graph.node("Squeeze", graph.node("ReduceMean", x, one, keepdims=1), one)
+        case "cls":
+            return graph.node("Squeeze", token(graph, x, FIRST), one)
+        case "pooler":
+            x = graph.node("Squeeze", token(graph, x, FIRST), one)
+            return graph.node("Tanh", graph.linear(x, f"{prefix}pooler"))
+        case _:
+            assert_never(config.pooling)
 
 
 def _attention_pool(graph: Graph, x: str, config: VitConfig, prefix: str) -> str:  # (B, N, D) -> (B, 1, D)

@@ -135,8 +135,8 @@ def _reader(source: Source, root: Path) -> Any:
             return partial(tables.table, images=images, **named, **columns)
         case "web_dataset":
             return partial(tables.web_dataset, **named)
-        case other:
-            assert_never(other)
+        case _:
+            assert_never(source.reader)
 
 
 def _evaluation(evaluation: Evaluation, file: Path, root: Path) -> Items:
