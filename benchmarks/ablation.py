@@ -82,8 +82,8 @@ def measure(root: Path, work: Path, runs: Path) -> Report:
 
 def write_pairs(work: Path, runs: Path) -> None:
     """Two lists of photographs with captions in the folder, of the manifest's training photographs."""
-    from training.data.labelled import labelled_pairs
-    from training.data.manifest import read_manifest
+    from clipita_train.data.labelled import labelled_pairs
+    from clipita_train.data.manifest import read_manifest
 
     examples = [e for e in read_manifest(work / "manifest.jsonl") if e.concept is not None]
     seen, parts = Counter[Any](), dict[str, list[str]](train=[], validation=[])
@@ -101,8 +101,8 @@ class _Runs:
     """Trains, exports and judges by the commands and the library that anyone uses; what has ended is kept."""
 
     def __init__(self, root: Path, work: Path, runs: Path) -> None:
-        from training.data.concepts import load_ontology
-        from training.data.manifest import read_manifest
+        from clipita_train.data.concepts import load_ontology
+        from clipita_train.data.manifest import read_manifest
 
         self._root, self._runs, self._ontology = root, runs, load_ontology()
         judged = [e for e in read_manifest(work / "manifest.jsonl") if e.split == "dev"]
@@ -129,8 +129,9 @@ class _Runs:
         subprocess.run(command, check=True, env=os.environ | kept)
 
     def _judged(self, bundle: Path) -> Score:
+        from clipita_train.evaluate.development import evaluate
+
         import clipita
-        from training.evaluate.development import evaluate
 
         model = clipita.load(bundle)
         found = {s.task: s for s in evaluate(model, self._examples, self._root, self._ontology)}

@@ -14,18 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from clipita_train.data.builder.judge import Judge
+from clipita_train.data.builder.models import ProperNouns, Scores
+from clipita_train.data.builder.read import Read
+from clipita_train.data.builder.recipe import Rules, Source
+from clipita_train.data.builder.steps import Images, Signatures, Step, Text
+from clipita_train.data.concepts import load_ontology
+from clipita_train.data.hashes import leaders, near_hashes, near_signatures
+from clipita_train.data.shards import Record, ShardReader, write_shards
+from clipita_train.tagger.taggers import WEIGHTS
 
 from benchmarks._measure import Report, publish, spread
 from benchmarks._photographs import jpegs
-from training.data.builder.judge import Judge
-from training.data.builder.models import ProperNouns, Scores
-from training.data.builder.read import Read
-from training.data.builder.recipe import Rules, Source
-from training.data.builder.steps import Images, Signatures, Step, Text
-from training.data.concepts import load_ontology
-from training.data.hashes import leaders, near_hashes, near_signatures
-from training.data.shards import Record, ShardReader, write_shards
-from training.tagger.taggers import WEIGHTS
 
 ROWS = 256
 SIZES = {"500 x 375": (500, 375), "1024 x 768": (1024, 768)}

@@ -54,15 +54,14 @@ def measure() -> Report:
 def _ours(full: Path, folder: Path) -> tuple[dict[str, Callable[[], object]], dict[str, Any]]:
     """What is measured of ours, and a batch."""
     import jax
-
-    from training.config import OptimizerConfig, ParameterRule, StageConfig, TrainConfig
-    from training.mesh import make_mesh, parameter_shardings, place, replicated
-    from training.optimizer import build_optimizer
-    from training.pair_model import pair_loss
-    from training.pair_recipe import DataConfig, ImageBackbone, PairRecipe, PairSource, TextBackbone
-    from training.pair_run import PairRun
-    from training.state import create_state, split_model
-    from training.step import make_train_step, put_batch, take_ids
+    from clipita_train.engine.config import OptimizerConfig, ParameterRule, StageConfig, TrainConfig
+    from clipita_train.engine.mesh import make_mesh, parameter_shardings, place, replicated
+    from clipita_train.engine.optimizer import build_optimizer
+    from clipita_train.engine.state import create_state, split_model
+    from clipita_train.engine.step import make_train_step, put_batch, take_ids
+    from clipita_train.pairs.model import pair_loss
+    from clipita_train.pairs.recipe import DataConfig, ImageBackbone, PairRecipe, PairSource, TextBackbone
+    from clipita_train.pairs.run import PairRun
 
     adamw = OptimizerConfig("adamw", clipping=0.0, eps=1e-8)
     stage = StageConfig("all", (ParameterRule(".*"),), 1e-5, BATCH, steps=10_000, optimizer=adamw)

@@ -8,12 +8,12 @@ from clipita._cli_options import echo
 def main() -> None:
     """Run `clipita-train`, or say on one line, with exit code 2, that it needs its extra."""
     try:
-        from training.cli import main as train  # pyright: ignore[reportUnknownVariableType]
+        from clipita_train.cli import main as train  # pyright: ignore[reportUnknownVariableType]
 
         train()
     except ModuleNotFoundError as error:
         name = error.name or ""
-        if name.partition(".")[0] in ("clipita", "training"):  # a mistake of ours, and no extra brings it
+        if name.partition(".")[0] in ("clipita", "clipita_train"):  # a mistake of ours, and no extra brings it
             raise
         message = str(error)
         if "pip install" not in message:

@@ -5,7 +5,7 @@ import unicodedata
 from functools import cache
 from pathlib import Path
 
-_LABELS = Path(__file__).parent.parent / "training" / "data" / "labels"
+_LABELS = Path(__file__).parent.parent / "training" / "clipita_train" / "data" / "labels"
 _FUNCTION_WORDS = ("e", "di", "la", "il", "un", "una", "per", "non", "con", "su", "della", "dell'", "l'", "c'è", "è")
 # A cat, a heart with its variation selector, a family joined by U+200D, a flag of two letters, and what NFKC changes.
 _EMOJI = ["🐱", "❤\ufe0f", "👩\u200d👩\u200d👧", "🇮🇹", "🙂", "…", "№", "½", "™", "\ufb01", "\uff21", "①"]

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from clipita_train.engine.config import ParameterRule, StageConfig, TrainConfig
+from clipita_train.pairs.recipe import DataConfig, ImageBackbone, PairRecipe, PairSource, TextBackbone
 from PIL import Image
 from tiny import tiny_table, tiny_tokenizer
 
@@ -15,8 +17,6 @@ from clipita.convert.export import Provenance, write_dual_bundle
 from clipita.images import Preprocessing
 from clipita.tokenizer import TokenizerConfig
 from clipita.towers.config import BertConfig, DualConfig, VitConfig
-from training.config import ParameterRule, StageConfig, TrainConfig
-from training.pair_recipe import DataConfig, ImageBackbone, PairRecipe, PairSource, TextBackbone
 
 CONFIG = DualConfig(
     image=VitConfig(

@@ -6,9 +6,8 @@ import tarfile
 from pathlib import Path
 
 import skimage.data
+from clipita_train.data.builder.recipe import DataRecipe, Evaluation, Rules, Source
 from PIL import Image
-
-from training.data.builder.recipe import DataRecipe, Evaluation, Rules, Source
 
 CAPTIONS = {
     "astronaut": ["Un'astronauta sorride davanti a una bandiera", "Ritratto di una donna in tuta arancione"],

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from clipita_train.data.caption_sets import read_captions
+from clipita_train.evaluate.development import Score, markdown
+from clipita_train.evaluate.label_sets import read_label_set
 from PIL import Image
 from tiny import make_tiny_bundle
 
 from benchmarks.quality import __main__ as command
 from benchmarks.quality import sets, tables
 from benchmarks.quality.published import PUBLISHED
-from training.evaluate.captions import read_captions
-from training.evaluate.development import Score, markdown
-from training.evaluate.label_sets import read_label_set
 
 HERE = Path(tables.__file__).parent
 

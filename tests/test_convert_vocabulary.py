@@ -6,9 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tokenizers
+from clipita_train.towers.cut_vocabulary import (
+    case_variants,
+    cut_embedding,
+    cut_vocabulary,
+    same_segmentation,
+    used_pieces,
+)
 from tiny import tiny_tokenizer
 
-from clipita.convert.vocabulary import case_variants, cut_embedding, cut_vocabulary, same_segmentation, used_pieces
 from clipita.errors import CheckpointError
 
 

@@ -51,11 +51,11 @@ def test_every_notebook_is_run_here_and_is_committed_without_outputs() -> None:
 
 
 def test_the_gallery_needs_no_extra() -> None:
-    """It installs clipita alone; the others, which import from `training`, install its extra."""
+    """It installs clipita alone; the others, which import from `clipita_train`, install its extra."""
     sources = {path.stem: path.read_text("utf-8") for path in EXAMPLES.glob("*.ipynb")}
     for source in sources.values():
-        assert ("from training" in source) == ("clipita[train]" in source)
-    extras = ("training", "jax", "flax", "optax", "orbax", "scipy", "torch")
+        assert ("from clipita_train" in source) == ("clipita[train]" in source)
+    extras = ("clipita_train", "jax", "flax", "optax", "orbax", "scipy", "torch")
     barred = "; ".join(f"sys.modules[{name!r}] = None" for name in extras)
     code = f"import sys; {barred}; import clipita; clipita.load().encode_text('un fiore')"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=EXAMPLES.parent)

@@ -6,15 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from clipita_train.augment import color as colour
+from clipita_train.augment.apply import augment, draw, sample_keys
+from clipita_train.augment.homography import affine, flip, perspective, warp
+from clipita_train.augment.presets import PRESETS, Augmentation
+from clipita_train.cli import main
+from clipita_train.engine.config import replace_from_strings
 from PIL import Image, ImageEnhance, ImageOps
 
 from clipita.images import Preprocessing, load_pixels
-from training import colour
-from training.augment import augment, draw, sample_keys
-from training.augmentation import PRESETS, Augmentation
-from training.cli import main
-from training.config import replace_from_strings
-from training.homography import affine, flip, perspective, warp
 
 pytestmark = pytest.mark.usefixtures("strict_types")
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from clipita_train.pairs.recipe import ImageBackbone, TextBackbone
+from clipita_train.towers.backbones import read_image_tower, read_text_tower
 from flax import nnx
 from oracles import POSITIONS, SIZE, TEXT, VISION, _randomised, values_of
 
@@ -14,8 +16,6 @@ from clipita.errors import CheckpointError
 from clipita.towers.config import BertConfig, DualConfig, VitConfig
 from clipita.towers.dual import DualEncoder
 from clipita.towers.parameters import set_parameters
-from training.backbones import read_image_tower, read_text_tower
-from training.pair_recipe import ImageBackbone, TextBackbone
 
 WORDS = [
     "[PAD]",

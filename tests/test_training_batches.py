@@ -5,8 +5,7 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-from training.data.batches import (
+from clipita_train.concepts.batches import (
     ConceptBatches,
     Groups,
     Mix,
@@ -16,8 +15,8 @@ from training.data.batches import (
     relations,
     validation_batches,
 )
-from training.data.concepts import Concept, Ontology
-from training.losses import softmax_contrastive
+from clipita_train.data.concepts import Concept, Ontology
+from clipita_train.losses.contrastive import softmax_contrastive
 
 # animal <- dog <- labrador; animal and pet <- cat; car
 IDS = {"animal": (), "pet": (), "dog": ("animal", "pet"), "labrador": ("dog",), "cat": ("animal", "pet"), "car": ()}

@@ -15,25 +15,24 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from clipita_train.cli import main
+from clipita_train.data.builder.build import build
+from clipita_train.data.builder.recipe import DataRecipe, Rules, Source
+from clipita_train.data.builder.runners import LocalRunner, WorkerError
+from clipita_train.data.pairs.fetch import Settings
+from clipita_train.data.pairs.rows import Tally
+from clipita_train.data.pairs.tables import web_dataset
+from clipita_train.data.shards import ShardReader
 from PIL import Image
 from sources_of_photographs import CAPTIONS, RECIPE, jpeg, picture, write_sources
 from web_stand_in import Web, answer
-
-from training.cli import main
-from training.data.builder.build import build
-from training.data.builder.recipe import DataRecipe, Rules, Source
-from training.data.builder.runners import LocalRunner, WorkerError
-from training.data.pairs.fetch import Settings
-from training.data.pairs.rows import Tally
-from training.data.pairs.tables import web_dataset
-from training.data.shards import ShardReader
 
 SCRIPT = """
 import sys
 from pathlib import Path
 from sources_of_photographs import RECIPE
-from training.data.builder.build import build
-from training.data.builder.runners import LocalRunner
+from clipita_train.data.builder.build import build
+from clipita_train.data.builder.runners import LocalRunner
 
 if __name__ == "__main__":
     with LocalRunner(1) as runner:
@@ -265,7 +264,7 @@ def test_two_builds_do_not_work_in_one_folder(root: Path, runner: LocalRunner, t
 def test_the_command_takes_a_recipe_of_ones_own_and_changes_to_it(root: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "mia.py"
     recipe.write_text(
-        "from training.data.builder.recipe import DataRecipe, Source\n"
+        "from clipita_train.data.builder.recipe import DataRecipe, Source\n"
         "RECIPE = DataRecipe('mia', (Source('tar', 'web_dataset', ('tar/a.tar',), licence='CC0'),))\n"
     )
     arguments = ["data", "build", str(recipe), "--root", str(root), "--out", str(tmp_path / "out"), "--workers", "1"]

@@ -10,10 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from clipita_train.data.builder.build import build
+from clipita_train.data.builder.runners import LocalRunner
 from sources_of_photographs import RECIPE, write_sources
-
-from training.data.builder.build import build
-from training.data.builder.runners import LocalRunner
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs clipita[ray]")
 
@@ -22,8 +21,8 @@ import os, signal, sys
 from dataclasses import dataclass
 from pathlib import Path
 from sources_of_photographs import RECIPE
-from training.data.builder.build import build
-from training.data.builder.runners import RayRunner
+from clipita_train.data.builder.build import build
+from clipita_train.data.builder.runners import RayRunner
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from clipita_train.data.builder import translated
+from clipita_train.data.builder.build import build
+from clipita_train.data.builder.judge import Judge
+from clipita_train.data.builder.recipe import DataRecipe, Rules, Source
+from clipita_train.data.builder.runners import Runner, Task
+from clipita_train.data.builder.steps import Images, Text
+from clipita_train.data.builder.translated import StoppedError
+from clipita_train.data.pairs.engines import EngineSettings
+from clipita_train.data.pairs.translate import Failure
 from PIL import Image
-
-from training.data.builder import translated
-from training.data.builder.build import build
-from training.data.builder.judge import Judge
-from training.data.builder.recipe import DataRecipe, Rules, Source
-from training.data.builder.runners import Runner, Task
-from training.data.builder.steps import Images, Text
-from training.data.builder.translated import StoppedError
-from training.data.pairs.engines import EngineSettings
-from training.data.pairs.translate import Failure
 
 
 class InThisProcess(Runner):
@@ -129,7 +128,7 @@ def test_captions_that_do_not_fit_or_only_name_are_dropped_by_what_models_say(
     def by_capitals(captions: Sequence[str]) -> list[list[tuple[str, str]]]:
         return [[(word, "PROPN" if word.istitle() else "X") for word in caption.split()] for caption in captions]
 
-    monkeypatch.setattr("training.data.filters.tagger_called", {"iniziali": by_capitals}.get)
+    monkeypatch.setattr("clipita_train.data.filters.tagger_called", {"iniziali": by_capitals}.get)
     photos = Path(__file__).parent.parent / "examples" / "photos"
     (tmp_path / "photos").symlink_to(photos)
     lines = [

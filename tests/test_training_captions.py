@@ -1,6 +1,5 @@
 import pytest
-
-from training.data.captions import caption_at, names_a_side, person_or_dog, things_named
+from clipita_train.data.captions import caption_at, names_a_side, person_or_dog, things_named
 
 
 @pytest.mark.parametrize(

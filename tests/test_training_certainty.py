@@ -4,22 +4,22 @@ import json
 import math
 from pathlib import Path
 
+import clipita_train.cli
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from clipita_train.data.concepts import load_ontology
+from clipita_train.data.sources import Example
+from clipita_train.evaluate.calibration import RECOMMENDED, REFUSED, SIGNALS, Cosines, ask, judge, markdown
+from clipita_train.evaluate.metrics import area_under_curve, expected_calibration_error
+from clipita_train.evaluate.tasks import TEN, Photographs
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from tiny import make_tiny_bundle
 
 import clipita
-import training.cli
 from clipita.zero_shot import probabilities
-from training.data.concepts import load_ontology
-from training.data.sources import Example
-from training.evaluate.certainty import RECOMMENDED, REFUSED, SIGNALS, Cosines, ask, judge, markdown
-from training.evaluate.metrics import area_under_curve, expected_calibration_error
-from training.evaluate.questions import TEN, Photographs
 
 FOOD = next(kinds for kinds in TEN if "food4" in kinds.sources)
 SCORES = st.lists(st.integers(-3, 3), min_size=1, max_size=12)
@@ -135,7 +135,7 @@ def test_the_command(tmp_path: Path) -> None:
         examples.append(Example(f"{i}.png", "food4" if known else "caltech101", "dev", shown))
     (tmp_path / "manifest.jsonl").write_text("".join(f"{json.dumps(e.to_json())}\n" for e in examples), "utf-8")
     arguments = ["evaluate", "certainty", f"--model={tmp_path}/tiny", f"--root={tmp_path}", f"--work={tmp_path}"]
-    result = CliRunner().invoke(training.cli.main, [*arguments, f"--out={tmp_path}/certainty"])
+    result = CliRunner().invoke(clipita_train.cli.main, [*arguments, f"--out={tmp_path}/certainty"])
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "certainty.json").read_text("utf-8"))
     assert {row["task"] for row in found["calibration"]} == {FOOD.task}
@@ -145,5 +145,5 @@ def test_the_command(tmp_path: Path) -> None:
     (tmp_path / "manifest.jsonl").write_text(
         json.dumps(Example("0.png", "caltech101", "dev", "cat").to_json()), "utf-8"
     )
-    nothing = CliRunner().invoke(training.cli.main, arguments)
+    nothing = CliRunner().invoke(clipita_train.cli.main, arguments)
     assert "no photograph of a ten-label question can be read" in nothing.output

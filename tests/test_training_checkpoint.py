@@ -3,14 +3,13 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from clipita_train.engine.checkpoint import Checkpoints, claim_folder, last_checkpoint, restore_start, stage_folder
+from clipita_train.engine.config import StageConfig
+from clipita_train.engine.optimizer import build_optimizer
+from clipita_train.engine.stages import Progress
+from clipita_train.engine.state import create_state, split_model
 from flax import nnx
 from training_toy import HEADS, LOCKED, Towers, make_config
-
-from training.checkpoint import Checkpoints, claim_folder, last_checkpoint, restore_start, stage_folder
-from training.config import StageConfig
-from training.optimizer import build_optimizer
-from training.stages import Progress
-from training.state import create_state, split_model
 
 pytestmark = pytest.mark.usefixtures("strict_types")
 

@@ -5,9 +5,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-
-from training.data import concepts
-from training.data.concepts import (
+from clipita_train.data import concepts
+from clipita_train.data.concepts import (
     CONTEXTS_EACH,
     Concept,
     Ontology,

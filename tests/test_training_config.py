@@ -4,13 +4,19 @@ from typing import Any
 
 import jax.numpy as jnp
 import pytest
-
-from training.config import LossConfig, OptimizerConfig, ParameterRule, StageConfig, TrainConfig, replace_from_strings
-from training.data.builder.recipe import Source
-from training.data.pair_files import open_pairs
-from training.optimizer import build_optimizer
-from training.pair_loss import PairLoss
-from training.pair_recipe import PairSource, TextBackbone
+from clipita_train.data.builder.recipe import Source
+from clipita_train.engine.config import (
+    LossConfig,
+    OptimizerConfig,
+    ParameterRule,
+    StageConfig,
+    TrainConfig,
+    replace_from_strings,
+)
+from clipita_train.engine.optimizer import build_optimizer
+from clipita_train.losses.configured import PairLoss
+from clipita_train.pairs.files import open_pairs
+from clipita_train.pairs.recipe import PairSource, TextBackbone
 
 CONFIG = TrainConfig(
     stages=(

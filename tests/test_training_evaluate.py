@@ -6,16 +6,10 @@ from pathlib import Path
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
-from tiny import make_tiny_bundle
-
-import clipita
-from training.data.concepts import Concept, Ontology, load_ontology
-from training.data.sources import SOURCES, Example
-from training.evaluate.development import Score, evaluate, markdown
-from training.evaluate.metrics import (
+from clipita_train.data.concepts import Concept, Ontology, load_ontology
+from clipita_train.data.sources import SOURCES, Example
+from clipita_train.evaluate.development import Score, evaluate, markdown
+from clipita_train.evaluate.metrics import (
     Relevant,
     accuracy_at_k,
     calibration_error,
@@ -23,7 +17,13 @@ from training.evaluate.metrics import (
     mrr_at_k,
     recall_at_k,
 )
-from training.evaluate.questions import BROADER, KINDS, Kinds, across, embed_sources
+from clipita_train.evaluate.tasks import BROADER, KINDS, Kinds, across, embed_sources
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from tiny import make_tiny_bundle
+
+import clipita
 
 
 @given(

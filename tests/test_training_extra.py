@@ -9,7 +9,7 @@ import clipita
 
 
 def import_training(preparation):
-    code = f"import sys, importlib.util as u; {preparation}; import training; print(sorted(sys.modules))"
+    code = f"import sys, importlib.util as u; {preparation}; import clipita_train; print(sorted(sys.modules))"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
@@ -22,7 +22,7 @@ def test_without_the_extra_the_error_says_what_to_install():
 
 def test_with_the_extra_the_import_is_cheap():
     result = import_training("pass")
-    assert "'training'" in result.stdout
+    assert "'clipita_train'" in result.stdout
     assert "'jax'" not in result.stdout
 
 
@@ -45,10 +45,10 @@ def test_the_command_says_on_one_line_what_to_install(missing, tmp_path):
 
 
 def test_an_import_that_fails_in_our_own_code_is_not_hidden():
-    broken = "sys.modules['training.losses'] = None"
+    broken = "sys.modules['clipita_train.losses.contrastive'] = None"
     result = clipita_train(broken, "--help")
     assert result.returncode == 1
-    assert "ModuleNotFoundError: import of training.losses halted" in result.stderr
+    assert "ModuleNotFoundError: import of clipita_train.losses.contrastive halted" in result.stderr
 
 
 def test_the_script_begins_there():

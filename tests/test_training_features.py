@@ -5,6 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clipita_train.towers import features
+from clipita_train.towers.features import (
+    LockedTower,
+    image_features,
+    locked_image_tower,
+    locked_text_tower,
+    text_features,
+)
 from flax import nnx
 from PIL import Image
 from tiny import CONFIG, FORMATS, tiny_table, tiny_tokenizer
@@ -15,8 +23,6 @@ from clipita.images import load_pixels
 from clipita.tokenizer import Tokenizer, TokenizerConfig
 from clipita.towers.dual import DualEncoder
 from clipita.towers.parameters import set_parameters
-from training import features
-from training.features import LockedTower, image_features, locked_image_tower, locked_text_tower, text_features
 
 STORED = quantize(fold_batch_norm(tiny_table()), FORMATS["float32"])
 TEXTS = ["un cane", "un gatto nero", "una foto di un gatto", "un cane", "perché"]

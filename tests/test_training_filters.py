@@ -3,8 +3,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-
-from training.data.filters import THRESHOLD, propn_share
+from clipita_train.data.filters import THRESHOLD, propn_share
 
 CAPTIONS = Path(__file__).parent / "data" / "name_captions.tsv"
 

@@ -2,15 +2,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from clipita_train.engine.config import OptimizerConfig, ParameterRule, StageConfig
+from clipita_train.engine.gradient_cache import cached_loss
+from clipita_train.engine.optimizer import build_optimizer
+from clipita_train.engine.state import create_state, split_model
+from clipita_train.engine.step import make_eval_step, make_train_step, pad_rows, take_ids
+from clipita_train.losses.contrastive import softmax_contrastive
 from flax import nnx
 from training_toy import HEADS, LOCKED, Pairs, Towers
-
-from training.config import OptimizerConfig, ParameterRule, StageConfig
-from training.gradient_cache import cached_loss
-from training.losses import softmax_contrastive
-from training.optimizer import build_optimizer
-from training.state import create_state, split_model
-from training.step import make_eval_step, make_train_step, pad_rows, take_ids
 
 pytestmark = pytest.mark.usefixtures("strict_types")
 

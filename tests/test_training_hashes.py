@@ -3,11 +3,7 @@
 import numpy as np
 import pytest
 import skimage.data
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
-
-from training.data.hashes import (
+from clipita_train.data.hashes import (
     BANDS,
     NEAR_BITS,
     caption_signatures,
@@ -17,6 +13,9 @@ from training.data.hashes import (
     near_signatures,
     perceptual_hash,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
 NAMES = ("astronaut", "chelsea", "coffee", "rocket", "camera", "coins", "hubble_deep_field", "immunohistochemistry")
 

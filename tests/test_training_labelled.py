@@ -1,11 +1,10 @@
 import json
 
 from click.testing import CliRunner
-
-from training.cli import main
-from training.data.concepts import load_ontology, training_texts
-from training.data.labelled import labelled_pairs
-from training.data.sources import Example
+from clipita_train.cli import main
+from clipita_train.data.concepts import load_ontology, training_texts
+from clipita_train.data.labelled import labelled_pairs
+from clipita_train.data.sources import Example
 
 CAT = "n02124075"
 EXAMPLES = [

@@ -3,9 +3,8 @@ import struct
 from pathlib import Path
 
 import pytest
+from clipita_train.engine.log import MetricsFile
 from tensorboardX.proto.event_pb2 import Event
-
-from training.log import MetricsFile
 
 
 def events(folder: Path) -> list[Event]:

@@ -10,13 +10,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from clipita_train.engine.config import StageConfig
+from clipita_train.engine.log import MetricsFile
+from clipita_train.engine.loop import fit, load_best
+from clipita_train.engine.step import NonFiniteLossError
 from flax import nnx
 from training_toy import HEADS, LOCKED, Pairs, Towers, loss_fn, make_batches, make_config
-
-from training.config import StageConfig
-from training.log import MetricsFile
-from training.loop import fit, load_best
-from training.step import NonFiniteLossError
 
 pytestmark = pytest.mark.usefixtures("strict_types")
 
@@ -158,7 +157,7 @@ def test_the_stage_stops_when_validation_no_longer_improves(tmp_path):
         return 1, {"loss": next(scores)}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.loop.validation_means", given)
+        patch.setattr("clipita_train.engine.loop.validation_means", given)
         model = run(tmp_path, make_config(stages=(stage,)), evaluate=lambda model: {"accuracy": 0.5})
     validation = [(line["step"], line["loss"]) for line in read_metrics(tmp_path) if line["split"] == "validation"]
     assert validation == [(0, 3.0), (2, 2.0), (4, 2.5), (6, 2.0)]

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-from training.losses import sigmoid_contrastive, softmax_contrastive
+from clipita_train.losses.contrastive import sigmoid_contrastive, softmax_contrastive
 
 pytestmark = pytest.mark.usefixtures("strict_types")
 
@@ -172,7 +171,7 @@ def test_shapes_that_do_not_fit_are_named():
 SHARDED = """
 import jax, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from training.losses import sigmoid_contrastive, softmax_contrastive
+from clipita_train.losses.contrastive import sigmoid_contrastive, softmax_contrastive
 
 assert jax.device_count() == 8
 mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))

@@ -5,14 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import training_devices
+from clipita_train.engine.config import MeshConfig, ShardingRule
+from clipita_train.engine.loop import fit
+from clipita_train.engine.mesh import OwnRows, make_mesh, parameter_shardings, shardings_like
+from clipita_train.engine.rules import parameter_paths
+from clipita_train.engine.state import split_model
 from flax import nnx
 from training_toy import Towers, loss_fn, make_batches, make_config
-
-from training.config import MeshConfig, ShardingRule
-from training.loop import fit
-from training.mesh import OwnRows, make_mesh, parameter_shardings, shardings_like
-from training.rules import parameter_paths
-from training.state import split_model
 
 pytestmark = pytest.mark.usefixtures("strict_types")
 

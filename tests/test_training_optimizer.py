@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-
-from training.config import OptimizerConfig, ParameterRule, StageConfig
-from training.optimizer import build_optimizer
-from training.rules import match_rules
+from clipita_train.engine.config import OptimizerConfig, ParameterRule, StageConfig
+from clipita_train.engine.optimizer import build_optimizer
+from clipita_train.engine.rules import match_rules
 
 pytestmark = pytest.mark.usefixtures("strict_types")
 

@@ -3,15 +3,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clipita_train.data.pairs.rows import Row
+from clipita_train.data.shards import Record, write_shards
+from clipita_train.pairs.batches import LeftOut, Rows, training_batches, validation_batches
+from clipita_train.pairs.files import ListedPairs, Pair, open_pairs, split_pairs
+from clipita_train.pairs.recipe import PairSource
+from clipita_train.pairs.run import PairRun, _larger
 from pair_toy import CONFIG, toy_recipe, write_toy
 
 from clipita.errors import ClipitaError
-from training.data.pair_batches import LeftOut, Rows, training_batches, validation_batches
-from training.data.pair_files import ListedPairs, Pair, open_pairs, split_pairs
-from training.data.pairs.rows import Row
-from training.data.shards import Record, write_shards
-from training.pair_recipe import PairSource
-from training.pair_run import PairRun, _larger
 
 
 def listed(count: int, source: str = "uno") -> ListedPairs:

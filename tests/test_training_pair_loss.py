@@ -3,12 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import training_devices
+from clipita_train.engine.config import LossConfig, replace_from_strings
+from clipita_train.losses.configured import PairLoss
+from clipita_train.losses.distributed import per_device_softmax, sigmoid_ring
 from flax import nnx
 from training_devices import slow_sigmoid_pairs, slow_softmax_pairs, unit_rows
-
-from training.config import LossConfig, replace_from_strings
-from training.device_losses import per_device_softmax, sigmoid_ring
-from training.pair_loss import PairLoss
 
 pytestmark = pytest.mark.usefixtures("strict_types")
 

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 import training_devices
 from click.testing import CliRunner
+from clipita_train.cli import main
+from clipita_train.engine.config import LossConfig, OptimizerConfig, StageConfig
+from clipita_train.engine.state import split_model
+from clipita_train.engine.step import NonFiniteLossError, take_ids
+from clipita_train.pairs import run as pair_run
+from clipita_train.pairs.model import pair_loss
+from clipita_train.pairs.recipe import ImageBackbone, PairRecipe, TextBackbone
 from flax import nnx
 from pair_toy import ALL, CONFIG, HEADS, toy_recipe, write_backbone, write_toy
 
 import clipita
 from clipita.errors import CheckpointError
-from training import pair_run
-from training.cli import main
-from training.config import LossConfig, OptimizerConfig, StageConfig
-from training.pair_model import pair_loss
-from training.pair_recipe import ImageBackbone, PairRecipe, TextBackbone
-from training.state import split_model
-from training.step import NonFiniteLossError, take_ids
 
 SHORT = (StageConfig("all", ALL, learning_rate=3e-3, batch_size=16, steps=4, eval_every=2),)
 
@@ -64,7 +64,7 @@ def environment(cache: dict[str, str]) -> dict[str, str]:
 
 
 def run_command(toy: Path, out: Path, *more: str) -> list[str]:
-    code = "import warnings; warnings.simplefilter('error'); from training.cli import main; main()"
+    code = "import warnings; warnings.simplefilter('error'); from clipita_train.cli import main; main()"
     return [sys.executable, "-c", code, "run", str(toy / "recipe.py"), "--out", str(out), *more]
 
 
@@ -146,14 +146,14 @@ def test_a_full_disk_costs_nothing_but_the_checkpoint_it_stopped(toy, whole_run,
     """In the second stage no file may grow beyond what the metrics need, as if there were no room for a checkpoint."""
     more = [*AS_WHOLE_RUN, "--resume"]
     limited = f"""
-import resource, training.loop
-validate = training.loop._Run.validate
+import resource, clipita_train.engine.loop
+validate = clipita_train.engine.loop._Run.validate
 def last_room(run, index, step, state):
     if (index, step) == (1, 5):
         resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
     return validate(run, index, step, state)
-training.loop._Run.validate = last_room
-from training.cli import main
+clipita_train.engine.loop._Run.validate = last_room
+from clipita_train.cli import main
 main({run_command(toy, tmp_path, *more)[3:]!r})
 """
     left = subprocess.run(
@@ -196,7 +196,7 @@ def test_locked_towers_read_cached_features(toy, tmp_path):
     assert not (tmp_path / "False" / "features").exists()
     np.testing.assert_allclose(losses(tmp_path / "True"), losses(tmp_path / "False"), rtol=2e-3)  # kept in float16
     run = pair_run.PairRun(toy_recipe(toy), tmp_path / "True")
-    first, second = run.recipe.training.stages
+    first, second = run.recipe.clipita_train.engine.stages
     assert set(next(run.make_batches(first, "train"))) >= {"image_features", "text_features"}
     assert set(next(run.make_batches(second, "train"))) >= {"pixels", "input_ids"}
     augmented = pair_run.PairRun(toy_recipe(toy, augmentation="light"), tmp_path / "True")
@@ -221,7 +221,7 @@ def test_chunks_and_augmentation_through_the_towers(toy, tmp_path):
 
 def first_batch(recipe: PairRecipe, out: Path) -> dict:
     run = pair_run.PairRun(recipe, out)
-    return take_ids(next(run.make_batches(recipe.training.stages[0], "train")))[0]
+    return take_ids(next(run.make_batches(recipe.clipita_train.engine.stages[0], "train")))[0]
 
 
 class Gradients:

@@ -7,12 +7,19 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
-from training.data.pairs import lines
-from training.data.pairs.lines import read_lines
-from training.data.pairs.readers import WIT_COLUMNS, conceptual_3m, conceptual_12m, json_lines, mscoco_it, sidecars, wit
-from training.data.pairs.rows import Bad, Row, Tally
-from training.data.pairs.tables import table, web_dataset
+from clipita_train.data.pairs import lines
+from clipita_train.data.pairs.lines import read_lines
+from clipita_train.data.pairs.readers import (
+    WIT_COLUMNS,
+    conceptual_3m,
+    conceptual_12m,
+    json_lines,
+    mscoco_it,
+    sidecars,
+    wit,
+)
+from clipita_train.data.pairs.rows import Bad, Row, Tally
+from clipita_train.data.pairs.tables import table, web_dataset
 
 PAGE, IMAGE = "https://it.wikipedia.org/wiki/Gubbio", "https://upload.wikimedia.org/wikipedia/commons/a/a1/Gubbio.jpg"
 TERMS = {"source": "mine", "licence": "CC0"}

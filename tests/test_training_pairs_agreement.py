@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
-
-from training.data.pairs.agreement import audit, category_weights
+from clipita_train.data.pairs.agreement import audit, category_weights
 
 NONE = float("nan")
 MARKS = np.array(

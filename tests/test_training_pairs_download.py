@@ -17,12 +17,11 @@ from email.utils import format_datetime
 
 import numpy as np
 import pytest
+from clipita_train.data.pairs.download import STATUSES, download, image_path
+from clipita_train.data.pairs.fetch import Settings
+from clipita_train.data.pairs.web import is_public, opted_out, retry_after
 from PIL import Image
 from web_stand_in import Web, answer
-
-from training.data.pairs.download import STATUSES, download, image_path
-from training.data.pairs.fetch import Settings
-from training.data.pairs.web import is_public, opted_out, retry_after
 
 QUICK = {"contact": "somebody@example.org", "allowed": ("127.0.0.0/8",), "rate": 1000.0, "back_off": 0.01}
 
@@ -266,8 +265,8 @@ def test_connections_are_limited_over_all_hosts(web, tmp_path):
 MANY_HOSTS = """
 import resource, sys
 from pathlib import Path
-from training.data.pairs.download import download
-from training.data.pairs.fetch import Settings
+from clipita_train.data.pairs.download import download
+from clipita_train.data.pairs.fetch import Settings
 port, folder = sys.argv[1:]
 rows = [(str(i), f"http://127.0.{i // 200}.{1 + i % 200}:{port}/") for i in range(400)]
 resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
@@ -335,8 +334,8 @@ def clear_png():
 KILLED = """
 import sys
 from pathlib import Path
-from training.data.pairs.download import download
-from training.data.pairs.fetch import Settings
+from clipita_train.data.pairs.download import download
+from clipita_train.data.pairs.fetch import Settings
 port, folder = sys.argv[1:]
 rows = [(str(i), f"http://127.0.0.1:{port}/{i}") for i in range(200)]
 download(rows, Path(folder), Settings("a@example.org", allowed=("127.0.0.0/8",), rate=60.0))

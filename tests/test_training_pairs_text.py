@@ -1,6 +1,5 @@
 import pytest
-
-from training.data.pairs import text
+from clipita_train.data.pairs import text
 
 
 def test_lengths_and_letters() -> None:

@@ -11,11 +11,10 @@ import time
 
 import deepl
 import pytest
+from clipita_train.data.pairs.engines import DeepL, EngineSettings, open_engine
+from clipita_train.data.pairs.translate import EngineStoppedError, Failure, Translated, translate
 from hub_stand_in import COMMIT, Hub
 from web_stand_in import Web, answer
-
-from training.data.pairs.engines import DeepL, EngineSettings, open_engine
-from training.data.pairs.translate import EngineStoppedError, Failure, Translated, translate
 
 
 class Shout:
@@ -101,7 +100,7 @@ def test_an_engine_that_stops_leaves_what_it_did(tmp_path):
 KILLED = """
 import sys, time
 from pathlib import Path
-from training.data.pairs.translate import translate
+from clipita_train.data.pairs.translate import translate
 
 class Slow:
     name, identity, batch, longest = "slow", (), 2, 100
@@ -399,7 +398,7 @@ def test_opus_mt_of_several_languages_is_told_which(opus, tmp_path):
 FROM_HUB = """
 import sys
 from clipita.errors import ClipitaError
-from training.data.pairs.engines import EngineSettings, open_engine
+from clipita_train.data.pairs.engines import EngineSettings, open_engine
 for model in sys.argv[1:]:
     try:
         print(open_engine(EngineSettings("ctranslate2", model=model)).translate(["cat"]))

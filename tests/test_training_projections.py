@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from clipita_train.concepts.projections import Projections, Standardise, merge, project, projection_loss, unit_rows
 from flax import nnx
 from tiny import CONFIG
 
@@ -13,7 +14,6 @@ from clipita.convert.quantize import Array
 from clipita.towers.config import ProjectionConfig
 from clipita.towers.dual import Projection, unit_norm
 from clipita.towers.parameters import parameter_table, set_parameters
-from training.projections import Projections, Standardise, merge, project, projection_loss, unit_rows
 
 WIDE = replace(
     CONFIG, image_projection=ProjectionConfig(bias=True), text_projection=ProjectionConfig(hidden=16, bias=True)

@@ -9,34 +9,34 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import clipita_train.cli
+import clipita_train.recipes.mini
 import jax
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from clipita_train.concepts.batches import ConceptBatches, Mix
+from clipita_train.concepts.export import export
+from clipita_train.concepts.material import LeftOut, _left_out
+from clipita_train.concepts.projections import project, unit_rows
+from clipita_train.concepts.recipe import Corpus, ProjectionsRecipe, Recipe, TailRecipe, Towers
+from clipita_train.concepts.run import Trained
+from clipita_train.data.concepts import load_ontology
+from clipita_train.data.manifest import read_manifest
+from clipita_train.data.sources import SOURCES, Example, tiny_imagenet
+from clipita_train.engine.config import ParameterRule, StageConfig, TrainConfig
+from clipita_train.towers.pretrained import image_tower_of
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from PIL import Image
 from tiny import CONFIG, tiny_table, tiny_tokenizer
 
 import clipita
-import training.cli
-import training.recipes.mini
 from clipita.convert.efficientnet_lite import fold_batch_norm
 from clipita.convert.export import Provenance
 from clipita.convert.quantize import SMALL, quantize
 from clipita.tokenizer import Tokenizer, TokenizerConfig
 from clipita.towers.config import ProjectionConfig
 from clipita.towers.efficientnet_config import LITE0
-from training.config import ParameterRule, StageConfig, TrainConfig
-from training.data.batches import ConceptBatches, Mix
-from training.data.concepts import load_ontology
-from training.data.manifest import read_manifest
-from training.data.sources import SOURCES, Example, tiny_imagenet
-from training.export import export
-from training.material import LeftOut, _left_out
-from training.pretrained import image_tower_of
-from training.projections import project, unit_rows
-from training.recipe import Corpus, ProjectionsRecipe, Recipe, TailRecipe, Towers
-from training.run import Trained
 
 SAMPLES = ("n01440764", "n02099712", "n02124075", "n02129165")  # the classes that the tiny classifier knows
 SHOWN = SAMPLES[1:3]  # those with photographs: a labrador, a cat
@@ -50,7 +50,7 @@ PROJECTIONS = StageConfig(
 )
 MEMBER = ProjectionsRecipe({"flickr8k": 2.0}, TrainConfig(stages=(PROJECTIONS,), save_every=1))
 RECIPE = replace(
-    training.recipes.mini.RECIPE,
+    clipita_train.recipes.mini.RECIPE,
     sources=tuple(
         replace(source, read=partial(tiny_imagenet, train=40)) if source.name == "tiny_imagenet" else source
         for source in SOURCES
@@ -132,7 +132,7 @@ class Place:
         arguments = ["evaluate", "development"] if command == "development" else [command, "mini"]
         arguments += ["--root", f"{self.folder}/photographs", "--work", f"{self.work}"]
         arguments += corpus if command in ("run", "export") else []
-        return CliRunner().invoke(training.cli.main, [*arguments, *more])
+        return CliRunner().invoke(clipita_train.cli.main, [*arguments, *more])
 
 
 def make_photographs(root: Path) -> None:
@@ -176,10 +176,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         (folder / "wns" / name).write_text(ITALIAN if name.startswith("ita") else "# none\n", encoding="utf-8")
     make_photographs(folder / "photographs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.recipes.mini, "RECIPE", RECIPE)
+        patch.setattr(clipita_train.recipes.mini, "RECIPE", RECIPE)
         jax.config.update("jax_compilation_cache_dir", f"{folder}/compiled")  # every run compiles the same steps
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        patch.setattr(training.cli, "load_towers", lambda recipe: tiny_towers(recipe, folder / "tokenizer.json"))
+        patch.setattr(clipita_train.cli, "load_towers", lambda recipe: tiny_towers(recipe, folder / "tokenizer.json"))
         yield Place(folder)
     jax.config.update("jax_compilation_cache_dir", None)
     reset_cache()
@@ -256,7 +256,7 @@ def test_features_are_computed_once(trained: Place, monkeypatch: pytest.MonkeyPa
     def refuse(*_: object) -> None:
         raise AssertionError("a tower ran again")
 
-    monkeypatch.setattr("training.features.LockedTower.__call__", refuse)
+    monkeypatch.setattr("clipita_train.towers.features.LockedTower.__call__", refuse)
     result = trained.call("run", "--resume")
     assert result.exit_code == 0, result.output
 
@@ -338,7 +338,7 @@ def test_projections_are_trained_on_the_image_tower_of_a_bundle(trained: Place, 
     with pytest.MonkeyPatch.context() as patch:
         tower = image_tower_of(bundle, CONFIG.image)
         patch.setattr(
-            training.cli, "image_tower_of", lambda *_: tower | {"image.head.bias": tower["image.head.bias"] + 1}
+            clipita_train.cli, "image_tower_of", lambda *_: tower | {"image.head.bias": tower["image.head.bias"] + 1}
         )
         result = trained.call("run", *options, "--resume")
     assert result.exit_code == 1
@@ -412,7 +412,7 @@ def test_evaluate_writes_its_table(bundle: Path, trained: Place, tmp_path: Path)
 
 
 def test_sources_prints_clone_commands_and_terms(place: Place) -> None:
-    result = CliRunner().invoke(training.cli.main, ["sources", "mini", "--root", "foto"])
+    result = CliRunner().invoke(clipita_train.cli.main, ["sources", "mini", "--root", "foto"])
     assert result.exit_code == 0
     assert "git clone https://github.com/seshuad/IMagenet foto/seshuad/IMagenet\n" in result.output
     assert "# flickr8k: Flickr8k terms: research\n" in result.output
@@ -422,7 +422,9 @@ def test_sources_prints_clone_commands_and_terms(place: Place) -> None:
 @pytest.mark.usefixtures("place")
 def test_missing_photographs_and_unknown_names_are_one_line(tmp_path: Path) -> None:
     def fails(*arguments: str) -> str:
-        result = CliRunner().invoke(training.cli.main, [*arguments, "--root", f"{tmp_path}", "--work", f"{tmp_path}/w"])
+        result = CliRunner().invoke(
+            clipita_train.cli.main, [*arguments, "--root", f"{tmp_path}", "--work", f"{tmp_path}/w"]
+        )
         assert result.exit_code != 0
         assert isinstance(result.exception, SystemExit), result.exception  # no traceback
         assert result.output.splitlines()[-1].startswith("Error: ")
@@ -464,6 +466,6 @@ def test_members_without_equal_shares_and_a_tail_that_nothing_unlocks_are_refuse
     ],
 )
 def test_processes_without_all_that_joins_them_are_refused(options):
-    result = CliRunner().invoke(training.cli.main, [*options, "sources", "mini"])
+    result = CliRunner().invoke(clipita_train.cli.main, [*options, "sources", "mini"])
     assert result.exit_code == 2
     assert "several processes need all of" in result.output

@@ -2,6 +2,11 @@
 
 import jax
 import pytest
+from clipita_train.engine.optimizer import build_optimizer
+from clipita_train.engine.state import split_model
+from clipita_train.losses.configured import PairLoss
+from clipita_train.pairs.recipe import PairRecipe
+from clipita_train.recipe_commands import known_recipes, load_recipe
 from flax import nnx
 
 from clipita.convert.layouts.dual import clip_preprocessing, half_preprocessing
@@ -9,11 +14,6 @@ from clipita.images import Preprocessing
 from clipita.towers.config import BertConfig, DualConfig, VitConfig
 from clipita.towers.dual import DualEncoder
 from clipita.towers.efficientnet_config import LITE0
-from training.by_recipe import known_recipes, load_recipe
-from training.optimizer import build_optimizer
-from training.pair_loss import PairLoss
-from training.pair_recipe import PairRecipe
-from training.state import split_model
 
 BERT = BertConfig(31_102, width=768, mlp_width=3072, pooling="pooler")
 B32 = VitConfig(32, 768, 12, 12, 3072, "quick_gelu", 1e-5, False, True, True, "cls")

@@ -13,19 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from clipita_train.cli import main
+from clipita_train.data.builder.build import build
+from clipita_train.data.builder.recipe import DataRecipe, Rules, Source
+from clipita_train.data.builder.runners import LocalRunner
+from clipita_train.data.builder.store import row_id
+from clipita_train.data.report.charts import histogram, short
+from clipita_train.data.report.gather import QUANTITIES, STAGES, Gathered, Histogram, _fill, gather, stage_of
+from clipita_train.data.report.page import page
+from clipita_train.data.report.pictures import thumbnails
+from clipita_train.data.report.write import write_report
 from PIL import Image
 from sources_of_photographs import RECIPE, write_sources
-
-from training.cli import main
-from training.data.builder.build import build
-from training.data.builder.recipe import DataRecipe, Rules, Source
-from training.data.builder.runners import LocalRunner
-from training.data.builder.store import row_id
-from training.data.report.charts import histogram, short
-from training.data.report.gather import QUANTITIES, STAGES, Gathered, Histogram, _fill, gather, stage_of
-from training.data.report.page import page
-from training.data.report.pictures import thumbnails
-from training.data.report.write import write_report
 
 VOID = {"meta", "img", "br", "rect", "line"}
 HOSTILE = [
@@ -131,7 +130,7 @@ def test_copies_are_shown_beside_what_they_are_copies_of(built):
 def test_samples_do_not_depend_on_how_the_manifest_is_read(built, monkeypatch):
     _, out = built
     whole = gather(out, examples=2)
-    monkeypatch.setattr("training.data.report.gather.BATCH", 3)
+    monkeypatch.setattr("clipita_train.data.report.gather.BATCH", 3)
     parts = gather(out, examples=2)
     assert (parts.kept, parts.dropped, parts.groups) == (whole.kept, whole.dropped, whole.groups)
     assert all(len(rows) <= 2 for rows in whole.dropped.values())

@@ -5,21 +5,21 @@ import os
 import tracemalloc
 from pathlib import Path
 
+import clipita_train.cli
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from clipita_train.evaluate import retrieval
+from clipita_train.evaluate.metrics import mrr_at_k, ranks, recall_at_k
+from clipita_train.evaluate.retrieval import METRICS, Ranked, best_ranks, retrieve
+from clipita_train.intervals import differences, estimates
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from tiny import make_tiny_bundle
 
 import clipita
-import training.cli
-from training.evaluate import retrieval
-from training.evaluate.intervals import differences, estimates
-from training.evaluate.metrics import mrr_at_k, ranks, recall_at_k
-from training.evaluate.retrieval import METRICS, Ranked, best_ranks, retrieve
 
 
 def unit(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -256,7 +256,7 @@ def place(tmp_path: Path) -> Path:
 def call(place: Path, *more: str) -> Result:
     captions = [] if "--captions" in more else ["--captions", f"{place}/captions.jsonl"]
     arguments = ["evaluate", "retrieval", *captions, "--images", f"{place}/images", *more]
-    return CliRunner().invoke(training.cli.main, arguments)
+    return CliRunner().invoke(clipita_train.cli.main, arguments)
 
 
 def test_the_command_compares_two_models_and_says_what_was_left_out(place: Path, bundles: list[Path]) -> None:

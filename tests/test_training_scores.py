@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clipita_train.data.scores import Matcher, balanced, cosines, counts, italian_concepts
 
 import clipita
-from training.data.scores import Matcher, balanced, cosines, counts, italian_concepts
 
 PHOTOS = Path(__file__).parent.parent / "examples" / "photos"
 CAPTIONS = {"gatto.jpg": "un gatto", "razzo.jpg": "un razzo", "caffe.jpg": "una tazza di caffè"}

@@ -7,9 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-
-from training.data.files import PARTIAL, remove_partial, written_whole
-from training.data.shards import Record, Shard, ShardError, ShardReader, write_index, write_shard, write_shards
+from clipita_train.data.shards import Record, Shard, ShardError, ShardReader, write_index, write_shard, write_shards
+from clipita_train.engine.files import PARTIAL, remove_partial, written_whole
 
 PHOTO = Path(__file__).parent.parent / "examples" / "photos" / "gatto.jpg"
 RECORDS = [

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from training.data.concepts import class_concepts, load_ontology, read_table
-from training.data.manifest import counts, read_manifest, write_manifest
-from training.data.sources import SOURCES, SUFFIXES, Example, Found, Source, folders, photographs
+from clipita_train.data.concepts import class_concepts, load_ontology, read_table
+from clipita_train.data.manifest import counts, read_manifest, write_manifest
+from clipita_train.data.sources import SOURCES, SUFFIXES, Example, Found, Source, folders, photographs
 
 BY_NAME = {source.name: source for source in SOURCES}
 

@@ -1,9 +1,8 @@
 import math
 
 import pytest
-
-from training.config import ParameterRule, StageConfig
-from training.stages import Progress, total_steps
+from clipita_train.engine.config import ParameterRule, StageConfig
+from clipita_train.engine.stages import Progress, total_steps
 
 
 def make_stage(**changes):

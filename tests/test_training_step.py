@@ -2,13 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
-from training_toy import HEADS, LOCKED, Pairs, Towers, loss_fn
-
-from training.config import ParameterRule, StageConfig
-from training.optimizer import build_optimizer
-from training.state import create_state, split_model
-from training.step import (
+from clipita_train.engine.config import ParameterRule, StageConfig
+from clipita_train.engine.optimizer import build_optimizer
+from clipita_train.engine.state import create_state, split_model
+from clipita_train.engine.step import (
     NonFiniteLossError,
     make_eval_step,
     make_train_step,
@@ -17,6 +14,8 @@ from training.step import (
     take_ids,
     validation_means,
 )
+from flax import nnx
+from training_toy import HEADS, LOCKED, Pairs, Towers, loss_fn
 
 pytestmark = pytest.mark.usefixtures("strict_types")
 

@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 import spacy
 from click.testing import CliRunner
-
-from training.pretrained import e5_small
-from training.tagger import lexicon, student, taggers, teacher, tower
-from training.tagger.recipe import main as recipe
-from training.tagger.recipe import read_treebank
-from training.tagger.student import Lexicon
-from training.tagger.taggers import of_apertium, of_stanza, tagger_called
-from training.tagger.teacher import Teacher
-from training.tagger.texts import read_texts
-from training.tagger.treebank import TAGS, Sentence, read_conllu, read_tagged, score
+from clipita_train.tagger import lexicon, student, taggers, teacher, tower
+from clipita_train.tagger.recipe import main as recipe
+from clipita_train.tagger.recipe import read_treebank
+from clipita_train.tagger.student import Lexicon
+from clipita_train.tagger.taggers import of_apertium, of_stanza, tagger_called
+from clipita_train.tagger.teacher import Teacher
+from clipita_train.tagger.texts import read_texts
+from clipita_train.tagger.treebank import TAGS, Sentence, read_conllu, read_tagged, score
+from clipita_train.towers.pretrained import e5_small
 
 CONLLU = """\
 # text = Guardala nella Val d'Aosta.

@@ -6,16 +6,16 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from clipita_train.concepts.batches import Photographs, Rows
+from clipita_train.concepts.tail import first_block, image_tail, learns, tail_features, tower_weights
+from clipita_train.engine.config import ParameterRule, StageConfig
+from clipita_train.towers.features import image_features, locked_image_tower
 from flax import nnx
 from PIL import Image
 from tiny import CONFIG, tiny_table
 
 from clipita.convert.efficientnet_lite import fold_batch_norm
 from clipita.towers.efficientnet_config import block_shapes, map_shape
-from training.config import ParameterRule, StageConfig
-from training.data.batches import Photographs, Rows
-from training.features import image_features, locked_image_tower
-from training.tail import first_block, image_tail, learns, tail_features, tower_weights
 
 TOWER = {name: values for name, values in fold_batch_norm(tiny_table()).items() if name.startswith("image.")}
 BLOCKS = len(block_shapes(CONFIG.image))

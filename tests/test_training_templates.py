@@ -4,17 +4,17 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import clipita_train.cli
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from clipita_train.data.sources import Example
+from clipita_train.evaluate import templates
+from clipita_train.evaluate.templates import CANDIDATES, Task, choose, markdown, measure
 from PIL import Image
 from tiny import make_tiny_bundle
 
-import training.cli
 from clipita import italian
-from training.data.sources import Example
-from training.evaluate import templates
-from training.evaluate.templates import CANDIDATES, Task, choose, markdown, measure
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -76,12 +76,12 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "manifest.jsonl").write_text("".join(f"{json.dumps(e.to_json())}\n" for e in examples), "utf-8")
     monkeypatch.setattr(templates, "CANDIDATES", CANDIDATES[:3])
     arguments = ["evaluate", "templates", f"--model={tmp_path}/tiny", f"--root={tmp_path}", f"--work={tmp_path}"]
-    result = CliRunner().invoke(training.cli.main, [*arguments, f"--out={tmp_path}/chosen"])
+    result = CliRunner().invoke(clipita_train.cli.main, [*arguments, f"--out={tmp_path}/chosen"])
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "chosen.json").read_text("utf-8"))
     assert set(found["chosen"]) <= {*CANDIDATES[:3]}
     assert found["steps"][-1]["templates"] == found["chosen"]
     assert {*found["steps"][0]} == {*asdict(templates.Step((), 0, 0, 0, 0))}
 
-    empty = CliRunner().invoke(training.cli.main, [*arguments[:3], "--root=/nowhere", arguments[4]])
+    empty = CliRunner().invoke(clipita_train.cli.main, [*arguments[:3], "--root=/nowhere", arguments[4]])
     assert "no development photograph of 'tiny_imagenet' can be read under /nowhere" in empty.output

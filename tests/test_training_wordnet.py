@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-
-from training.data.wordnet import Synset, read_synsets
+from clipita_train.data.wordnet import Synset, read_synsets
 
 NOUNS = """\
   1 This software and database is being provided to you, the LICENSEE, by

@@ -4,19 +4,19 @@ import json
 import tracemalloc
 from pathlib import Path
 
+import clipita_train.cli
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from clipita_train.evaluate.image_folders import Classified, find_classified
+from clipita_train.evaluate.label_sets import LabelSet
+from clipita_train.evaluate.metrics import accuracy_at_k, expected_calibration_error
+from clipita_train.evaluate.zero_shot import PHRASINGS, classify, read_phrasing, told
 from PIL import Image
 from scipy.io import savemat
 from tiny import make_tiny_bundle
 
 import clipita
-import training.cli
-from training.evaluate.classified import Classified, find_classified
-from training.evaluate.label_sets import LabelSet
-from training.evaluate.metrics import accuracy_at_k, expected_calibration_error
-from training.evaluate.zero_shot import PHRASINGS, classify, read_phrasing, told
 
 LABELS = LabelSet("small", ("n00000001", "n00000002", "n00000003"), ("un gatto", "un cane", "dell'acqua"))
 CAT, DOG, WATER = 0, 1, 2
@@ -180,7 +180,7 @@ def place(tmp_path: Path) -> Path:
 
 def call(place: Path, *more: str) -> Result:
     arguments = ["evaluate", "zeroshot", "--images", f"{place}/images", *more]
-    return CliRunner().invoke(training.cli.main, arguments)
+    return CliRunner().invoke(clipita_train.cli.main, arguments)
 
 
 def test_the_command_measures_models_label_sets_and_phrasings(place: Path, bundles: list[Path]) -> None:

@@ -18,20 +18,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from clipita_train.engine.config import LossConfig, MeshConfig, ShardingRule
+from clipita_train.engine.loop import fit
+from clipita_train.engine.mesh import OwnRows, join_processes, make_mesh, parameter_shardings, replicated
+from clipita_train.engine.rules import parameter_paths
+from clipita_train.engine.state import split_model
+from clipita_train.engine.step import put_batch, take_ids
+from clipita_train.losses.configured import PairLoss
+from clipita_train.losses.contrastive import sigmoid_contrastive, softmax_contrastive
+from clipita_train.losses.distributed import per_device_softmax, sigmoid_ring
+from clipita_train.pairs import run as pair_run
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from training_toy import Pairs, Towers, loss_fn, make_batches, make_config
-
-from training import pair_run
-from training.config import LossConfig, MeshConfig, ShardingRule
-from training.device_losses import per_device_softmax, sigmoid_ring
-from training.loop import fit
-from training.losses import sigmoid_contrastive, softmax_contrastive
-from training.mesh import OwnRows, join_processes, make_mesh, parameter_shardings, replicated
-from training.pair_loss import PairLoss
-from training.rules import parameter_paths
-from training.state import split_model
-from training.step import put_batch, take_ids
 
 DEVICES = 8
 

@@ -11,12 +11,11 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
+from clipita_train.engine.config import ParameterRule, StageConfig, TrainConfig
+from clipita_train.engine.loop import fit
+from clipita_train.engine.step import pad_rows
+from clipita_train.losses.contrastive import softmax_contrastive
 from flax import nnx
-
-from training.config import ParameterRule, StageConfig, TrainConfig
-from training.loop import fit
-from training.losses import softmax_contrastive
-from training.step import pad_rows
 
 LOCKED = ParameterRule("(image|text)/.*", 0.0)
 HEADS = ParameterRule("(image|text)_projection/.*")

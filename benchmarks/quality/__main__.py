@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import click
+from clipita_train.evaluate.comparison import compare
+from clipita_train.evaluate.embedding_cache import cache_folder
+from clipita_train.evaluate.label_sets import IMAGENET_IT, LabelSet, read_label_set
+from clipita_train.evaluate.zero_shot import PHRASINGS, classify
 
 import clipita
 from benchmarks._measure import machine
 from benchmarks.quality import tables
 from benchmarks.quality.sets import HERE, MODELS, ORIGINAL_LABELS, RETRIEVAL, ZERO_SHOT
 from clipita.errors import ModelNotFoundError
-from training.evaluate.comparison import compare
-from training.evaluate.embedded import cache_folder
-from training.evaluate.label_sets import IMAGENET_IT, LabelSet, read_label_set
-from training.evaluate.zero_shot import PHRASINGS, classify
 
 Row = dict[str, Any]
 

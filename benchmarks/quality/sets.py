@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.evaluate.captions import Captioned, read_captions
-from training.evaluate.classified import Classified, find_classified
-from training.evaluate.label_sets import LabelSet
+from clipita_train.data.caption_sets import Captioned, read_captions
+from clipita_train.evaluate.image_folders import Classified, find_classified
+from clipita_train.evaluate.label_sets import LabelSet
 
 HERE = Path(__file__).parent
 

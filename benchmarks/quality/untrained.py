@@ -14,21 +14,21 @@ from typing import Any
 
 import click
 import numpy as np
+from clipita_train.concepts.projections import unit_rows
+from clipita_train.concepts.recipe import load_towers
+from clipita_train.data.concepts import load_ontology
+from clipita_train.data.manifest import read_manifest
+from clipita_train.evaluate.development import evaluate, markdown
+from clipita_train.evaluate.label_sets import IMAGENET_IT, read_label_set
+from clipita_train.recipes.mini import RECIPE
+from clipita_train.towers.features import encode_texts, locked_image_tower, locked_text_tower
+from clipita_train.towers.pretrained import efficientnet_lite
 
 from benchmarks.quality.sets import HERE
 from clipita.errors import ImageError
 from clipita.images import load_pixels
 from clipita.italian import with_article
 from clipita.model import Encoded
-from training.data.concepts import load_ontology
-from training.data.manifest import read_manifest
-from training.evaluate.development import evaluate, markdown
-from training.evaluate.label_sets import IMAGENET_IT, read_label_set
-from training.features import encode_texts, locked_image_tower, locked_text_tower
-from training.pretrained import efficientnet_lite
-from training.projections import unit_rows
-from training.recipe import load_towers
-from training.recipes.mini import RECIPE
 
 CLASSES = 10  # whose names a photograph is the mean of, as in the paper
 

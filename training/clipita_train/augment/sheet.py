@@ -1,0 +1,72 @@
+"""`clipita-train augment-sheet`: augmented photographs on one picture, to be looked at before a long run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+from PIL import Image
+
+from clipita.errors import ImageError
+from clipita.images import Pixels, Preprocessing, load_pixels
+from clipita.photo_files import is_hidden
+from clipita_train.augment.apply import augment
+from clipita_train.augment.presets import PRESETS, Augmentation
+from clipita_train.engine.config import replace_from_strings
+
+GAP = 4  # white pixels between two tiles
+
+
+def sheet(photographs: Sequence[Pixels], config: Augmentation, *, columns: int, size: int, seed: int = 0) -> Pixels:
+    """A row for each photograph (H, W, 3), all of one shape: its middle unchanged, then as `columns` steps see it.
+
+    Returns:
+        (rows, columns + 1) tiles of (size, size), white between them: (height, width, 3) uint8.
+    """
+    pixels, ids = np.stack(photographs), np.arange(len(photographs), dtype=np.int32)
+    tiles = [augment(pixels, ids, 0, config=Augmentation(), size=size)]
+    tiles += [augment(pixels, ids, step, config=config, size=size, seed=seed) for step in range(columns)]
+    padded = np.pad(np.stack(tiles, axis=1), ((0, 0), (0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=255)
+    rows, across, height, width, channels = padded.shape
+    return padded.transpose(0, 2, 1, 3, 4).reshape(rows * height, across * width, channels)[:-GAP, :-GAP]
+
+
+@click.command("augment-sheet")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.option("--preset", type=click.Choice(list(PRESETS)), default="light", show_default=True)
+@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="E.g. hue=0.2 or scale=0.8,1.2.")
+@click.option("--rows", type=click.IntRange(1), default=6, show_default=True, help="Photographs, the first by name.")
+@click.option("--columns", type=click.IntRange(1), default=7, show_default=True, help="Steps.")
+@click.option("--size", type=click.IntRange(8), default=224, show_default=True, help="Side of what a tower reads.")
+@click.option("--margin", type=click.IntRange(0), default=32, show_default=True, help="Pixels to crop from, beyond it.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("sheet.png"), show_default=True)
+def augment_sheet(
+    folder: Path,
+    preset: str,
+    assignments: tuple[str, ...],
+    rows: int,
+    columns: int,
+    size: int,
+    margin: int,
+    seed: int,
+    out: Path,
+) -> None:
+    """Show on one picture what a preset does to photographs; the first column is not augmented."""
+    canvas = Preprocessing(size + margin, "shortest", "bicubic", mean=(0.0,) * 3, std=(255.0,) * 3)  # pyright: ignore
+    photographs: list[Pixels] = []
+    try:
+        config = replace_from_strings(PRESETS[preset], assignments)
+        for path in sorted(path for path in folder.iterdir() if path.is_file() and not is_hidden(path.name)):
+            if len(photographs) == rows:
+                break
+            try:
+                photographs.append(load_pixels(path, canvas, name=repr(str(path))))
+            except ImageError as error:
+                click.echo(f"left out: {error}", err=True)
+        if not photographs:
+            raise ValueError(f"no photograph that can be read in {folder}: name a folder that holds some")
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    Image.fromarray(sheet(photographs, config, columns=columns, size=size, seed=seed)).save(out, "PNG")
+    click.echo(f"wrote {out}: {len(photographs)} photographs, each as it is and as {columns} steps see it; {config}")

@@ -1,0 +1,69 @@
+"""Towers and trained projections -> the bundle that users load, with a check that both backends run it alike."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from clipita.backends.flax import FlaxBackend
+from clipita.backends.onnx import OnnxBackend
+from clipita.bundle import Bundle
+from clipita.convert.export import Provenance, write_dual_bundle
+from clipita.convert.quantize import Array, dequantize
+from clipita.towers.config import DualConfig
+from clipita_train.concepts.recipe import Corpus, Towers
+from clipita_train.concepts.run import Trained
+from clipita_train.data.concepts import load_ontology, training_texts
+from clipita_train.towers.parity import agree, size_of
+from clipita_train.towers.vocabulary import cut_text_tower, italian_vocabulary
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A bundle, and what it weighs."""
+
+    bundle: Bundle
+    size: int  # bytes of all its files
+    pieces: int  # of its vocabulary
+    agreement: float  # smallest cosine of what ONNX Runtime and Flax make of the same picture or text
+
+
+def export(corpus: Corpus, trained: Trained, folder: Path, provenance: Provenance) -> Exported:
+    """Writes the bundle of a recipe.
+
+    Args:
+        corpus: for its towers, and for the texts whose segmentation must not change.
+        trained: as `clipita_train.concepts.run.train` returns it.
+        folder: made if missing; a bundle in it is replaced.
+        provenance: what the bundle says of itself.
+
+    Raises:
+        CheckpointError: the two backends disagree on it.
+    """
+    recipe, towers = corpus.recipe, corpus.towers
+    texts = [text for concept in load_ontology().concepts for text in (*training_texts(concept), *concept.held_out)]
+    texts += [word for synset in corpus.synsets for word in synset.italian]
+    tokenizer, rows = italian_vocabulary(towers.tokenizer_file, texts, frequent_words=recipe.frequent_words)
+    config, table = _cut(towers, rows, recipe.tokenizer.max_tokens)
+    tokenizer_file = corpus.work / "tokenizer.json"
+    tokenizer_file.write_text(tokenizer, encoding="utf-8")
+    bundle = write_dual_bundle(
+        folder,
+        {**table, **trained.weights},
+        config,
+        provenance=provenance,
+        weight_formats=recipe.weight_formats,
+        precision="int8",
+        tokenizer=recipe.tokenizer,
+        tokenizer_file=tokenizer_file,
+        logit_scale=trained.logit_scale,
+        templates=recipe.templates,
+    )
+    agreement = agree(bundle, FlaxBackend(bundle, precision="int8"), OnnxBackend(bundle, precision="int8"))
+    return Exported(bundle, size_of(folder), len(rows), agreement)
+
+
+def _cut(towers: Towers, rows: Array, positions: int) -> tuple[DualConfig, dict[str, Array]]:
+    """Architecture and float32 weights of both towers; of the text tower's tables only the rows that are ever read."""
+    whole = {name.removeprefix("text."): values for name, values in dequantize(towers.text).items()}
+    config, text = cut_text_tower(towers.config.text, whole, rows, positions=positions)
+    table = {**dequantize(towers.image), **{f"text.{name}": values for name, values in text.items()}}
+    return replace(towers.config, text=config), table

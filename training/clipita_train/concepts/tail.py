@@ -1,0 +1,91 @@
+"""The last blocks of a locked EfficientNet-lite, which learn on cached maps of the blocks before them."""
+
+import re
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from clipita.convert.quantize import Array
+from clipita.towers.config import DualConfig
+from clipita.towers.efficientnet import ConvNorm, InvertedBottleneck
+from clipita.towers.efficientnet_config import EfficientNetLiteConfig, block_shapes
+from clipita.towers.parameters import parameter_table, set_parameters
+from clipita_train.concepts.batches import Rows
+from clipita_train.engine.config import StageConfig
+
+BATCH = 256  # maps at once: 10 MB of them
+
+
+class ImageTail(nnx.Module):
+    """Blocks from `first` on, and the head, normalisations folded: they were made for the weights they come with.
+
+    Parameters are called as in the tower: the first of its blocks is "blocks.19" if it is the tower's twentieth.
+    """
+
+    def __init__(self, config: EfficientNetLiteConfig, first: int, *, rngs: nnx.Rngs) -> None:
+        shapes = block_shapes(config)
+        self.blocks = nnx.Dict(
+            {
+                str(number): InvertedBottleneck(shapes[number], folded=True, rngs=rngs)
+                for number in range(first, len(shapes))
+            }
+        )
+        self.head = ConvNorm(shapes[-1].outputs, config.head_width, 1, 1, depthwise=False, folded=True, rngs=rngs)
+
+    def __call__(self, maps: jax.Array) -> jax.Array:
+        """Maps (B, H, W, C) of the block before -> pooled features (B, D) float32."""
+        x = maps.astype(jnp.float32)
+        for number in sorted(self.blocks, key=int):
+            x = self.blocks[number](x)
+        return jax.nn.relu6(self.head(x)).mean(axis=(1, 2))
+
+
+def first_block(config: DualConfig, count: int) -> int:
+    """Number of the first of the last `count` blocks.
+
+    Raises:
+        ValueError: the image tower is no EfficientNet-lite, or has no more blocks than that.
+    """
+    if not isinstance(config.image, EfficientNetLiteConfig):
+        raise ValueError("only the last blocks of an EfficientNet-lite can be unlocked on cached maps")
+    blocks = len(block_shapes(config.image))
+    if not 0 < count < blocks:
+        raise ValueError(f"the image tower has {blocks} blocks; {count} of them cannot be the last ones")
+    return blocks - count
+
+
+def image_tail(config: DualConfig, tower: Mapping[str, Array], first: int) -> ImageTail:
+    """A tail with the weights of the tower that it is cut from, named as in a bundle, folded."""
+    assert isinstance(config.image, EfficientNetLiteConfig)
+    image = config.image
+    tail = nnx.eval_shape(lambda: ImageTail(image, first, rngs=nnx.Rngs(0)))
+    parts = ("image.head.", *(f"image.blocks.{number}." for number in tail.blocks))
+    set_parameters(tail, {n.removeprefix("image."): values for n, values in tower.items() if n.startswith(parts)})
+    return tail
+
+
+def tower_weights(tail: ImageTail) -> dict[str, Array]:
+    """The tail's weights, named as in a bundle."""
+    return {f"image.{name}": values for name, values in parameter_table(tail).items()}
+
+
+def tail_features(tail: ImageTail, maps: Rows, rows: Array) -> Array:
+    """Pooled features (N, D) float16 of some of the maps."""
+    found = []
+    for start in range(0, len(rows), BATCH):
+        batch = rows[start : start + BATCH]
+        found.append(np.asarray(_pooled(tail, maps[np.resize(batch, BATCH)])[: len(batch)], np.float16))
+    return np.concatenate(found)
+
+
+@nnx.jit
+def _pooled(tail: ImageTail, maps: jax.Array) -> jax.Array:
+    return tail(maps)
+
+
+def learns(stage: StageConfig) -> bool:
+    """Whether a stage trains the tail: the rule that its head matches says so."""
+    return any(rule.multiplier and re.fullmatch(rule.pattern, "image_tail/head/kernel") for rule in stage.parameters)

@@ -1,0 +1,60 @@
+"""Keeps development photographs out of training, and training photographs from counting twice."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from clipita.errors import ImageError
+from clipita_train.data.hashes import near_any, perceptual_hash
+from clipita_train.data.sources import Example
+
+
+@dataclass
+class Report:
+    """What was left out, and why."""
+
+    unreadable: list[str] = field(default_factory=list)  # "path: reason"
+    same_file: list[str] = field(default_factory=list)
+    near_development: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.unreadable)} unreadable, {len(self.same_file)} repeated in training, "
+            f"{len(self.near_development)} training photographs that a development set has too"
+        )
+
+
+def deduplicate(examples: Sequence[Example], root: Path) -> tuple[list[Example], Report]:
+    """Drops files that do not decode, training files with the same bytes as an earlier one, and training photographs
+    within `NEAR_BITS` of a development photograph. Development sets lose only what does not decode.
+    """
+    report = Report()
+    digests, hashes, readable = [], [], []
+    for example in examples:
+        path = root / example.path
+        try:
+            data = path.read_bytes()
+            hashes.append(perceptual_hash(data))
+        except (OSError, ImageError) as error:
+            report.unreadable.append(f"{example.path}: {error}")
+            continue
+        digests.append(hashlib.sha1(data).digest())
+        readable.append(example)
+
+    development = [i for i, example in enumerate(readable) if example.split == "dev"]
+    near = near_any(np.array(hashes, np.uint64), np.array(hashes, np.uint64)[development])
+    kept, seen = [], set()
+    for i, example in enumerate(readable):
+        if example.split != "dev":
+            if near[i]:
+                report.near_development.append(example.path)
+                continue
+            if digests[i] in seen:
+                report.same_file.append(example.path)
+                continue
+            seen.add(digests[i])
+        kept.append(example)
+    return kept, report

@@ -1,0 +1,29 @@
+"""Photographs of a manifest with what Italian says of them, as pairs for recipes that learn from captions."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from clipita_train.data.concepts import load_ontology, training_texts
+from clipita_train.data.sources import Example
+
+
+def labelled_pairs(examples: Iterable[Example], *, each: int | None = None) -> Iterator[dict[str, object]]:
+    """{"image_path": ..., "captions": [...]} of every training photograph that shows a known concept or has captions.
+
+    Args:
+        examples: of a manifest.
+        each: at most so many photographs of a concept, the first of the manifest.
+    """
+    ontology, seen = load_ontology(), Counter[str]()
+    for example in examples:
+        if example.split != "train":
+            continue
+        if example.concept is None:
+            captions = example.captions
+        else:
+            seen[example.concept] += 1
+            if each is not None and seen[example.concept] > each:
+                continue
+            captions = training_texts(ontology[example.concept])
+        if captions:
+            yield {"image_path": example.path, "captions": list(captions)}

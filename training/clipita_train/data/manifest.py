@@ -1,0 +1,41 @@
+"""The list of examples that a run is made of: read from the sources, deduplicated, written as JSON lines."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from clipita_train.data.deduplicate import Report, deduplicate
+from clipita_train.data.sources import Example, Source
+from clipita_train.engine.files import written_whole
+
+
+def write_manifest(sources: Sequence[Source], root: Path, path: Path) -> Report:
+    """Reads all sources under `root` into the manifest `path`, and what was left out into `<its stem>.left-out.txt`.
+
+    Raises:
+        FileNotFoundError: a source is missing; says how to get it or how to leave it out.
+    """
+    examples = [example for source in sources for example in source.examples(root)]
+    kept, report = deduplicate(examples, root)
+    left_out = [f"unreadable\t{line}" for line in report.unreadable]
+    left_out += [f"same file\t{line}" for line in report.same_file]
+    left_out += [f"near a development photograph\t{line}" for line in report.near_development]
+    with written_whole(path) as partial:
+        with partial.open("w", encoding="utf-8") as file:
+            for example in kept:
+                file.write(json.dumps(example.to_json(), ensure_ascii=False) + "\n")
+        path.with_suffix(".left-out.txt").write_text("\n".join(left_out) + "\n", encoding="utf-8")
+    return report
+
+
+def read_manifest(path: Path) -> list[Example]:
+    """The examples of a manifest. Raises FileNotFoundError: it has not been written yet."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no manifest at {path}: write it first, with clipita-train prepare")
+    return [Example.from_json(json.loads(line)) for line in path.read_text("utf-8").splitlines()]
+
+
+def counts(examples: Sequence[Example]) -> dict[tuple[str, str], int]:
+    """(source, split) -> how many examples."""
+    return dict(Counter((example.source, example.split) for example in examples))

@@ -1,0 +1,31 @@
+"""The report of a build, beside its manifest."""
+
+import json
+from pathlib import Path
+
+from clipita_train.data.report.gather import gather
+from clipita_train.data.report.page import page
+from clipita_train.data.report.pictures import thumbnails
+from clipita_train.engine.files import written_whole
+
+REPORT = "report.html"
+
+
+def write_report(out: Path, root: Path | None = None) -> Path:
+    """Writes `out`/report.html, one page with its pictures in it, and returns its path.
+
+    Args:
+        out: The folder of a finished build.
+        root: The folder that its sources are in: there the photographs of rows are that are not kept. Without it they
+            have no picture.
+
+    Raises:
+        FileNotFoundError: the build is not finished, or is none.
+    """
+    found = gather(out)
+    told = json.loads((out / "build.json").read_text("utf-8"))
+    shown = (*found.kept.values(), *found.dropped.values(), *found.caption_dropped.values(), *found.groups)
+    pictures = thumbnails((row for rows in shown for row in rows), root, out)
+    with written_whole(out / REPORT) as partial:
+        partial.write_text(page(told, found, pictures), encoding="utf-8")
+    return out / REPORT

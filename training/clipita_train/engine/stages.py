@@ -1,0 +1,50 @@
+"""When a stage ends, and which of its weights are its best."""
+
+import math
+from collections.abc import Iterator, Sized
+from dataclasses import dataclass, replace
+from typing import Any
+
+from clipita_train.engine.config import StageConfig
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the evaluations of a stage have shown so far; saved in every checkpoint.
+
+    Attributes:
+        best_step: the step of the lowest validation loss, the first of equals.
+        best_loss: that loss; infinite before the first evaluation.
+        waiting: evaluations since then.
+        finished: the stage is over.
+    """
+
+    best_step: int = 0
+    best_loss: float = math.inf
+    waiting: int = 0
+    finished: bool = False
+
+    def after(self, step: int, loss: float, *, stage: StageConfig, total_steps: int) -> "Progress":
+        """Progress after an evaluation at this step."""
+        if loss < self.best_loss:
+            progress = Progress(best_step=step, best_loss=loss)
+        else:
+            progress = replace(self, waiting=self.waiting + 1)
+        out_of_patience = stage.patience is not None and progress.waiting >= stage.patience
+        return replace(progress, finished=step >= total_steps or out_of_patience)
+
+
+def total_steps(stage: StageConfig, batches: Iterator[Any]) -> int:
+    """How many updates the stage makes if nothing stops it early.
+
+    Raises:
+        TypeError: the stage counts epochs and the batches have no length.
+    """
+    if stage.steps is not None:
+        return stage.steps
+    if not isinstance(batches, Sized):
+        raise TypeError(
+            f"stage {stage.name!r} lasts {stage.epochs} epochs, but len() of its training batches is unknown: "
+            "give the iterator a __len__ (batches in an epoch) or the stage a number of steps"
+        )
+    return max(1, math.ceil(stage.epochs * len(batches)))

@@ -1,0 +1,213 @@
+"""How far answers can be trusted: are probabilities right as often as they say, and what tells that no label fits?
+
+Both are asked of the ten-label questions, each weighing the same. What is chosen, a logit scale and thresholds, is
+chosen on one half of the photographs, by a hash of their paths, and judged on the other.
+
+A photograph shows none of the labels in two ways. Near: one of the question's own, with its own label left out of the
+ten. Far: one of another source that shows nothing of what is asked for, as far as its label tells. Small photographs
+are left out, whose blur would tell them, and those of which captions tell what they show, which leave out the rest.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+import clipita
+from clipita.zero_shot import probabilities
+from clipita_train.data.concepts import Ontology
+from clipita_train.evaluate.metrics import area_under_curve, expected_calibration_error
+from clipita_train.evaluate.tasks import TEN, Photographs, across, joined
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+SMALL = ("tiny_imagenet", "miniplaces")  # 64 and 128 pixels
+SCALES = range(1, 101)
+REFUSED = (0.8, 0.9, 0.95)  # shares of photographs of none of the labels
+
+
+def _margin(cosines: Array, _: float) -> Array:
+    second, best = np.partition(cosines, -2, axis=1)[:, -2:].T
+    return best - second
+
+
+def _energy(cosines: Array, logit_scale: float) -> Array:
+    return np.log(np.exp(logit_scale * cosines.astype(np.float64)).sum(1)) / logit_scale
+
+
+# From cosines (N, K) and the logit scale to (N,): the higher, the likelier that a label fits.
+SIGNALS: dict[str, Callable[[Array, float], Array]] = {
+    "best cosine": lambda cosines, _: cosines.max(1),
+    "best probability": lambda cosines, logit_scale: probabilities(cosines, logit_scale).max(1),
+    "best cosine less the second": _margin,
+    "energy (arXiv:2010.03759)": _energy,
+}
+RECOMMENDED = "best cosine"  # what `zero_shot(..., min_cosine=...)` asks for
+
+
+@dataclass(frozen=True)
+class Cosines:
+    """Those of one question's photographs (N, K), their right labels (N,), and those of far photographs (M, K); and
+    which of either are in the half that chooses."""
+
+    task: str
+    known: Array
+    right: Array
+    chooses: Array
+    far: Array
+    far_chooses: Array
+
+    def half(self, chooses: bool) -> "Cosines":
+        """The half that chooses, or the one that judges."""
+        mine, far = self.chooses == chooses, self.far_chooses == chooses
+        return Cosines(self.task, self.known[mine], self.right[mine], mine[mine], self.far[far], far[far])
+
+    @property
+    def near(self) -> Array:
+        """(N, K - 1): the known ones without that of the right label."""
+        others = np.arange(self.known.shape[1]) != self.right[:, None]
+        return self.known[others].reshape(len(self.known), -1)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A question's calibration error on the half that judges, by the model's own logit scale and by the chosen one."""
+
+    task: str
+    photographs: int
+    own: float
+    chosen: float
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What a threshold does on the half that judges: shares refused of near and far ones, and wrongly of known ones.
+
+    `aimed`: the share of near and far ones, each weighing the same, that it refuses on the half that chooses.
+    """
+
+    task: str
+    signal: str
+    aimed: float
+    threshold: float
+    near: float
+    far: float
+    wrongly: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """The whole result; `areas` has for each signal the mean area under the curve against near ones and far ones."""
+
+    logit_scale: float
+    chosen_scale: float
+    calibration: tuple[Calibration, ...]
+    areas: dict[str, tuple[float, float]]
+    refusals: tuple[Refusal, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Its fields."""
+        return asdict(self)
+
+
+def ask(model: clipita.Model, sources: dict[str, Photographs], ontology: Ontology) -> list[Cosines]:
+    """Each ten-label question; sources that are `SMALL` should not be among `sources`.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    questions = [question for kinds in TEN if (question := across(kinds, sources, ontology)) is not None]
+    if not questions:
+        raise FileNotFoundError("no photograph of a ten-label question can be read")
+    others = joined([found for found in sources.values() if not found.captioned])
+    kin = ontology.ancestors | ontology.ancestors.T  # of a broader kind too: "food" may be the pizza
+    asked = []
+    for question in questions:
+        labels = model.label_bank([ontology.concepts[c].label for c in question.classes]).embeddings
+        known, far = question.photographs, others.part(~kin[np.ix_(others.shown, question.classes)].any(1))
+        cosines = known.images @ labels.T, far.images @ labels.T
+        asked.append(Cosines(question.task, cosines[0], question.right, known.chooses, cosines[1], far.chooses))
+    return asked
+
+
+def judge(asked: Sequence[Cosines], logit_scale: float) -> Report:
+    """Choose on one half, and judge on the other."""
+    choosing, judging = ([question.half(chooses) for question in asked] for chooses in (True, False))
+    scale = float(min(SCALES, key=lambda scale: np.mean([_cross_entropy(one, scale) for one in choosing])))
+    calibration = [
+        Calibration(one.task, len(one.known), _calibration_error(one, logit_scale), _calibration_error(one, scale))
+        for one in judging
+    ]
+    areas: dict[str, tuple[float, float]] = {}
+    refusals: list[Refusal] = []
+    for name, signal in SIGNALS.items():
+        chosen_on = [_values(one, signal, logit_scale) for one in choosing]
+        none = [values for _, near, far in chosen_on for values in (near, far)]
+        judged = [_values(one, signal, logit_scale) for one in judging]
+        near, far = (float(np.mean([area_under_curve(one[0], one[i]) for one in judged])) for i in (1, 2))
+        areas[name] = near, far
+        for aimed in REFUSED:
+            threshold = _quantile(none, aimed)
+            for one, values in zip(judging, judged, strict=True):
+                wrongly, near, far = (float((some < threshold).mean()) for some in values)
+                refusals.append(Refusal(one.task, name, aimed, threshold, near, far, wrongly))
+    return Report(logit_scale, scale, tuple(calibration), areas, tuple(refusals))
+
+
+def markdown(report: Report) -> str:
+    """Calibration question by question, the signals in the mean, and the recommended one question by question."""
+    lines = [
+        "Ten labels each. What is chosen is chosen on one half of the photographs and judged here, on the other.",
+        "",
+        f"| question | photographs | calibration error, logit scale {report.logit_scale:g} "
+        f"| the chosen {report.chosen_scale:g} |",
+        "|---|---|---|---|",
+        *(f"| {c.task} | {c.photographs} | {c.own:.3f} | {c.chosen:.3f} |" for c in report.calibration),
+        "",
+        "Near: the same photographs without their own label. Far: those of other sources that show nothing asked for.",
+        "Refused: of both kinds alike, on the half that chooses. Wrongly: of those that show a label. Means.",
+        "",
+        "| signal | area under the curve: near | far "
+        + "".join(f"| wrongly, {aimed:.0%} refused " for aimed in REFUSED)
+        + "|",
+        "|---" * (3 + len(REFUSED)) + "|",
+    ]
+    for signal, (near, far) in report.areas.items():
+        means = [_mean(report, signal, aimed).wrongly for aimed in REFUSED]
+        lines.append(f"| {signal} | {near:.3f} | {far:.3f} | {' | '.join(f'{mean:.1%}' for mean in means)} |")
+    lines += ["", f"| question | {RECOMMENDED} below | refused: near | far | wrongly |", "|---|---|---|---|---|"]
+    for aimed in REFUSED:
+        rows = [r for r in report.refusals if (r.signal, r.aimed) == (RECOMMENDED, aimed)]
+        for r in [*rows, _mean(report, RECOMMENDED, aimed)]:
+            lines.append(f"| {r.task} | {r.threshold:.3f} | {r.near:.1%} | {r.far:.1%} | {r.wrongly:.1%} |")
+    return "\n".join(lines) + "\n"
+
+
+def _values(question: Cosines, signal: Callable[[Array, float], Array], logit_scale: float) -> tuple[Array, ...]:
+    return tuple(signal(cosines, logit_scale) for cosines in (question.known, question.near, question.far))
+
+
+def _mean(report: Report, signal: str, aimed: float) -> Refusal:
+    """Of the questions."""
+    rows = [r for r in report.refusals if (r.signal, r.aimed) == (signal, aimed)]
+    near, far, wrongly = (
+        float(np.mean(part)) for part in zip(*((r.near, r.far, r.wrongly) for r in rows), strict=True)
+    )
+    return Refusal("mean", signal, aimed, rows[0].threshold, near, far, wrongly)
+
+
+def _calibration_error(question: Cosines, scale: float) -> float:
+    return expected_calibration_error(probabilities(question.known, scale), question.right)
+
+
+def _cross_entropy(question: Cosines, scale: float) -> float:
+    return float(-np.log(probabilities(question.known, scale)[np.arange(len(question.right)), question.right]).mean())
+
+
+def _quantile(groups: Sequence[Array], share: float) -> float:
+    """The quantile of all values, each group weighing the same."""
+    values = np.concatenate(groups)
+    weights = np.concatenate([np.full(len(group), 1 / len(group) / len(groups)) for group in groups])
+    order = values.argsort()
+    return float(values[order][np.searchsorted(np.cumsum(weights[order]), share)])

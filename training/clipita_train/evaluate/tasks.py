@@ -1,0 +1,180 @@
+"""What a recipe's development photographs are asked: each source its own classes, and questions across sources.
+
+A question puts one label for each of its classes to photographs that show exactly one of them.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import clipita
+from clipita_train.data.captions import person_or_dog, things_named
+from clipita_train.data.concepts import Ontology
+from clipita_train.data.sources import Example
+from clipita_train.evaluate.embedding_cache import embed_images
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Kinds that exclude one another, under which the classes of Tiny ImageNet and Caltech-101 fall.
+BROADER = (
+    "dog", "feline", "bird", "fish", "insect", "reptile", "amphibian", "monkey", "bear", "marine_mammal", "shellfish",
+    "land_vehicle", "watercraft", "aircraft", "musical_instrument", "fruit", "vegetable", "dish", "clothing",
+    "furniture", "building", "bridge", "flower", "person", "weapon", "ball", "kitchenware", "landscape",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """A question across sources: which of these kinds of thing is it?"""
+
+    task: str
+    sources: tuple[str, ...]
+    kinds: tuple[str, ...]
+
+
+_BANANA, _ORANGE, _PIZZA = "n07753592", "n07747607", "n07873807"
+TEN = (
+    Kinds(
+        "ten: animals, car, aeroplane",
+        ("animals8", "vehicles_unsplash", "animals10_sample"),
+        ("dog", "cat", "horse", "sheep", "cow", "elephant", "monkey", "bird", "car", "airplane"),
+    ),
+    Kinds(
+        "ten: farm animals and others",
+        ("animals10_sample", "corel1000"),
+        ("dog", "cat", "horse", "sheep", "cow", "elephant", "chicken", "squirrel_kind", "butterfly", "spider"),
+    ),
+    Kinds(
+        "ten: people and others",
+        ("flickr8k", "vehicles_unsplash", "corel1000"),
+        ("person", "cat", "horse", "elephant", "car", "airplane", "bus", "flower", "beach", "mountain"),
+    ),
+    Kinds(
+        "ten: outdoors",
+        ("corel1000", "animals8"),
+        ("beach", "mountain", "bus", "elephant", "horse", "flower", "food", "building", "dog", "bear"),
+    ),
+    Kinds(
+        "ten: food and others",
+        ("fruits3", "food4", "fruits_phone"),
+        ("apple", _BANANA, _ORANGE, _PIZZA, "hamburger", "pasta", "salad", "dog", "car", "chair"),
+    ),
+    Kinds(
+        "ten: rooms and landscapes",
+        ("domes_interiors", "corel1000"),
+        ("kitchen", "bedroom", "bathroom", "office", "river", "mountain", "desert", "beach", "bridge", "church"),
+    ),
+    Kinds(
+        "ten: rooms and landscapes (128 px)",
+        ("miniplaces",),
+        ("kitchen", "bedroom", "bathroom", "office", "river", "mountain", "desert", "coast", "bridge", "church"),
+    ),
+)
+KINDS = (Kinds("broader kinds", ("tiny_imagenet", "caltech101"), BROADER), *TEN)
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Those of one source that can be read: paths (N,), embeddings (N, E), and the concept (N,) that each shows.
+
+    `captioned`: what they show was read from captions, which tell of people and dogs and leave out much of the rest.
+    `besides`: what else the captions of each name.
+    """
+
+    paths: tuple[str, ...]
+    images: Array
+    shown: Array
+    captioned: bool
+    besides: tuple[tuple[int, ...], ...]
+
+    @property
+    def chooses(self) -> Array:
+        """(N,) bool: which half each is in, by a hash of its path: the one that chooses, or the one that judges."""
+        return np.array([hashlib.sha1(path.encode()).digest()[-1] % 2 == 0 for path in self.paths])
+
+    def part(self, rows: Array) -> "Photographs":
+        """Those of some rows, as (N,) bool."""
+        paths = tuple(path for path, row in zip(self.paths, rows, strict=True) if row)
+        besides = tuple(more for more, row in zip(self.besides, rows, strict=True) if row)
+        return Photographs(paths, self.images[rows], self.shown[rows], self.captioned, besides)
+
+
+@dataclass(frozen=True)
+class Question:
+    """Photographs (N), the concepts that are asked for (K,), ascending, and the place (N,) of the right one."""
+
+    task: str
+    photographs: Photographs
+    classes: Array
+    right: Array
+
+
+def embed_sources(
+    model: clipita.Model, examples: Sequence[Example], root: Path, ontology: Ontology, cache: Path
+) -> dict[str, Photographs]:
+    """The development photographs of each source that show a known concept.
+
+    Raises:
+        FileNotFoundError: no photograph of a source can be read.
+    """
+    found: dict[str, Photographs] = {}
+    judged = [e for e in examples if e.split == "dev" and _shown(e) is not None]
+    for source in dict.fromkeys(e.source for e in judged):
+        mine = [e for e in judged if e.source == source]
+        there = [e for e in mine if (root / e.path).is_file()]
+        images, readable = embed_images(model, [root / e.path for e in there], cache)
+        if not readable.any():
+            raise FileNotFoundError(
+                f"no development photograph of {source!r} can be read under {root}, such as {mine[0].path}"
+            )
+        read = [e for e, good in zip(there, readable, strict=True) if good]
+        shown = np.array([ontology.index[str(_shown(e))] for e in read])
+        captioned = any(e.captions for e in mine)
+        named = [[thing for thing in things_named(e.captions) if thing in ontology.index] for e in read]
+        besides = tuple(tuple(ontology.index[thing] for thing in things) for things in named)
+        found[source] = Photographs(tuple(e.path for e in read), images[readable], shown, captioned, besides)
+    return found
+
+
+def questions(sources: dict[str, Photographs], ontology: Ontology) -> Iterator[Question]:
+    """Each source's own classes, but of captioned ones, whose concepts overlap; then `KINDS`, if photographs fit."""
+    for source, found in sources.items():
+        if not found.captioned:
+            classes, right = np.unique(found.shown, return_inverse=True)
+            yield Question(source, found, classes, right)
+    for kinds in KINDS:
+        question = across(kinds, sources, ontology)
+        if question is not None:
+            yield question
+
+
+def across(kinds: Kinds, sources: dict[str, Photographs], ontology: Ontology) -> Question | None:
+    """A question across sources, to their photographs that show exactly one of its kinds; None if none does."""
+    parts = [sources[source] for source in kinds.sources if source in sources]
+    if not parts:
+        return None
+    everything = joined(parts)
+    classes = np.sort([ontology.index[kind] for kind in kinds.kinds])
+    under = ontology.ancestors[np.ix_(everything.shown, classes)]
+    more = np.array([ontology.ancestors[np.ix_(named, classes)].any(0) for named in everything.besides])
+    only = (under.sum(1) == 1) & ~(more & ~under).any(1)
+    return Question(kinds.task, everything.part(only), classes, under[only].argmax(1)) if only.any() else None
+
+
+def joined(parts: Sequence[Photographs]) -> Photographs:
+    """Those of all, one after another."""
+    return Photographs(
+        tuple(path for part in parts for path in part.paths),
+        np.concatenate([part.images for part in parts]),
+        np.concatenate([part.shown for part in parts]),
+        any(part.captioned for part in parts),
+        tuple(more for part in parts for more in part.besides),
+    )
+
+
+def _shown(example: Example) -> str | None:
+    return example.judged_as or example.concept or person_or_dog(example.captions)

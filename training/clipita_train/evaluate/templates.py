@@ -1,0 +1,149 @@
+"""Which templates a label is best asked for in: chosen on one half of the development photographs, judged on the other.
+
+One after another, the candidate that lowers the cross-entropy most when averaged with those before it, as long as it
+does so by more than twice the standard error of the difference, photograph by photograph. Top-1 would be too coarse to
+choose by: it goes on rising on the half that chooses while it falls on the other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import clipita
+from clipita.italian import in_template
+from clipita_train.data.concepts import Ontology
+from clipita_train.data.sources import Example
+from clipita_train.evaluate.embedding_cache import embed_texts
+from clipita_train.evaluate.tasks import embed_sources
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+SOURCES = ("tiny_imagenet", "caltech101")  # each weighs the same
+
+CANDIDATES = (
+    "{}", "una foto di {}", "un'immagine di {}", "foto di {}", "una fotografia di {}", "la foto di {}",
+    "una bella foto di {}", "una brutta foto di {}", "una foto sfocata di {}", "una foto a bassa risoluzione di {}",
+    "una foto luminosa di {}", "una foto scura di {}", "una foto a colori di {}", "una foto in bianco e nero di {}",
+    "una foto ravvicinata di {}", "una foto da vicino di {}", "una foto da lontano di {}",
+    "una foto ritagliata di {}", "un primo piano di {}", "{} in primo piano", "{} sullo sfondo", "{} all'aperto",
+    "{} al chiuso", "un dettaglio di {}", "un ritratto di {}", "un esempio di {}", "una scena con {}",
+    "nella foto c'è {}", "questa foto mostra {}", "si vede {}", "ecco {}", "questo è {}", "ho fotografato {}",
+    "guarda, {}", "una foto dell'oggetto: {}", "un disegno di {}", "un dipinto di {}", "un giocattolo a forma di {}",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Task:
+    """One development set: images (N, E), what each shows (N,), which half it is in (N,) bool, and texts (T, K, E)."""
+
+    images: Array
+    shown: Array
+    chooses: Array
+    texts: Array
+
+
+@dataclass(frozen=True)
+class Step:
+    """Templates, and on each half the mean over the sets of cross-entropy and of top-1."""
+
+    templates: tuple[str, ...]
+    loss_chosen_on: float
+    loss_held_out: float
+    top1_chosen_on: float
+    top1_held_out: float
+
+    def to_json(self) -> dict[str, object]:
+        """Its fields."""
+        return asdict(self)
+
+
+def tasks(model: clipita.Model, examples: Sequence[Example], root: Path, ontology: Ontology, cache: Path) -> list[Task]:
+    """The development sets of `SOURCES`, halved by a hash of the photographs' paths.
+
+    Raises:
+        FileNotFoundError: none of their photographs is there.
+    """
+    wanted = [e for e in examples if e.source in SOURCES]
+    found = embed_sources(model, wanted, root, ontology, cache)
+    if missing := set(SOURCES) - set(found):
+        raise FileNotFoundError(f"no development photograph of {sorted(missing)} is in the manifest")
+    sets = []
+    for source in found.values():
+        classes, shown = np.unique(source.shown, return_inverse=True)
+        labels = [ontology.concepts[c].label for c in classes]
+        texts = embed_texts(model, [in_template(t, label) for t in CANDIDATES for label in labels], cache)
+        sets.append(Task(source.images, shown, source.chooses, texts.reshape(len(CANDIDATES), len(labels), -1)))
+    return sets
+
+
+def choose(sets: Sequence[Task], logit_scale: float) -> list[Step]:
+    """The steps of the choice, from one template on; the last one's are chosen."""
+    chosen: list[int] = []
+    before: list[Array] | None = None
+    steps: list[Step] = []
+    while len(chosen) < len(CANDIDATES):
+        losses = {
+            i: [_losses(task, [*chosen, i], logit_scale, task.chooses) for task in sets]
+            for i in range(len(CANDIDATES))
+            if i not in chosen
+        }
+        best = min(losses, key=lambda i: (_mean(losses[i]), i))
+        if before is not None:
+            gains = [old - new for old, new in zip(before, losses[best], strict=True)]
+            error = float(np.sqrt(sum(gain.var() / len(gain) for gain in gains))) / len(gains)
+            if _mean(gains) <= 2 * error:
+                break
+        chosen.append(best)
+        before = losses[best]
+        steps.append(measure(sets, logit_scale, chosen))
+    return steps
+
+
+def measure(sets: Sequence[Task], logit_scale: float, chosen: Sequence[int]) -> Step:
+    """What the candidates of these places score together."""
+    halves = [[(task, task.chooses if first else ~task.chooses) for task in sets] for first in (True, False)]
+    losses = [_mean([_losses(task, chosen, logit_scale, half) for task, half in both]) for both in halves]
+    top1 = [_mean([_right(task, chosen, half) for task, half in both]) for both in halves]
+    return Step(tuple(CANDIDATES[i] for i in chosen), *losses, *top1)
+
+
+def markdown(steps: Sequence[Step], others: Sequence[Step]) -> str:
+    """The steps, and below them what other sets of templates score."""
+    lines = [
+        f"Chosen from {len(CANDIDATES)} on one half of the development photographs of {' and '.join(SOURCES)}, each",
+        "set weighing the same; judged on the other half.",
+        "",
+        "| templates | cross-entropy, choosing half | other half | top-1, choosing half | other half |",
+        "|---|---|---|---|---|",
+    ]
+    for step in (*steps, *others):
+        few = len(step.templates) <= 4
+        name = ", ".join(f"“{t}”" for t in step.templates) if few else f"all {len(step.templates)}"
+        lines.append(
+            f"| {name} | {step.loss_chosen_on:.4f} | {step.loss_held_out:.4f} "
+            f"| {step.top1_chosen_on:.2%} | {step.top1_held_out:.2%} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _cosines(task: Task, chosen: Sequence[int], half: Array) -> Array:
+    labels = task.texts[list(chosen)].mean(0)
+    return task.images[half] @ (labels / np.linalg.norm(labels, axis=1, keepdims=True)).T
+
+
+def _losses(task: Task, chosen: Sequence[int], logit_scale: float, half: Array) -> Array:
+    """(N,) cross-entropies of the photographs of one half."""
+    logits = logit_scale * _cosines(task, chosen, half)
+    logits -= logits.max(1, keepdims=True)
+    return np.log(np.exp(logits).sum(1)) - logits[np.arange(len(logits)), task.shown[half]]
+
+
+def _right(task: Task, chosen: Sequence[int], half: Array) -> Array:
+    return _cosines(task, chosen, half).argmax(1) == task.shown[half]
+
+
+def _mean(each: Sequence[Array]) -> float:
+    return float(np.mean([values.mean() for values in each]))

@@ -1,0 +1,270 @@
+"""Zero-shot classification of labelled photographs, several models, label sets and phrasings over one set of them.
+
+Every photograph is asked against all labels of the set, also those of which there is no photograph. A label that ties
+with the right one stands before it, so two classes with one label are both wrong at 1.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import clipita
+from clipita.italian import TEMPLATES
+from clipita.zero_shot import check_templates, embed_labels, probabilities
+from clipita_train.evaluate.embedding_cache import embed_images, embed_texts
+from clipita_train.evaluate.image_folders import Classified
+from clipita_train.evaluate.label_sets import LabelSet
+from clipita_train.evaluate.metrics import calibration_error, found_at
+from clipita_train.evaluate.retrieval import best_ranks
+from clipita_train.intervals import Difference, Estimate, differences, estimates
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+CUTOFFS = (1, 5, 10, 100)
+METRICS = tuple(f"Acc@{k}" for k in CUTOFFS)
+PHOTOGRAPHS = 512  # whose scores against all labels are held at a time
+
+
+@dataclass(frozen=True)
+class Phrasing:
+    """How a label is asked for: in which templates (None: the model's own), with its article or without."""
+
+    name: str
+    templates: tuple[str, ...] | None
+    articles: bool = True
+
+
+PHRASINGS = {
+    "model": Phrasing("model", None),
+    "article": Phrasing("article", ("{}",)),
+    "bare": Phrasing("bare", ("{}",), articles=False),
+    "ensemble": Phrasing("ensemble", TEMPLATES),
+}
+
+
+def read_phrasing(name: str) -> Phrasing:
+    """One of `PHRASINGS`, or a file with a template on each line.
+
+    Raises:
+        FileNotFoundError: neither.
+        TextError: a template without its "{}".
+    """
+    if name in PHRASINGS:
+        return PHRASINGS[name]
+    if not Path(name).is_file():
+        raise FileNotFoundError(f"no templates {name!r}: expected a file, or one of {', '.join(PHRASINGS)}")
+    lines = [line.strip() for line in Path(name).read_text("utf-8-sig").splitlines()]
+    return Phrasing(Path(name).name, check_templates([line for line in lines if line]))
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class: how many of its photographs were told, and what the others were most often taken for."""
+
+    id: str
+    label: str
+    photographs: int
+    top1: float
+    top5: float
+    taken_for: str | None
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Photographs of one class that were taken for another."""
+
+    shown: str
+    said: str
+    photographs: int
+    of: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model with a label set and a phrasing: accuracies, and how they differ from the first row's."""
+
+    model: str
+    fingerprint: str
+    precision: str
+    license: str
+    labels: str
+    phrasing: str
+    templates: tuple[str, ...]
+    twins: int  # classes that share their label
+    accuracy: dict[str, Estimate]
+    mean_of_classes: float  # Acc@1, each class weighing the same
+    calibration_error: float
+    differences: dict[str, Difference] | None
+    classes: tuple[ClassScore, ...]
+    confused: tuple[Confusion, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The whole result: what was asked, and a row for each model, label set and phrasing."""
+
+    photographs: int
+    classes_shown: int
+    labels: int
+    unreadable: tuple[str, ...]
+    strangers: dict[str, int]
+    rows: tuple[Row, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Its fields."""
+        return asdict(self)
+
+
+def classify(
+    models: Iterable[clipita.Model],
+    photographs: Classified,
+    label_sets: Sequence[LabelSet],
+    phrasings: Sequence[Phrasing],
+    cache: Path,
+) -> Report:
+    """Accuracies on the photographs that all models can read.
+
+    Args:
+        models: At least one; taken one after another, and not kept.
+        photographs: Their classes are places in every one of the label sets.
+        label_sets: At least one, all of the same ids in the same order.
+        phrasings: At least one.
+        cache: Embeddings are kept here.
+
+    Raises:
+        FileNotFoundError: no photograph can be read.
+        ValueError: label sets of other ids.
+    """
+    if any(labels.ids != label_sets[0].ids for labels in label_sets):
+        raise ValueError("label sets are compared on the same ids in the same order, and these have others")
+    embedded: list[tuple[Array, Array]] = []
+    asked: list[_Asked] = []
+    for i, model in enumerate(models):
+        embedded.append(embed_images(model, photographs.paths, cache))
+        for labels, phrasing in itertools.product(label_sets, phrasings):
+            templates = phrasing.templates or model.templates
+            rows = _embed_labels(model, labels.phrases(articles=phrasing.articles), templates, cache)
+            facts = (model.name, model.fingerprint, model.precision, model.license)
+            scale = (model.logit_scale, model.logit_bias)
+            asked.append(_Asked(i, facts, scale, labels, replace(phrasing, templates=templates), rows))
+    readable = np.all([good for _, good in embedded], axis=0)
+    if not readable.any():
+        raise FileNotFoundError(
+            f"none of the {len(readable)} photographs can be read; the first: {photographs.paths[0]}"
+        )
+    shown = np.array(photographs.classes)[readable]
+    results: list[Row] = []
+    first: Array | None = None
+    for one in asked:
+        ranks, said, sure = told(embedded[one.model][0][readable], one.embeddings, shown, *one.scale)
+        values = np.stack([found_at(ranks, k) for k in CUTOFFS], axis=1)
+        error = calibration_error(sure, found_at(ranks, 1))
+        results.append(_row(one, values, error, first, *_by_class(one.labels, shown, ranks, said)))
+        first = values if first is None else first
+    unreadable = tuple(str(path) for path, good in zip(photographs.paths, readable, strict=True) if not good)
+    size = len(label_sets[0].ids)
+    return Report(len(shown), len(np.unique(shown)), size, unreadable, photographs.strangers, tuple(results))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What one row is of: its model's place, fields of `Row`, logit scale and bias, and the embedded labels (K, E)."""
+
+    model: int
+    facts: tuple[str, str, str, str]
+    scale: tuple[float, float | None]
+    labels: LabelSet
+    phrasing: Phrasing
+    embeddings: Array
+
+
+def _row(
+    asked: _Asked,
+    values: Array,
+    error: float,
+    first: Array | None,
+    classes: tuple[ClassScore, ...],
+    confused: tuple[Confusion, ...],
+) -> Row:
+    """From the values (N, M) of the `METRICS`, the calibration error, and the values of the first row."""
+    each = np.arange(len(values))
+    assert asked.phrasing.templates is not None
+    return Row(
+        *asked.facts,
+        asked.labels.name,
+        asked.phrasing.name,
+        asked.phrasing.templates,
+        asked.labels.twins,
+        dict(zip(METRICS, estimates(values, each), strict=True)),
+        float(np.mean([one.top1 for one in classes])),
+        error,
+        None if first is None else dict(zip(METRICS, differences(first, values, each), strict=True)),
+        classes,
+        confused,
+    )
+
+
+def told(
+    images: Array, labels: Array, shown: Array, logit_scale: float, logit_bias: float | None = None
+) -> tuple[Array, Array, Array]:
+    """The rank (N,) of each photograph's right label, ties against it; the label (N,) that is said; its probability.
+
+    Args:
+        images: (N, E) float of unit norm.
+        labels: (K, E) likewise.
+        shown: (N,) integers, the right labels.
+        logit_scale, logit_bias: The model's, as `clipita.zero_shot.probabilities` takes them.
+    """
+    ranks = best_ranks(images, labels, (np.arange(len(images)), shown))
+    said = np.empty(len(images), np.int64)
+    sure = np.empty(len(images))
+    for start in range(0, len(images), PHOTOGRAPHS):
+        block = slice(start, start + PHOTOGRAPHS)
+        cosines = images[block] @ labels.T
+        said[block] = cosines.argmax(1)
+        sure[block] = probabilities(cosines, logit_scale, logit_bias).max(1)
+    return ranks, said, sure
+
+
+def _embed_labels(model: clipita.Model, phrases: list[str], templates: Sequence[str], cache: Path) -> Array:
+    """(K, E); labels that are the same are embedded once, so that they tie exactly."""
+    distinct = list(dict.fromkeys(phrases))
+    rows = embed_labels(lambda texts: embed_texts(model, texts, cache), distinct, templates)
+    place = {phrase: i for i, phrase in enumerate(distinct)}
+    return rows[[place[phrase] for phrase in phrases]]
+
+
+def _by_class(
+    labels: LabelSet, shown: Array, ranks: Array, said: Array
+) -> tuple[tuple[ClassScore, ...], tuple[Confusion, ...]]:
+    """The classes in the label set's order, and the pairs that were confused, the most often first."""
+    wrong = ranks > 1
+    pairs = Counter(
+        (one, other) for one, other in zip(shown[wrong].tolist(), said[wrong].tolist(), strict=True) if one != other
+    )
+    taken: dict[int, int] = {}
+    for (one, other), _ in pairs.most_common():
+        taken.setdefault(one, other)
+    sizes = np.bincount(shown, minlength=len(labels.ids))
+    top1, top5 = (np.bincount(shown, found_at(ranks, k), len(labels.ids)) for k in (1, 5))
+    classes = tuple(
+        ClassScore(
+            labels.ids[i],
+            labels.labels[i],
+            int(sizes[i]),
+            float(top1[i] / sizes[i]),
+            float(top5[i] / sizes[i]),
+            labels.labels[taken[i]] if i in taken else None,
+        )
+        for i in np.flatnonzero(sizes).tolist()
+    )
+    confused = tuple(
+        Confusion(labels.labels[one], labels.labels[other], count, int(sizes[one]))
+        for (one, other), count in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
+    )
+    return classes, confused

@@ -1,0 +1,95 @@
+"""The best weights of a run -> the bundle that users load, and the folder that transformers loads, both checked."""
+
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from clipita.backends.flax import compiled
+from clipita.backends.onnx import OnnxBackend
+from clipita.bundle import Bundle
+from clipita.convert.export import Provenance, write_dual_bundle
+from clipita.convert.foreign import convert
+from clipita.convert.origin import Origin
+from clipita.convert.to_transformers import write_vision_text_dual_encoder
+from clipita.towers.dual import DualEncoder
+from clipita_train.engine.checkpoint import check_settings
+from clipita_train.engine.loop import load_best
+from clipita_train.pairs.model import dual_config, dual_table
+from clipita_train.pairs.recipe import PairRecipe
+from clipita_train.pairs.run import DATA, load_run, settings_of
+from clipita_train.towers.parity import agree, size_of
+
+
+@dataclass(frozen=True)
+class PairExported:
+    """A bundle, and what it weighs."""
+
+    bundle: Bundle
+    size: int  # bytes of all its files
+    agreement: float  # smallest cosine of what it and the trained towers make of the same picture or text
+
+
+def export(
+    recipe: PairRecipe, run: Path, folder: Path, *, revision: str, transformers: Path | None = None
+) -> PairExported:
+    """Writes the bundle of a finished run.
+
+    Args:
+        recipe: as it was trained.
+        run: the folder of the run.
+        folder: made if missing; a bundle in it is replaced.
+        revision: what the bundle says of its version.
+        transformers: also write a VisionTextDualEncoder here.
+
+    Raises:
+        CheckpointError: the bundle, or what is read back from transformers' folder, gives other embeddings than the
+            trained towers; or transformers has no such model.
+        FileNotFoundError, ValueError: the run has not been finished, or was one of another recipe.
+    """
+    image, text, model = load_run(replace(recipe, dtype="float32"))
+    check_settings(run, {**asdict(recipe.training), **settings_of(recipe)}, whatever=(DATA,))
+    model = load_best(model, recipe.training, run)
+    logit_bias = float(model.loss.logit_bias) if recipe.loss.kind == "sigmoid" else None
+    with tempfile.TemporaryDirectory() as scratch:
+        tokenizer_file = Path(scratch) / "tokenizer.json"
+        tokenizer_file.write_text(text.tokenizer_json, encoding="utf-8")
+        bundle = write_dual_bundle(
+            folder,
+            dual_table(model),
+            dual_config(recipe, image, text),
+            provenance=Provenance(recipe.name, recipe.licence, "clipita-train run", revision),
+            weight_formats={},
+            precision="fp32",
+            tokenizer=text.tokenizer,
+            tokenizer_file=tokenizer_file,
+            logit_scale=float(model.loss.logit_scale),
+            logit_bias=logit_bias,
+            templates=recipe.templates,
+        )
+    trained = _Trained(model, text.tokenizer.max_tokens)
+    agreement = agree(bundle, trained, OnnxBackend(bundle, precision="fp32"))
+    if transformers is not None:
+        write_vision_text_dual_encoder(bundle, transformers)
+        with tempfile.TemporaryDirectory() as scratch:
+            again = convert(transformers, Path(scratch), Origin(recipe.name, "a folder", revision, recipe.licence))
+            agree(again, trained, OnnxBackend(again, precision="fp32"))
+    return PairExported(bundle, size_of(folder), agreement)
+
+
+class _Trained:
+    """The towers as they were trained, in the place of a backend; texts are padded to one length, to compile once."""
+
+    def __init__(self, model: DualEncoder, max_tokens: int) -> None:
+        model.eval()
+        self._image, self._text = compiled(model)
+        self._max_tokens = max_tokens
+
+    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        return np.asarray(self._image(pixels))
+
+    def encode_tokens(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        missing = ((0, 0), (0, self._max_tokens - input_ids.shape[1]))
+        ids, mask = (np.pad(array.astype(np.int32), missing) for array in (input_ids, attention_mask))
+        return np.asarray(self._text(ids, mask))

