@@ -158,9 +158,6 @@ def pooled_loss(images: np.ndarray, texts: np.ndarray, scale: float) -> float:
     return float(np.mean(losses))
 
 
-COLUMNS = {"loss": "validation loss", "tiny_imagenet": "Tiny ImageNet, top-1", "caltech101": "Caltech-101, top-1"}
-
-
 def markdown(report: Report) -> str:
     lines = [
         "# The effect of CLIP-Italian's choices, in miniature",
@@ -173,11 +170,11 @@ def markdown(report: Report) -> str:
         f"top-1 is of {JUDGED['tiny_imagenet']:,} photographs among 200 labels and of {JUDGED['caltech101']:,} among "
         "100, none of which training has.",
         "",
-        f"| | {' | '.join(COLUMNS.values())} |",
+        f"| | {' | '.join(plot.ABLATION_COLUMNS.values())} |",
         "|---|---|---|---|",
     ]
     for name, scores in report["scores"].items():
-        cells = [_cell(key, [score[key] for score in scores]) for key in COLUMNS]
+        cells = [_cell(key, [score[key] for score in scores]) for key in plot.ABLATION_COLUMNS]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     rates = [
         f"{kind} {', '.join(f'{rate}: {loss:.3f}' for rate, loss in losses.items())}"
@@ -204,7 +201,7 @@ Folder = click.Path(path_type=Path, file_okay=False)
 def main(root: Path, work: Path, runs: Path) -> None:
     """The whole comparison."""
     publish("ablation", lambda: measure(root.absolute(), work, runs.absolute()), markdown)
-    plot.ablation(json.loads((RESULTS / "ablation.json").read_text()), COLUMNS, RESULTS / "ablation.svg")
+    plot.ablation(json.loads((RESULTS / "ablation.json").read_text()), RESULTS / "ablation.svg")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,16 @@
 """The pictures of results: python -m benchmarks.plot. Needs matplotlib."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks._measure import RESULTS, Report
+
+ABLATION_COLUMNS = {
+    "loss": "validation loss",
+    "tiny_imagenet": "Tiny ImageNet, top-1",
+    "caltech101": "Caltech-101, top-1",
+}
 
 
 def speed(report: Report, path: Path) -> None:
@@ -25,13 +30,13 @@ def speed(report: Report, path: Path) -> None:
     pyplot.close(figure)
 
 
-def ablation(report: Report, columns: Mapping[str, str], path: Path) -> None:
+def ablation(report: Report, path: Path) -> None:
     """A panel for each column: a point for each seed, and a line at their mean, from the first choice to the last."""
     pyplot = _pyplot()
     names = list(report["scores"])
-    figure, panels = pyplot.subplots(1, len(columns), figsize=(10, 0.42 * len(names) + 1.2), sharey=True)
+    figure, panels = pyplot.subplots(1, len(ABLATION_COLUMNS), figsize=(10, 0.42 * len(names) + 1.2), sharey=True)
     figure.set_layout_engine("constrained")
-    for axes, (key, title) in zip(panels, columns.items(), strict=True):
+    for axes, (key, title) in zip(panels, ABLATION_COLUMNS.items(), strict=True):
         for place, scores in enumerate(report["scores"].values()):
             values = [score[key] * (1 if key == "loss" else 100) for score in scores]
             axes.plot(values, [place] * len(values), "o", color="C0", alpha=0.6, markersize=5, markeredgewidth=0)
@@ -58,7 +63,5 @@ def _pyplot() -> Any:
 
 
 if __name__ == "__main__":
-    from benchmarks.ablation import COLUMNS
-
-    ablation(json.loads((RESULTS / "ablation.json").read_text()), COLUMNS, RESULTS / "ablation.svg")
+    ablation(json.loads((RESULTS / "ablation.json").read_text()), RESULTS / "ablation.svg")
     speed(json.loads((RESULTS / "speed.json").read_text()), RESULTS / "speed.svg")

@@ -158,13 +158,12 @@ def _headers() -> dict[str, str]:
     hub, once a day, which assistants there are.
     """
     import platform
+    from importlib.metadata import version
 
     import huggingface_hub
     from huggingface_hub import constants, get_token
 
-    from clipita import __version__
-
-    agent = f"clipita/{__version__}; hf_hub/{huggingface_hub.__version__}; python/{platform.python_version()}"
+    agent = f"clipita/{version('clipita')}; hf_hub/{huggingface_hub.__version__}; python/{platform.python_version()}"
     token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
     return {"user-agent": agent, "Accept-Encoding": "identity"} | (
         {"authorization": f"Bearer {token}"} if token else {}

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import clipita_train.cli
+import clipita_train.concepts.cli
 import clipita_train.recipes.mini
 import jax
 import numpy as np
@@ -179,7 +180,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         patch.setattr(clipita_train.recipes.mini, "RECIPE", RECIPE)
         jax.config.update("jax_compilation_cache_dir", f"{folder}/compiled")  # every run compiles the same steps
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        patch.setattr(clipita_train.cli, "load_towers", lambda recipe: tiny_towers(recipe, folder / "tokenizer.json"))
+        patch.setattr(
+            clipita_train.concepts.cli, "load_towers", lambda recipe: tiny_towers(recipe, folder / "tokenizer.json")
+        )
         yield Place(folder)
     jax.config.update("jax_compilation_cache_dir", None)
     reset_cache()
@@ -338,7 +341,9 @@ def test_projections_are_trained_on_the_image_tower_of_a_bundle(trained: Place, 
     with pytest.MonkeyPatch.context() as patch:
         tower = image_tower_of(bundle, CONFIG.image)
         patch.setattr(
-            clipita_train.cli, "image_tower_of", lambda *_: tower | {"image.head.bias": tower["image.head.bias"] + 1}
+            clipita_train.concepts.cli,
+            "image_tower_of",
+            lambda *_: tower | {"image.head.bias": tower["image.head.bias"] + 1},
         )
         result = trained.call("run", *options, "--resume")
     assert result.exit_code == 1

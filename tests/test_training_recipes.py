@@ -2,11 +2,14 @@
 
 import jax
 import pytest
+from clipita_train import recipes
+from clipita_train.cli import KINDS
 from clipita_train.engine.optimizer import build_optimizer
+from clipita_train.engine.recipe_files import recipe_names
 from clipita_train.engine.state import split_model
 from clipita_train.losses.configured import PairLoss
 from clipita_train.pairs.recipe import PairRecipe
-from clipita_train.recipe_commands import known_recipes, load_recipe
+from clipita_train.recipe_kinds import load_recipe
 from flax import nnx
 
 from clipita.convert.layouts.dual import clip_preprocessing, half_preprocessing
@@ -25,7 +28,7 @@ TOWERS = {
     "lit_siglip": (SIGLIP, BERT, half_preprocessing(224, "bicubic")),
     "clip_small": (LITE0, BertConfig(31_000, token_types=1, positions=24), SMALL),
 }
-RECIPES = {name: load_recipe(name).RECIPE for name in known_recipes() if name != "mini"}
+RECIPES = {name: load_recipe(name, KINDS, recipes).RECIPE for name in recipe_names(recipes) if name != "mini"}
 
 
 def test_every_recipe_is_here():

@@ -15,7 +15,7 @@ from clipita_train.data.builder.summary import as_text
 from clipita_train.data.pairs.fetch import Settings
 from clipita_train.data.report.write import write_report
 from clipita_train.engine.config import replace_from_strings
-from clipita_train.recipe_files import recipe_module, recipe_names
+from clipita_train.engine.recipe_files import recipe_module, recipe_names
 
 Folder = click.Path(path_type=Path, file_okay=False)
 

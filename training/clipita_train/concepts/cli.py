@@ -1,0 +1,170 @@
+"""The commands that take a recipe for projections on photographs of known concepts, such as `mini`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import jax
+import numpy as np
+
+from clipita.convert.export import Provenance
+from clipita_train.concepts.export import export
+from clipita_train.concepts.material import LeftOut
+from clipita_train.concepts.recipe import Corpus, Recipe, load_towers, prepare
+from clipita_train.concepts.run import Trained, run_folder, train
+from clipita_train.data.labelled import labelled_pairs
+from clipita_train.data.manifest import counts, read_manifest
+from clipita_train.engine.config import replace_from_strings
+from clipita_train.engine.files import written_whole
+from clipita_train.recipe_kinds import ERRORS, Folder, Kind, with_bundle, with_set
+from clipita_train.towers.pretrained import image_tower_of
+
+MANIFEST = "manifest.jsonl"
+File = click.Path(path_type=Path, dir_okay=False, exists=True)
+
+
+def _with_corpus(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say what a recipe for projections works on."""
+    for option in reversed(
+        [
+            click.option("--root", type=Folder, required=True, help="Holds the clones, as OWNER/NAME."),
+            click.option("--work", type=Folder, required=True, help="Manifest, cached features and runs go here."),
+            click.option("--nouns", type=File, required=True, help="WordNet 3.0's data.noun."),
+            click.option("--omw", type=Folder, required=True, help="The folder wns of omw-data."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def _left_out(_: click.Context, __: click.Parameter, text: str | None) -> LeftOut | None:
+    if text is None:
+        return None
+    source, _, more = text.partition(":")
+    if more not in ("", "classes"):
+        raise click.BadParameter(f"expected SOURCE or SOURCE:classes, not {text!r}")
+    return LeftOut(source, classes=bool(more))
+
+
+_with_left_out = click.option(
+    "--leave-out",
+    "left_out",
+    metavar="SOURCE[:classes]",
+    callback=_left_out,
+    help="The run without the photographs of this source; with :classes, without any of what they show.",
+)
+
+
+@click.command()
+@click.option("--root", type=Folder, default=Path("photographs"), help="Where you keep the clones.")
+def sources(recipe: Recipe, root: Path) -> None:
+    """Print how to get what a recipe learns from, and on what terms."""
+    for source in recipe.sources:
+        click.echo(f"# {source.name}: {source.licence}\n{source.clone_command(root)}")
+
+
+@click.command()
+@click.option("--root", type=Folder, required=True, help="Holds the clones, as OWNER/NAME.")
+@click.option("--work", type=Folder, required=True, help="The manifest goes here.")
+@click.option("--without", multiple=True, help="Leave a source out; may be repeated.")
+def prepare_command(recipe: Recipe, root: Path, work: Path, without: tuple[str, ...]) -> None:
+    """List the photographs to learn from, without repeats and without those of the development sets."""
+    try:
+        left_out = prepare(recipe, root, work, without=without)
+    except ERRORS as error:
+        raise click.ClickException(str(error)) from None
+    for (source, split), count in counts(read_manifest(work / MANIFEST)).items():
+        click.echo(f"{count:7,} {split:5} {source}")
+    click.echo(f"left out: {left_out}; see {work / 'manifest.left-out.txt'}")
+
+
+@click.command()
+@click.option("--work", type=Folder, required=True, help="The folder with the manifest.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The list goes here.")
+@click.option("--each", type=click.IntRange(1), help="At most so many photographs of a concept.")
+def pairs(_: Recipe, work: Path, out: Path, each: int | None) -> None:
+    """List the prepared photographs with Italian captions, for recipes that learn from pairs."""
+    try:
+        lines = [
+            json.dumps(pair, ensure_ascii=False) for pair in labelled_pairs(read_manifest(work / MANIFEST), each=each)
+        ]
+    except ERRORS as error:
+        raise click.ClickException(str(error)) from None
+    with written_whole(out) as partial:
+        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    click.echo(f"wrote {out}: {len(lines):,} photographs")
+
+
+@click.command()
+@_with_corpus
+@with_set
+@_with_left_out
+@click.option("--tower", type=Folder, help="A bundle whose image tower to take: only the projections are trained then.")
+@click.option("--resume", is_flag=True, help="Go on with the run in WORK.")
+def run_projections(
+    recipe: Recipe,
+    root: Path,
+    work: Path,
+    nouns: Path,
+    omw: Path,
+    assignments: tuple[str, ...],
+    left_out: LeftOut | None,
+    tower: Path | None,
+    resume: bool,
+) -> None:
+    """Train. Features that are in WORK already are not computed again."""
+    try:
+        recipe = replace_from_strings(recipe, assignments)
+        corpus = Corpus(recipe, load_towers(recipe), root, nouns, omw, work)
+        taken = None if tower is None else image_tower_of(tower, corpus.towers.config.image)
+        trained = train(corpus, tower=taken, left_out=left_out, resume=resume)
+    except ERRORS as error:
+        raise click.ClickException(str(error)) from None
+    if jax.process_index():
+        return  # all of them have the same; the first writes it
+    out = run_folder(work, left_out) / "projections.npz"
+    np.savez(out, logit_scale=trained.logit_scale, **trained.weights)  # pyright: ignore
+    click.echo(f"wrote {out}, logit scale {trained.logit_scale:g}")
+
+
+@click.command()
+@_with_corpus
+@_with_left_out
+@with_bundle
+def export_projections(
+    recipe: Recipe,
+    root: Path,
+    work: Path,
+    nouns: Path,
+    omw: Path,
+    left_out: LeftOut | None,
+    out: Path,
+    revision: str,
+) -> None:
+    """Make a bundle of what was trained, and check it."""
+    try:
+        projections = run_folder(work, left_out) / "projections.npz"
+        if not projections.is_file():
+            raise FileNotFoundError(f"no trained projections at {projections}: finish clipita-train run first")
+        with np.load(projections, allow_pickle=False) as arrays:
+            weights = dict(arrays)
+        trained = Trained(weights, float(weights.pop("logit_scale")))
+        corpus = Corpus(recipe, load_towers(recipe), root, nouns, omw, work)
+        provenance = Provenance(recipe.name, recipe.licence, f"clipita-train run, recipe {recipe.name}", revision)
+        made = export(corpus, trained, out, provenance)
+    except ERRORS as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"wrote {out}: {made.size / 1e6:.2f} MB, {made.pieces:,} pieces, backends agree to {made.agreement:.6f}")
+
+
+KIND = Kind(
+    Recipe,
+    {
+        "sources": sources,
+        "prepare": prepare_command,
+        "pairs": pairs,
+        "run": run_projections,
+        "export": export_projections,
+    },
+)
