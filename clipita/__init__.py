@@ -16,7 +16,8 @@ from clipita.errors import (
     ModelNotFoundError,
     TextError,
 )
-from clipita.model import Encoded, Model, load
+from clipita.load import load
+from clipita.model import Encoded, Model
 from clipita.zero_shot import LabelBank, LabelScore
 
 turn_telemetry_off()  # nothing above imports ONNX Runtime: it is imported with the first model

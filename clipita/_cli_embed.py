@@ -16,7 +16,7 @@ from tqdm import tqdm
 from clipita._cli_options import Unusable, common_options, crop_option, echo, print_json, visible
 from clipita._embed import Summary, embed_folder, fingerprint_of
 from clipita.images import Crop
-from clipita.model import load
+from clipita.load import load
 
 # Two batches are decoded ahead, some 150 kB an image: 1.2 GB.
 _LARGEST_BATCH = 4096

@@ -27,7 +27,7 @@ from clipita._open import int8_of, open_bundle, rewritten
 from clipita.bundle import MANIFEST, WEIGHTS, Bundle
 from clipita.hub import embedded_models, resolve
 from clipita.known import KNOWN
-from clipita.model import load
+from clipita.load import load
 
 
 @click.command()

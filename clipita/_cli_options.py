@@ -8,7 +8,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from clipita.images import Crop
-from clipita.model import DEFAULT_MODEL
+from clipita.load import DEFAULT_MODEL
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

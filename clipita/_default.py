@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import overload
 
 from clipita._process import in_forked_children
+from clipita.backends.backend import FloatArray
 from clipita.images import Crop, ImageInput
-from clipita.model import DEFAULT_MODEL, FloatArray, Model, load
+from clipita.load import DEFAULT_MODEL, load
+from clipita.model import Model
 from clipita.tokenizer import OnTruncate
 from clipita.zero_shot import LabelBank, LabelScore
 

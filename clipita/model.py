@@ -1,24 +1,21 @@
-"""`Model`, the class that users hold, and `load`, which makes one."""
+"""`Model`, the class that users hold."""
 
 import contextlib
 import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Set
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, cast, overload
+from typing import Any, NamedTuple, cast, overload
 
 import numpy as np
-import numpy.typing as npt
 
-from clipita._cpus import usable_cpus
+from clipita._image_encoder import FEW, ImageEncoder, is_one_image, mean_direction
 from clipita._memory import give_back
-from clipita._open import counting, lasting_name, open_bundle
+from clipita._open import counting
+from clipita.backends.backend import Backend, FloatArray
 from clipita.bundle import MANIFEST, TOKENIZER, Bundle
-from clipita.errors import BackendError, CheckpointError, ImageError, TextError
-from clipita.images import Crop, ImageInput, Preprocessing, check_crop, describe, load_squares
+from clipita.errors import CheckpointError, ImageError, TextError
+from clipita.images import Crop, ImageInput, Preprocessing, check_crop, describe
 from clipita.italian import with_article
 from clipita.tokenizer import OnTruncate, TextBatch, Tokenizer, TokenizerConfig
 from clipita.zero_shot import (
@@ -32,28 +29,8 @@ from clipita.zero_shot import (
     rank,
 )
 
-DEFAULT_MODEL = "clipita-mini"
-_FEW = 32  # images or texts: after so many, or fewer, giving memory back costs more (2 to 3 ms) than it brings
 _MANY = 1000  # texts, from which on it takes seconds
 _RECENT_BANKS = 8  # 1,000 labels take 2 MB at a width of 512
-
-FloatArray = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
-
-
-class Backend(Protocol):
-    """The engine under a model."""
-
-    name: str
-    providers: tuple[str, ...]
-
-    def encode_pixels(self, pixels: Pixels) -> FloatArray:
-        """(B, S, S, 3) RGB to (B, E) of unit norm."""
-        ...
-
-    def encode_tokens(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> FloatArray:
-        """(B, L) ids and mask to (B, E) of unit norm."""
-        ...
 
 
 class Encoded(NamedTuple):
@@ -85,7 +62,7 @@ class Model:
         precision: str,
         decode_threads: int,
         exact: bool,
-        loaded_with: Mapping[str, Any],
+        pickled_as: tuple[Any, ...],
     ) -> None:
         config = bundle.config
         self._bundle = bundle
@@ -95,10 +72,9 @@ class Model:
         self._tokenizer = Tokenizer.from_file(bundle.path(TOKENIZER), tokenizer_config)
         self._config = config
         self._backend = backend
-        self._decode_threads = decode_threads
-        self._exact = exact
+        self._images = ImageEncoder(backend, self._preprocessing, decode_threads=decode_threads, exact=exact)
         self._recent_bank = lru_cache(maxsize=_RECENT_BANKS)(self._make_bank)
-        self._loaded_with = tuple(loaded_with.items())
+        self._pickled_as = pickled_as
         self.precision = precision
         self.fingerprint = bundle.fingerprint(precision, exact=exact)
 
@@ -155,7 +131,7 @@ class Model:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the name and the settings that the model was loaded with; it is loaded again where it is unpickled."""
-        return _load_again, (self._loaded_with, self.fingerprint)
+        return self._pickled_as
 
     def __copy__(self) -> "Model":
         """Return the model itself, which nothing changes."""
@@ -199,7 +175,7 @@ class Model:
             embeddings = self._backend.encode_tokens(batch.input_ids, batch.attention_mask)
             output[batch.indices] = embeddings[batch.rows]
             on_done(len(batch.indices))
-        if len(output) > _FEW:
+        if len(output) > FEW:
             give_back()
 
     def encode_image(
@@ -229,10 +205,9 @@ class Model:
         """
         _check_count("batch_size", batch_size)
         check_crop(crop)
-        if _is_one_image(images):
-            (squares,) = self._all_squares(images, crop, batch_size)
-            return _mean_direction(squares)
-        rows = [_mean_direction(squares) for squares in self._all_squares(images, crop, batch_size)]
+        rows = [mean_direction(squares) for squares in self._images.all(images, crop, batch_size)]
+        if is_one_image(images):
+            return rows[0]
         return np.array(rows, np.float32).reshape(len(rows), self.embed_dim)
 
     def iter_encode_image(
@@ -261,97 +236,17 @@ class Model:
         """
         _check_count("batch_size", batch_size)
         check_crop(crop)
-        if _is_one_image(images):
+        if is_one_image(images):
             raise ImageError(f"images must be a list or another iterable of images, but it is {describe(images)}.")
         return self._iter_means(images, crop, batch_size)
 
     def _iter_means(self, images: Iterable[ImageInput], crop: Crop, batch_size: int) -> Generator[Encoded, None, None]:
-        with contextlib.closing(self._iter_encode_squares(images, crop, batch_size)) as results:
+        with contextlib.closing(self._images.iter(images, crop, batch_size)) as results:
             for key, squares in results:
                 if isinstance(squares, ImageError):
                     yield Encoded(key, None, squares)
                 else:
-                    yield Encoded(key, _mean_direction(squares), None)
-
-    def _all_squares(self, images: ImageInput | Iterable[ImageInput], crop: Crop, batch_size: int) -> list[FloatArray]:
-        """For one image or each of many (T, E): an embedding for each square that is seen of it.
-
-        Raises:
-            ImageError: one cannot be read.
-        """
-        if _is_one_image(images):
-            image = cast(ImageInput, images)
-            return [self._backend.encode_pixels(self._squares(image, describe(image), crop))]
-        found: list[FloatArray] = []
-        # Closed at once if it raises: until its traceback is dropped, the generator would keep its threads.
-        many = cast(Iterable[ImageInput], images)
-        with contextlib.closing(self._iter_encode_squares(many, crop, batch_size)) as results:
-            for _, squares in results:
-                if isinstance(squares, ImageError):
-                    raise squares
-                found.append(squares)
-        return found
-
-    def _iter_encode_squares(
-        self, images: Iterable[ImageInput], crop: Crop, batch_size: int
-    ) -> Generator[tuple[str | int, FloatArray | ImageError], None, None]:
-        """Yield for each image its key and (T, E), or why it cannot be read."""
-        process = os.getpid()
-        source = enumerate(images)
-        waiting: deque[tuple[str | int, Future[Pixels | ImageError]]] = deque()
-        pool = ThreadPoolExecutor(self._decode_threads, thread_name_prefix="clipita-decode")
-
-        def read_ahead() -> None:
-            for index, image in islice(source, 2 * batch_size - len(waiting)):
-                if isinstance(image, str | os.PathLike | bytes):
-                    future = pool.submit(self._decode, image, index, crop)
-                else:
-                    future = Future[Pixels | ImageError]()
-                    future.set_result(self._decode(image, index, crop))
-                waiting.append((_key(image, index), future))
-
-        count = 0
-        try:
-            read_ahead()
-            while waiting:
-                if os.getpid() != process:
-                    raise BackendError(
-                        "iter_encode_image was begun in the parent of this process, and its threads are there. Call it "
-                        "anew after the fork."
-                    )
-                taken = [waiting.popleft() for _ in range(min(batch_size, len(waiting)))]
-                count += len(taken)
-                decoded = [(key, future.result()) for key, future in taken]
-                read_ahead()  # what the threads do while the tower runs
-                yield from self._encode_decoded(decoded)
-                del taken, decoded  # 150 kB an image, which could not be given back
-        finally:
-            pool.shutdown(cancel_futures=True)
-            if count > _FEW:
-                give_back()
-
-    def _decode(self, image: ImageInput, index: int, crop: Crop) -> Pixels | ImageError:
-        try:
-            return self._squares(image, describe(image, index), crop)
-        except ImageError as error:
-            return error
-
-    def _squares(self, image: ImageInput, name: str, crop: Crop) -> Pixels:
-        """(T, S, S, 3): what the tower sees of an image, more than one square only in tiles."""
-        return load_squares(image, self._preprocessing, crop=crop, name=name, exact=self._exact)
-
-    def _encode_decoded(
-        self, decoded: list[tuple[str | int, Pixels | ImageError]]
-    ) -> Iterator[tuple[str | int, FloatArray | ImageError]]:
-        squares = [item for _, item in decoded if not isinstance(item, ImageError)]
-        embeddings = self._backend.encode_pixels(np.concatenate(squares)) if squares else None
-        start = 0
-        for key, item in decoded:
-            if isinstance(item, ImageError):
-                yield key, item
-            else:
-                yield key, cast(FloatArray, embeddings)[start : start + len(item)]
-                start += len(item)
+                    yield Encoded(key, mean_direction(squares), None)
 
     def label_bank(self, labels: Iterable[str], *, templates: str | Sequence[str] | None = None) -> LabelBank:
         """Embed labels once, for `zero_shot` on many images.
@@ -472,13 +367,13 @@ class Model:
         check_crop(crop)
         _check_count("batch_size", batch_size)
         cosines = np.array(
-            [(squares @ bank.embeddings.T).max(axis=0) for squares in self._all_squares(images, crop, batch_size)],
+            [(squares @ bank.embeddings.T).max(axis=0) for squares in self._images.all(images, crop, batch_size)],
             np.float32,
         ).reshape(-1, len(bank.labels))  # (N, K)
         scores = probabilities(cosines, self.logit_scale, self.logit_bias)
         fits = None if min_cosine is None else cosines >= min_cosine
         ranked = [rank(bank.labels, row, top_k, None if fits is None else fits[i]) for i, row in enumerate(scores)]
-        return ranked[0] if _is_one_image(images) else ranked
+        return ranked[0] if is_one_image(images) else ranked
 
     def save_pretrained_hf(self, folder: str | os.PathLike[str]) -> None:
         """Write the model as a VisionTextDualEncoder, which the transformers library loads.
@@ -502,132 +397,6 @@ class Model:
         write_vision_text_dual_encoder(self._bundle, Path(folder))
 
 
-def load(
-    name_or_path: str | os.PathLike[str] = DEFAULT_MODEL,
-    *,
-    backend: Literal["onnx", "flax"] = "onnx",
-    precision: str | None = None,
-    threads: int | None = None,
-    providers: Sequence[str] | None = None,
-    revision: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    local_files_only: bool = False,
-    exact: bool = False,
-) -> Model:
-    """Load a model.
-
-    A checkpoint in another layout (CLIP, SigLIP, VisionTextDualEncoder, hybrid-clip, OpenCLIP, sentence-transformers'
-    mCLIP, ONNX exports of transformers.js) is turned into a bundle once, without PyTorch. The bundle is kept below
-    `cache_dir`/clipita, or $HF_HOME/clipita, and later loads use it as it is; nothing is written to the folder that a
-    checkpoint is in. `clipita models` lists checkpoints that read Italian.
-
-    A model is a program: what can be told from its files is checked, but one whose author you do not trust can still
-    use all time and memory that there is. Limit the process that loads it (ulimit, a container).
-
-    A licence that asks for more than most (GPL, or no commercial use) is logged once, as a warning of the logger
-    "clipita"; `Model.license` has every licence.
-
-    Args:
-        name_or_path: An embedded model ("clipita-mini"), a folder, or a name on the Hugging Face hub ("owner/name").
-            The hub is asked only for what is not on this machine yet.
-        backend: "onnx" (ONNX Runtime) or "flax" (pip install 'clipita[flax]').
-        precision: "fp32", "int8" or what else the bundle has; None means what it recommends. "int8" is made once, from
-            the float32 weights, and kept like a converted checkpoint; with ONNX Runtime its embeddings then depend a
-            little, some 1e-3, on the batch that they are computed in. Of ONNX exports, the variant: "fp32", "fp16",
-            "int8" (_quantized), or as its file names end.
-        threads: For the towers and for decoding; None means the CPUs this process may use.
-        providers: ONNX Runtime execution providers, e.g. ["CUDAExecutionProvider"]; None means the CPU.
-        revision: Branch, tag or commit on the hub.
-        cache_dir: Where the hub's files are kept, and bundles that are made here; None means the hub's own cache.
-        local_files_only: Never open a connection.
-        exact: Prepare images as torchvision does, to the bit. By default large JPEGs are decoded in fewer pixels (at
-            least three times what the tower reads) and only the crop is resized, up to four times as fast; embeddings
-            of photographs then have a cosine of 0.9999 to the exact ones, on average, and of 0.996 at worst. With
-            backend="flax" on an accelerator, also compute in float32 instead of bfloat16.
-
-    Raises:
-        ModelNotFoundError: no such model, or it is not here and may not or cannot be fetched.
-        CheckpointError: it is there, but damaged or of a kind that this clipita does not read.
-        BackendError: the backend, precision, provider or number of threads cannot be had.
-    """
-    if threads is not None and not _is_count(threads):
-        raise BackendError(f"threads must be a number from 1 on, or None for all usable CPUs, not {threads!r}.")
-    if backend not in ("onnx", "flax"):
-        raise BackendError(f"there is no backend {backend!r}: choose 'onnx' or 'flax'.")
-    bundle = open_bundle(
-        name_or_path,
-        precision=precision,
-        revision=revision,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-    )
-    if precision is None:
-        precision = bundle.config.recommended_precision
-    if precision not in bundle.config.precisions:
-        known = ", ".join(map(repr, bundle.config.precisions))
-        raise BackendError(f"{bundle.config.name!r} has no precision {precision!r}: choose {known}.")
-    if backend == "onnx":
-        from clipita.backends.onnx import OnnxBackend
-
-        engine: Backend = OnnxBackend(bundle, precision=precision, threads=threads, providers=providers)
-    else:
-        if bundle.config.image.get("kind") == "onnx":
-            raise BackendError(
-                f"{bundle.config.name!r} is an ONNX export, which only backend='onnx' runs. For Flax, load the "
-                "checkpoint that it was made from."
-            )
-        if threads is not None or providers is not None:
-            raise BackendError("threads and providers are for backend='onnx'; JAX has its own settings for both.")
-        try:
-            from clipita.backends.flax import FlaxBackend
-        except ModuleNotFoundError as error:
-            raise BackendError(
-                f"backend='flax' needs {error.name}, which is not installed: pip install 'clipita[flax]'"
-            ) from error
-        engine = FlaxBackend(bundle, precision=precision, dtype="float32" if exact else None)
-    loaded_with = {
-        "name_or_path": lasting_name(name_or_path),
-        "backend": backend,
-        "precision": precision,
-        "threads": threads,
-        "providers": providers and tuple(providers),
-        "revision": revision,
-        "cache_dir": cache_dir and os.path.abspath(cache_dir),
-        "local_files_only": local_files_only,
-        "exact": exact,
-    }
-    decode_threads = threads or usable_cpus()
-    return Model(
-        bundle, engine, precision=precision, decode_threads=decode_threads, exact=exact, loaded_with=loaded_with
-    )
-
-
-@lru_cache(maxsize=2)  # joblib and others unpickle a model for every task
-def _load_again(loaded_with: tuple[tuple[str, Any], ...], fingerprint: str) -> Model:
-    """Load a pickled model.
-
-    Raises:
-        CheckpointError: what its name stands for here is another model.
-        ModelNotFoundError, BackendError: as `load`.
-    """
-    model = load(**dict(loaded_with))
-    if model.fingerprint != fingerprint:
-        raise CheckpointError(
-            f"the pickled model {model.name!r} had the fingerprint {fingerprint}, and the one of that name here has "
-            f"{model.fingerprint}: their embeddings do not mix. Have the same version of clipita and of the model in "
-            "both places."
-        )
-    return model
-
-
-def _mean_direction(embeddings: FloatArray) -> FloatArray:
-    """(T, E) of unit norm to (E,) of unit norm: the mean of tiles; of one, itself."""
-    if len(embeddings) == 1:
-        return embeddings[0]
-    mean = embeddings.mean(axis=0)
-    return mean / max(float(np.linalg.norm(mean)), np.finfo(np.float32).tiny)
-
-
 def _texts_listed(texts: object) -> list[str]:
     if isinstance(texts, str):
         return [texts]
@@ -637,20 +406,10 @@ def _texts_listed(texts: object) -> list[str]:
     return list(cast(Iterable[str], texts))
 
 
-def _is_one_image(images: object) -> bool:
-    """Whether it is an image and not many. What is neither counts as one, and is refused when it is read."""
-    one = isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | np.ndarray) or hasattr(images, "read")
-    return one or not isinstance(images, Iterable)
-
-
-def _key(image: ImageInput, index: int) -> str | int:
-    return os.fsdecode(image) if isinstance(image, str | os.PathLike) else index
-
-
-def _is_count(value: object) -> bool:
+def is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _check_count(name: str, value: object) -> None:
-    if not _is_count(value):
+    if not is_count(value):
         raise ValueError(f"{name} must be a whole number from 1 on, not {value!r}")

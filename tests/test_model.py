@@ -26,7 +26,8 @@ import clipita
 from clipita import _default
 from clipita.bundle import write_bundle
 from clipita.errors import BackendError, CheckpointError, ImageError, TextError
-from clipita.model import Encoded, Model, load
+from clipita.load import load
+from clipita.model import Encoded, Model
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +197,7 @@ def test_decoding_goes_on_while_the_tower_runs(
 ) -> None:
     model = load(shared_bundle, threads=2)
     running, overlapped = threading.Event(), threading.Event()
-    decode, encode = model._decode, model._backend.encode_pixels
+    decode, encode = model._images._decode, model._backend.encode_pixels
 
     def watched_decode(*args: Any) -> Any:
         if running.is_set():
@@ -209,7 +210,7 @@ def test_decoding_goes_on_while_the_tower_runs(
         running.clear()
         return encode(pixels)
 
-    monkeypatch.setattr(model, "_decode", watched_decode)
+    monkeypatch.setattr(model._images, "_decode", watched_decode)
     monkeypatch.setattr(model._backend, "encode_pixels", watched_encode)
     assert len(list(model.iter_encode_image(photos * 10, batch_size=4))) == 120
     assert overlapped.is_set()

@@ -1,0 +1,131 @@
+"""Images through an image tower: decoded ahead by a few threads, in batches, past those that cannot be read."""
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import cast
+
+import numpy as np
+
+from clipita._memory import give_back
+from clipita.backends.backend import Backend, FloatArray, Pixels
+from clipita.errors import BackendError, ImageError
+from clipita.images import Crop, ImageInput, Preprocessing, describe, load_squares
+
+FEW = 32  # images or texts: after so many, or fewer, giving memory back costs more (2 to 3 ms) than it brings
+
+
+class ImageEncoder:
+    """Embeds images square by square; threads may share it.
+
+    Args:
+        backend: Runs the tower.
+        preprocessing: Says what the tower reads.
+        decode_threads: How many threads read files ahead of the tower.
+        exact: As for `load`.
+    """
+
+    def __init__(self, backend: Backend, preprocessing: Preprocessing, *, decode_threads: int, exact: bool) -> None:
+        self._backend, self._preprocessing = backend, preprocessing
+        self._decode_threads, self._exact = decode_threads, exact
+
+    def all(self, images: ImageInput | Iterable[ImageInput], crop: Crop, batch_size: int) -> list[FloatArray]:
+        """Return for one image, or for each of many, (T, E): an embedding for each square that is seen of it.
+
+        Raises:
+            ImageError: one cannot be read.
+        """
+        if is_one_image(images):
+            image = cast(ImageInput, images)
+            return [self._backend.encode_pixels(self._squares(image, describe(image), crop))]
+        found: list[FloatArray] = []
+        # Closed at once if it raises: until its traceback is dropped, the generator would keep its threads.
+        many = cast(Iterable[ImageInput], images)
+        with contextlib.closing(self.iter(many, crop, batch_size)) as results:
+            for _, squares in results:
+                if isinstance(squares, ImageError):
+                    raise squares
+                found.append(squares)
+        return found
+
+    def iter(
+        self, images: Iterable[ImageInput], crop: Crop, batch_size: int
+    ) -> Generator[tuple[str | int, FloatArray | ImageError], None, None]:
+        """Yield for each image its key and (T, E), or why it cannot be read."""
+        process = os.getpid()
+        source = enumerate(images)
+        waiting: deque[tuple[str | int, Future[Pixels | ImageError]]] = deque()
+        pool = ThreadPoolExecutor(self._decode_threads, thread_name_prefix="clipita-decode")
+
+        def read_ahead() -> None:
+            for index, image in islice(source, 2 * batch_size - len(waiting)):
+                if isinstance(image, str | os.PathLike | bytes):
+                    future = pool.submit(self._decode, image, index, crop)
+                else:
+                    future = Future[Pixels | ImageError]()
+                    future.set_result(self._decode(image, index, crop))
+                waiting.append((_key(image, index), future))
+
+        count = 0
+        try:
+            read_ahead()
+            while waiting:
+                if os.getpid() != process:
+                    raise BackendError(
+                        "iter_encode_image was begun in the parent of this process, and its threads are there. Call it "
+                        "anew after the fork."
+                    )
+                taken = [waiting.popleft() for _ in range(min(batch_size, len(waiting)))]
+                count += len(taken)
+                decoded = [(key, future.result()) for key, future in taken]
+                read_ahead()  # what the threads do while the tower runs
+                yield from self._encode_decoded(decoded)
+                del taken, decoded  # 150 kB an image, which could not be given back
+        finally:
+            pool.shutdown(cancel_futures=True)
+            if count > FEW:
+                give_back()
+
+    def _decode(self, image: ImageInput, index: int, crop: Crop) -> Pixels | ImageError:
+        try:
+            return self._squares(image, describe(image, index), crop)
+        except ImageError as error:
+            return error
+
+    def _squares(self, image: ImageInput, name: str, crop: Crop) -> Pixels:
+        """(T, S, S, 3): what the tower sees of an image, more than one square only in tiles."""
+        return load_squares(image, self._preprocessing, crop=crop, name=name, exact=self._exact)
+
+    def _encode_decoded(
+        self, decoded: list[tuple[str | int, Pixels | ImageError]]
+    ) -> Iterator[tuple[str | int, FloatArray | ImageError]]:
+        squares = [item for _, item in decoded if not isinstance(item, ImageError)]
+        embeddings = self._backend.encode_pixels(np.concatenate(squares)) if squares else None
+        start = 0
+        for key, item in decoded:
+            if isinstance(item, ImageError):
+                yield key, item
+            else:
+                yield key, cast(FloatArray, embeddings)[start : start + len(item)]
+                start += len(item)
+
+
+def mean_direction(embeddings: FloatArray) -> FloatArray:
+    """Return the mean of the (T, E) embeddings of an image's squares, (E,) of unit norm; of one square, its own."""
+    if len(embeddings) == 1:
+        return embeddings[0]
+    mean = embeddings.mean(axis=0)
+    return mean / max(float(np.linalg.norm(mean)), np.finfo(np.float32).tiny)
+
+
+def is_one_image(images: object) -> bool:
+    """Whether it is an image and not many. What is neither counts as one, and is refused when it is read."""
+    one = isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | np.ndarray) or hasattr(images, "read")
+    return one or not isinstance(images, Iterable)
+
+
+def _key(image: ImageInput, index: int) -> str | int:
+    return os.fsdecode(image) if isinstance(image, str | os.PathLike) else index
