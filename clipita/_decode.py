@@ -2,11 +2,13 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib
 import io
 import os
 import re
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Generator
 from typing import Any, BinaryIO, TypeAlias
@@ -15,9 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile
 
+from clipita._bounds import check, check_head, check_pixels, cost
+from clipita._budget import reserve
 from clipita._color import to_srgb
 from clipita._geometry import NO_MARGINS, UPRIGHT, Margins, View
 from clipita._jpeg import endings
+from clipita._libtiff import without_messages
 from clipita._process import in_forked_children
 from clipita.errors import ImageError, ImageTooLargeError
 
@@ -83,7 +88,7 @@ def decode(image: ImageInput, how: Decoding) -> View:
         still to be applied, best to few pixels, is beside it.
 
     Raises:
-        ImageTooLargeError: it has more pixels than `how.max_pixels`.
+        ImageTooLargeError: it has more pixels than `how.max_pixels`, or takes more than a file of its size may.
         ImageError: anything else that keeps it from being used; whatever the bytes, there is no other error.
     """
     with contextlib.ExitStack() as stack:
@@ -95,9 +100,11 @@ def decode(image: ImageInput, how: Decoding) -> View:
             source = stack.enter_context(_open(image, how.name))
         try:
             return _decode_quietly(source, how)
-        except ImageError:
+        except ImageError as error:
+            _let_go(error)
             raise
         except Exception as error:  # Pillow's decoders raise whatever hostile bytes make them stumble over
+            _let_go(error)
             whole = None if isinstance(source, Image.Image) else _without_its_end(source, how)
             if whole is None:
                 raise _diagnosis(error, how.name) from error
@@ -110,8 +117,14 @@ def _decode_quietly(source: Image.Image | BinaryIO, how: Decoding) -> View:
     except Warning:  # under `-W error`, of a decoder that warns while it decodes, such as that of animated PNGs
         if not isinstance(source, Image.Image):
             source.seek(0)
-        with _quiet_pillow():
-            return _decode(source, how)
+        return _decode(source, how, quiet=True)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Free the pictures that an error keeps by its traceback: callers collect errors, of many pictures at a time."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _without_its_end(file: BinaryIO, how: Decoding) -> View | None:
@@ -121,10 +134,20 @@ def _without_its_end(file: BinaryIO, how: Decoding) -> View | None:
     if ended is None:
         return None
     try:
-        first, second = (_decode_quietly(io.BytesIO(data), how) for data in ended)
+        first = _digest(_decode_quietly(io.BytesIO(ended[0]), how).image)  # one at a time: each may be large
+        view = _decode_quietly(io.BytesIO(ended[1]), how)
     except Exception:  # the error that led here says more
         return None
-    return first if first.image.tobytes() == second.image.tobytes() else None
+    return view if _digest(view.image) == first else None
+
+
+def _digest(image: Image.Image) -> bytes:
+    """What two images have in common only if all their pixels are the same."""
+    found = hashlib.blake2b(repr((image.mode, image.size)).encode())
+    rows = max(1, (1 << 20) // image.width)
+    for top in range(0, image.height, rows):
+        found.update(image.crop((0, top, image.width, min(image.height, top + rows))).tobytes())
+    return found.digest()
 
 
 def _image_from_array(image: npt.NDArray[Any], name: str) -> Image.Image:
@@ -184,24 +207,34 @@ def _open_path(path: str, name: str) -> BinaryIO:
         return io.BytesIO(file.read())
 
 
-def _decode(source: Image.Image | BinaryIO, how: Decoding) -> View:
-    name, max_pixels = how.name, how.max_pixels
+def _decode(source: Image.Image | BinaryIO, how: Decoding, *, quiet: bool = False) -> View:
+    name = how.name
     with _quiet_pillow():
-        image = source if isinstance(source, Image.Image) else _identify(source, name)
+        if isinstance(source, Image.Image):
+            image, has_scans = source, False
+        else:
+            image, has_scans = _identify(source, how)
         width, height = size = image.size
         if min(size) < 1:
             raise ImageError(f"{name} has {width} x {height} pixels, which is none. Leave it out.")
-        if width * height > max_pixels:
-            raise ImageTooLargeError(
-                f"{name} has {width} x {height} = {width * height:,} pixels, more than the limit of {max_pixels:,}. "
-                "Scale it down first."
+        check_pixels(width, height, name, how.max_pixels)
+        if image.mode == "F":
+            raise ImageError(
+                f"{name} holds floating-point values, and of what range is not known. Scale it to 0..255 in 8 bits."
             )
-        if image.format == "TIFF":  # reads tags while it decodes, and warns of the odd ones
+        margins = NO_MARGINS
+        if isinstance(source, Image.Image) or not isinstance(image, ImageFile.ImageFile):
+            needed = cost(image, size)
+        else:
+            margins = NO_MARGINS if how.shrink is None else _draft(image, how.shrink)
+            needed = check(image, size, source, name, has_scans=has_scans)
+    reserve(needed)  # not within the lock, which those that hold what this waits for may need
+    if image.format == "TIFF":  # reads tags while it decodes, and warns of the odd ones
+        with _quiet_pillow(), without_messages():
             image.load()
-    margins = NO_MARGINS
-    if how.shrink is not None and image is not source and isinstance(image, ImageFile.ImageFile):
-        margins = _draft(image, how.shrink)
-    image.load()
+    else:
+        with _quiet_pillow() if quiet else contextlib.nullcontext():
+            image.load()
     with _quiet_pillow():
         try:
             turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
@@ -211,7 +244,8 @@ def _decode(source: Image.Image | BinaryIO, how: Decoding) -> View:
     if image.mode == "CMYK":
         convert, profile = to_srgb(profile, "CMYK"), None
         image = image if convert is None else convert(image)
-    view = View(_flatten(image, name, how.drop_alpha), size, margins, profile)
+    image = _flatten(image, name, how.drop_alpha)  # the one before is not held on to
+    view = View(image, size, margins, profile)
     return view if turn is None else view.turned(*turn)
 
 
@@ -234,25 +268,26 @@ def _draft(image: ImageFile.ImageFile, shrink: Shrink) -> Margins:
     return 0.0, 0.0, image.width - right, image.height - bottom
 
 
-def _identify(file: BinaryIO, name: str) -> ImageFile.ImageFile:
-    """Read the header.
+def _identify(file: BinaryIO, how: Decoding) -> tuple[ImageFile.ImageFile, bool]:
+    """Read the header; the second value is that of `check_head`.
 
     `Image.open` is not used: it would try every format it knows, apply the pixel limit of the whole process, and hide
     the cause of a failure behind "cannot identify image file".
     """
     signature = file.read(16)
     if not signature:
-        raise ImageError(f"{name} is empty (0 bytes). {_GO_ON}")
+        raise ImageError(f"{how.name} is empty (0 bytes). {_GO_ON}")
     for register_formats in (Image.preinit, Image.init, _register_heif):  # the common ones first, all of them at need
         register_formats()
         for known in FORMATS:
             factory, accepts = Image.OPEN.get(known, (None, None))
             if factory and accepts and accepts(signature) is True:
+                has_scans = check_head(known, file, how.name, how.max_pixels)
                 file.seek(0)
-                return factory(file, "")
+                return factory(file, ""), has_scans
     heic = ", or for HEIC: pip install 'clipita[heic]'" if signature[4:8] == b"ftyp" else ""
     raise ImageError(
-        f"{name} is no image in a known format: it starts with {signature!r}. "
+        f"{how.name} is no image in a known format: it starts with {signature!r}. "
         f"Convert it to one of {', '.join(FORMATS[:-1])}{heic}."
     )
 
@@ -293,10 +328,6 @@ def _text(error: Exception) -> str:
 
 def _flatten(image: Image.Image, name: str, drop_alpha: bool) -> Image.Image:
     """Mode "L" or "RGB", 8 bits, opaque. An image that is so already is returned as it is."""
-    if image.mode == "F":
-        raise ImageError(
-            f"{name} holds floating-point values, and of what range is not known. Scale it to 0..255 in 8 bits."
-        )
     if image.mode.startswith("I"):  # "I;16", its byte orders, and "I", which Pillow uses for 16 bits too
         return _scale_16_bit(image, name)
     if image.has_transparency_data and not drop_alpha:
@@ -320,10 +351,15 @@ def _scale_16_bit(image: Image.Image, name: str) -> Image.Image:
             f"{name} holds values from {values.min()} to {values.max()}, expected 16 bits: 0 to 65535. "
             "Scale it to 0..255 in 8 bits."
         )
-    # round(values / 257) in place of a float copy: 65535 / 257 = 255. Above 65407 it is 255, and + 128 would overflow.
-    grey = np.minimum(values, 65407).astype(np.uint16)
-    grey += 128
-    grey //= 257
-    if (transparent := image.info.get("transparency")) is not None:
-        grey[values == transparent] = 255
-    return Image.fromarray(grey.astype(np.uint8))
+    # round(values / 257), a band of rows at a time: 65535 / 257 = 255. Above 65407 it is 255, and + 128 would overflow.
+    grey = np.empty(values.shape, np.uint8)
+    rows = max(1, (1 << 20) // values.shape[1])
+    for top in range(0, len(values), rows):
+        band = values[top : top + rows]
+        scaled = np.minimum(band, 65407).astype(np.uint16)
+        scaled += 128
+        scaled //= 257
+        if (transparent := image.info.get("transparency")) is not None:
+            scaled[band == transparent] = 255
+        grey[top : top + rows] = scaled
+    return Image.fromarray(grey)

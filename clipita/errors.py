@@ -10,7 +10,7 @@ class ImageError(ClipitaError, ValueError):
 
 
 class ImageTooLargeError(ImageError):
-    """An image has more pixels than the limit allows; refused from its header, before any pixel is decoded."""
+    """An image has more pixels than the limit, or takes more than a file of its size may; no pixel is decoded."""
 
 
 class TextError(ClipitaError, ValueError):

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, assert_never, cast, get_args
 import numpy as np
 from PIL import Image
 
+from clipita._budget import one_picture
 from clipita._color import to_srgb
 from clipita._decode import DEFAULT_MAX_PIXELS, FORMATS, Decoding, Encoded, ImageInput, Pixels, decode
 from clipita._geometry import FILTERS, View, fit, resize_and_crop, resize_and_pad, squash, tile_boxes
@@ -127,6 +128,7 @@ def check_crop(crop: object) -> None:
         raise ValueError(f"crop must be one of {', '.join(map(repr, get_args(Crop)))}, not {crop!r}")
 
 
+@one_picture()
 def load_pixels(
     image: ImageInput,
     preprocessing: Preprocessing,
@@ -156,12 +158,13 @@ def load_pixels(
         (image_size, image_size, 3) uint8, RGB.
 
     Raises:
-        ImageTooLargeError: more pixels than `max_pixels`.
+        ImageTooLargeError: more pixels than `max_pixels`, or more memory than a file of its size may take.
         ImageError: anything else that keeps the image from being used; whatever the bytes, there is no other error.
     """
     return _resize(_view(image, name, max_pixels, preprocessing, exact), preprocessing, exact)
 
 
+@one_picture()
 def load_squares(
     image: ImageInput,
     preprocessing: Preprocessing,
@@ -202,6 +205,7 @@ def load_squares(
     return np.stack([_rgb(view.image.resize((size, size), resample, box)) for box in tile_boxes(view)])
 
 
+@one_picture()
 def load_picture(
     image: ImageInput, *, max_side: int, name: str, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> tuple[Image.Image, tuple[int, int]]:
@@ -212,7 +216,7 @@ def load_picture(
         the width and height that it had.
 
     Raises:
-        ImageTooLargeError: more pixels than `max_pixels`.
+        ImageTooLargeError: more pixels than `max_pixels`, or more memory than a file of its size may take.
         ImageError: anything else that keeps the image from being used.
     """
     longest = Preprocessing(max_side, "longest", "bicubic", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0))

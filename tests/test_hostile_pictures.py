@@ -1,0 +1,448 @@
+"""Small pictures that ask for much are refused from their header; honest ones of the same kind are read."""
+
+import io
+import json
+import struct
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hostile_pictures import (
+    as_tower,
+    bmp,
+    chunk,
+    encoded,
+    gif,
+    j2k,
+    jp2,
+    jpeg_parts,
+    jpeg_with,
+    noise,
+    png,
+    scans_of,
+    segment,
+    tiff,
+    tiff_picture,
+    webp_canvas,
+    with_claimed_size,
+)
+from PIL import Image, PngImagePlugin
+
+from clipita import _avif, _bounds, _budget, _jpeg, _jpeg2000
+from clipita.errors import ImageError, ImageTooLargeError
+
+SIDE = 13_377  # squared, just below the limit of all formats
+TILES: dict[int, tuple[int, int | list[int]]] = {
+    258: (3, [8] * 3),
+    259: (3, 1),
+    262: (3, 2),
+    277: (3, 3),
+    322: (3, 1),
+    323: (3, 1),
+    325: (3, [3]),
+}
+TRUSTED = "If you trust it, open it with Pillow and pass that image; or export it again."
+MORE = r"the image has .* pixels in [\d,]+ bytes, and takes [\d,]+ MB to decode. More than 400 MB are for files with a "
+MORE += r"byte for each 32 pixels. " + TRUSTED
+
+
+def coded_larger() -> bytes:
+    """An AVIF that claims 64 x 64 pixels, and says inside that it has up to 32,768 x 8,192."""
+    data = bytearray(encoded(Image.new("RGB", (64, 64)), "AVIF"))
+    at = data.index(b"\x0a", data.index(b"mdat") + 4)
+    body = int.from_bytes(data[at + 2 : at + 2 + data[at + 1]], "big")
+    bits = f"{body:0{8 * data[at + 1]}b}"
+    assert bits[:5] == "00011"  # profile 0, a still picture, a reduced header; then 5 bits of level
+    reduced = bits[:10] + "1110" + "1100" + "1" * 15 + "1" * 13 + bits[30:]
+    body = reduced[: len(reduced) // 8 * 8]
+    data[at : at + 2 + data[at + 1]] = bytes([0x0A, len(body) // 8]) + int(body, 2).to_bytes(len(body) // 8, "big")
+    return bytes(data)
+
+
+AVIF = encoded(Image.new("RGB", (64, 64)), "AVIF")
+FRAME = jpeg_parts(noise(64, 64), progressive=True)  # what is between them comes after the frame's header
+REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
+    "BMP, run lengths in one line": (
+        lambda: bmp(99_000_000, 1, 4, 2, b"\1\5\0\0\0\1"),
+        MORE,
+    ),
+    "BMP, run lengths": (
+        lambda: bmp(10_000_000, 1, 8, 1, b"\1\5\0\0\0\1"),
+        "the image is a BMP of 10,000,000 pixels in 1,084 bytes of run lengths, and takes 2 s to decode. More than "
+        "6,000,000 are for files with a byte for each 8. " + TRUSTED,
+    ),
+    "BMP, run lengths in many": (lambda: bmp(1 << 16, 2700, 4, 2, b"\1\5\0\0" * 2700 + b"\0\1"), MORE),
+    "BMP without data": (lambda: bmp(SIDE, SIDE, 24, 0, bytes(100)), MORE),
+    "PNG": (lambda: png(SIDE, SIDE, 8, 6, data=b"a"), MORE),
+    "PNG, interlaced": (lambda: png(SIDE, SIDE, 8, 4, interlaced=True, data=b"a"), MORE),
+    "PNG of one line": (lambda: png(178_956_970, 1, 8, 2, data=b"a"), MORE),
+    "PNG of one column": (lambda: png(1, 83_936_773, 1, 0, data=b"a"), MORE),
+    "GIF": (lambda: gif((SIDE, SIDE), (1, 1), transparent=True), MORE),
+    "GIF, a frame beyond its canvas": (lambda: gif((1, 1), (SIDE, SIDE), disposal=2), MORE),
+    "TIFF": (lambda: tiff_picture(SIDE, SIDE, 8, bytes(100)), MORE),
+    "TIFF on its side": (lambda: tiff_picture(SIDE, SIDE, 5, bytes(100), 4, tags={274: (3, 6)}), MORE),
+    "TIFF of tiny tiles": (
+        lambda: tiff(TILES | {256: (4, 300), 257: (4, 300), 324: (4, [0] * 90_000)}, bytes(9)),
+        "the image is a TIFF in 90,000 strips or tiles, expected 65,536 at most. " + TRUSTED,
+    ),
+    "TIFF of a huge tile": (
+        lambda: tiff(TILES | {256: (4, 16), 257: (4, 16), 322: (4, 25_600), 323: (4, 25_600), 324: (4, 0)}, bytes(9)),
+        "the image is a TIFF of 16 x 16 pixels in tiles of 25600 x 25600, expected tiles no larger than the picture",
+    ),
+    "WebP canvas": (lambda: webp_canvas(SIDE, SIDE), MORE),
+    "WebP canvas above the limit": (lambda: webp_canvas(18_900, 18_900), "357,210,000 pixels, more than the limit of"),
+    "AVIF": (lambda: with_claimed_size(encoded(Image.new("RGB", (64, 64)), "AVIF"), SIDE, SIDE), MORE),
+    "AVIF, larger inside": (coded_larger, "has 32768 x 8192 = 268,435,456 pixels, more than the limit of 178,956,970"),
+    "AVIF of places": (lambda: AVIF + b"iloc" * 90_000, "the image is an AVIF in more than 16,384 parts. " + TRUSTED),
+    "AVIF of items without end": (
+        lambda: AVIF + b"iloc\2\0\0\0\0\0" + b"\xff" * 4 + bytes(10) + (b"\0\0\0\1\0\0\0\0\xff\xff" * 30_000),
+        "the image is an AVIF in more than 16,384 parts",
+    ),
+    "JPEG, progressive": (lambda: scans_of(Image.new("L", (16, 16)), 12_000, 8_000, 300), "301 scans go over"),
+    "JPEG of many scans": (
+        lambda: scans_of(Image.new("L", (16, 16)), 2000, 2000, 5000),
+        "the image is a JPEG of 2000 x 2000 pixels whose 5,001 scans go over 312,562,500 blocks of 8 x 8, expected "
+        "100,000,000 at most. " + TRUSTED,
+    ),
+    "JPEG of EXIF": (
+        lambda: jpeg_with(segment(0xE1, b"Exif\0\0a") * 65),
+        "the image is a JPEG with more than 64 EXIF segments. " + TRUSTED,
+    ),
+    "JPEG of EXIF, progressive": (
+        lambda: FRAME[0] + segment(0xE1, b"Exif\0\0a") * 65 + FRAME[1],
+        "the image is a JPEG with more than 64 EXIF segments",
+    ),
+    "JPEG of segments": (
+        lambda: jpeg_with(segment(0xE3, b"") * 4097),
+        "the image is a JPEG with more than 4,096 segments before its first scan. " + TRUSTED,
+    ),
+    "JPEG of fill bytes": (
+        lambda: jpeg_with(b"\xff" * 70_000),
+        "the image is a JPEG with more than 65,536 bytes between its segments. " + TRUSTED,
+    ),
+    "JPEG 2000": (lambda: j2k(SIDE, SIDE), MORE),
+    "JPEG 2000 of tiny precincts": (
+        lambda: j2k(1000, 1000, precinct=0x11),
+        r"JPEG 2000 in 1 tiles, [\d,]+ code blocks, [\d,]+ precincts and [\d,]+ packets, which count as [\d,]+ MB "
+        "beside its pixels, expected 200 MB at most. " + TRUSTED,
+    ),
+    "JPEG 2000 of precincts in a tile": (
+        lambda: j2k(1000, 1000, in_tile=segment(0x52, bytes([1, 0, 0, 1, 0, 5, 4, 4, 0, 1]) + bytes([0x11] * 6))),
+        "JPEG 2000 in 1 tiles",
+    ),
+    "JPEG 2000 of layers": (lambda: j2k(600, 600, layers=65_535, precinct=0x55), "JPEG 2000 in 1 tiles"),
+    "JPEG 2000 of blocks": (lambda: j2k(4000, 4000, block=(0, 0)), "JPEG 2000 in 1 tiles"),
+    "JPEG 2000 of tiles": (lambda: j2k(5000, 5000, tile=(25, 25)), "JPEG 2000 in 40,000 tiles"),
+    "JPEG 2000 of styles": (
+        lambda: j2k(
+            99, 99, in_tile=b"".join(segment(0x53, bytes([0, 0, m, n, 3, 0, 1])) for n in range(9) for m in range(33))
+        ),
+        "the image is a JPEG 2000 in more than 256 styles of coding. " + TRUSTED,
+    ),
+    "JPEG 2000 behind an unknown mark": (
+        lambda: j2k(1000, 1000, precinct=0x11).replace(b"\xff\x52", b"\xff\x30\xff\x52", 1),
+        "JPEG 2000 in 1 tiles",
+    ),
+    "JPEG 2000 in boxes": (lambda: jp2(1000, 1000, j2k(1000, 1000, precinct=0x11)), "JPEG 2000 in 1 tiles"),
+    "PPM of comments": (
+        lambda: b"P3 9 9 255\n" + b"#\n" * 1001 + b"0 " * 243,
+        "the image is a PPM with more than 1,000 comments between its numbers. Remove them.",
+    ),
+    "PPM of a long comment": (
+        lambda: b"P6\n#" + b"a" * 70_000 + b"\n9 9 255\n" + bytes(243),
+        "the image is a PPM whose header does not end within 65,536 bytes. Remove its comments.",
+    ),
+    "PPM without data": (lambda: b"P6 %d %d 255\n" % (SIDE, SIDE), MORE),
+    "PFM": (lambda: b"Pf %d %d -1.0\n" % (SIDE, SIDE), "holds floating-point values"),
+}
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("name", REFUSED)
+def test_small_pictures_that_ask_for_much_are_refused(name: str, exact: bool) -> None:
+    make, message = REFUSED[name]
+    data = make()
+    assert len(data) < 400_000
+    start = time.process_time()
+    with pytest.raises(ImageError, match=message):
+        as_tower(data, exact)
+    assert time.process_time() - start < 1
+
+
+def test_they_cost_no_memory() -> None:
+    script = (
+        "import resource, sys; sys.path.insert(0, sys.argv[1])\n"
+        "import contextlib, test_hostile_pictures as t\n"
+        "from clipita.errors import ImageError\n"
+        "cases = [make() for make, _ in t.REFUSED.values()]\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak()\n"
+        "for data in cases:\n"
+        "    with contextlib.suppress(ImageError): t.as_tower(data)\n"
+        "print((peak() - before) >> 10)"
+    )
+    arguments = [sys.executable, "-c", script, str(Path(__file__).parent)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 250  # 170 of them are what Pillow has GIF's frame go back to, as it opens the file
+
+
+# How pictures of each kind are encoded; each takes more than 100,000 bytes to decode 400 x 300 pixels.
+KINDS: list[tuple[str, str, dict[str, Any]]] = [
+    ("PNG", "RGB", {}),
+    ("PNG", "RGBA", {}),
+    ("PNG", "LA", {}),
+    ("GIF", "P", {}),
+    ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+    ("TIFF", "L", {"compression": "tiff_adobe_deflate"}),
+    ("WEBP", "RGB", {}),
+    ("WEBP", "RGBA", {"lossless": True}),
+    ("AVIF", "RGB", {"speed": 10}),
+    ("JPEG", "RGB", {"progressive": True}),
+    ("JPEG2000", "RGB", {}),
+]
+
+
+@pytest.mark.parametrize(("kind", "mode", "options"), KINDS)
+def test_a_file_may_take_what_its_bytes_warrant(
+    kind: str, mode: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detailed = noise(400, 300, mode if mode != "P" else "L")
+    flat = Image.new(mode, (400, 300))
+    expected = as_tower(encoded(detailed, kind, **options))
+    monkeypatch.setattr(_bounds, "_FREE", 100_000)
+    monkeypatch.setattr(_bounds, "survey", lambda _: None)  # what it counts is not by pixels
+    np.testing.assert_array_equal(as_tower(encoded(detailed, kind, **options)), expected)  # type: ignore[arg-type]
+    with pytest.raises(ImageTooLargeError, match=r"120,000 pixels (coded )?in [\d,]+ bytes"):
+        as_tower(encoded(flat, kind, **options))
+
+
+def test_large_pictures_of_one_color_are_read() -> None:
+    assert as_tower(encoded(Image.new("1", (9000, 9000), 1), "TIFF", compression="group4")) is not None
+    assert as_tower(encoded(Image.new("RGB", (8000, 6000), "white"), "JPEG")) is not None
+    assert as_tower(encoded(Image.new("L", (6000, 4000), 9), "PNG")) is not None
+    hundred_megapixels = PngImagePlugin.PngImageFile(io.BytesIO(png(10_000, 10_000, data=b"a")))
+    assert _bounds.cost(hundred_megapixels, hundred_megapixels.size) == _bounds._FREE
+
+
+def test_honest_files_of_unusual_structure_are_read() -> None:
+    picture = noise(1200, 800)
+    tiled = {"tile_size": (128, 128), "precinct_size": (64, 64), "quality_layers": [40, 20, 10, 1]}
+    for data in (
+        encoded(picture, "JPEG2000", **tiled),
+        encoded(picture, "JPEG2000", no_jp2=True, num_resolutions=7, irreversible=True),
+        encoded(picture, "JPEG", progressive=True, quality=95),
+        encoded(picture, "TIFF", strip_size=1),
+        encoded(picture, "AVIF", speed=10, tile_rows=2, tile_cols=2),
+        jpeg_with(
+            segment(0xE1, b"Exif\0\0" + bytes(60_000)) + segment(0xE1, b"http://ns.adobe.com/" + bytes(60_000)) * 200
+        ),
+        b"P3\n# made by hand\n2 2\n# levels\n255\n" + b"1 2 3 # a pixel\n" * 4,
+    ):
+        assert as_tower(data) is not None
+
+
+def test_a_jpeg_of_several_sequential_scans_is_counted() -> None:
+    """Each component in a scan of its own: kept as coefficients until the last is read."""
+
+    def head(data: bytes) -> tuple[str | None, bool]:
+        return _jpeg.read_head(io.BytesIO(data))
+
+    interleaved = encoded(noise(64, 64), "JPEG")
+    assert head(interleaved) == (None, False)
+    assert head(encoded(noise(64, 64), "JPEG", progressive=True)) == (None, True)
+    at = interleaved.index(b"\xff\xda")
+    apart = interleaved[:at] + segment(0xDA, bytes([1, 1, 0, 0, 63, 0])) + bytes(9)
+    assert head(apart) == (None, True)
+    assert head(encoded(noise(64, 64, "L"), "JPEG")) == (None, False)
+    assert head(interleaved[:100]) == (None, False)
+
+
+def test_what_is_coded_in_an_avif_is_found() -> None:
+    def sizes(image: Image.Image, **options: Any) -> set[tuple[int, int, int]]:
+        return {size for size in _avif.coded_sizes(encoded(image, "AVIF", **options)) if size != (0, 0, 0)}
+
+    assert sizes(noise(65, 43)) == {(65, 43, 3)}
+    assert sizes(noise(65, 43, "RGBA"), subsampling="4:4:4") == {(65, 43, 3), (65, 43, 6)}
+    assert sizes(noise(65, 43), save_all=True, append_images=[noise(65, 43)]) == {(65, 43, 3)}
+
+
+def test_the_parts_of_a_jpeg_2000_are_counted() -> None:
+    found = _jpeg2000.survey(encoded(noise(300, 200), "JPEG2000", tile_size=(128, 128), num_resolutions=3))
+    assert found is not None
+    assert found.tiles == 3 * 2
+    # Of each tile's component: one precinct at the smallest resolution, and one in 3 bands at each of 2 larger ones.
+    assert found.precincts == 6 * 3 * (1 + 3 + 3)
+    assert found.packets == 6 * 3 * 3
+    assert _jpeg2000.survey(b"\xff\x4f\xff\x51") is None
+    assert _jpeg2000.survey(struct.pack(">I4s", 0, b"jP  ")) is None
+
+
+# --- big pictures beside each other
+
+
+def test_big_pictures_wait_and_small_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_budget, "TOTAL", 1000)
+    monkeypatch.setattr(_budget, "SMALL", 10)
+    now, most = 0, 0
+    guard = threading.Lock()
+
+    def work(size: int) -> None:
+        nonlocal now, most
+        for _ in range(20):
+            with _budget.one_picture():
+                _budget.reserve(size)
+                with guard:
+                    now += size
+                    most = max(most, now)
+                time.sleep(0.0005)
+                with guard:
+                    now -= size
+
+    threads = [threading.Thread(target=work, args=(size,)) for size in (400, 400, 700, 300, 1000, 200)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert not any(thread.is_alive() for thread in threads)
+    assert 700 < most <= 1000
+
+
+def test_a_picture_larger_than_all_may_take_waits_until_it_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_budget, "TOTAL", 1000)
+    monkeypatch.setattr(_budget, "SMALL", 10)
+    order: list[str] = []
+
+    def large() -> None:
+        with _budget.one_picture():
+            _budget.reserve(5000)
+            order.append("large")
+
+    with _budget.one_picture():
+        _budget.reserve(200)
+        _budget.reserve(100)  # less than is held
+        thread = threading.Thread(target=large)
+        thread.start()
+        with _budget.one_picture():  # within another: nothing is given back at its end
+            _budget.reserve(150)
+        time.sleep(0.02)
+        order.append("first")
+    thread.join(timeout=10)
+    assert order == ["first", "large"]
+    _budget.reserve(5000)  # outside: nobody would give it back, so nothing is taken
+    with _budget.one_picture():
+        _budget.reserve(900)
+
+
+def test_what_a_picture_takes_is_given_back_also_when_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_budget, "SMALL", 10)
+    taken: list[int] = []
+    take = _budget._shared.take
+    monkeypatch.setattr(_budget._shared, "take", lambda size: (taken.append(size), take(size)))
+    as_tower(encoded(noise(50, 40), "PNG"))
+    with pytest.raises(ImageError, match="truncated"):
+        as_tower(encoded(noise(50, 40), "PNG")[:-3000])
+    as_tower(Image.new("RGB", (50, 40)))
+    assert taken == [50 * 40 * 4] * 3
+    assert _budget._shared.taken == 0
+
+
+def test_threads_take_no_more_memory_than_one() -> None:
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from hostile_pictures import as_tower, encoded, peak_mib\n"
+        "from clipita import _budget\n"
+        "from PIL import Image\n"
+        "data = encoded(Image.new('RGB', (6000, 4000)), 'PNG')\n"  # 96 MB of pixels
+        "_budget.TOTAL = 100 << 20\n"
+        "_budget.give_back(); before = peak_mib()\n"
+        "with ThreadPoolExecutor(4) as pool: list(pool.map(as_tower, [data] * 6))\n"
+        "print(peak_mib() - before)"
+    )
+    arguments = [sys.executable, "-c", script, str(Path(__file__).parent)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 200
+
+
+def test_a_forked_child_waits_for_none_of_its_parents_pictures() -> None:
+    script = (
+        "import os, threading\n"
+        "from clipita import _budget\n"
+        "begun, go_on = threading.Event(), threading.Event()\n"
+        "def hold():\n"
+        "    with _budget.one_picture():\n"
+        "        _budget.reserve(_budget.TOTAL); begun.set(); go_on.wait()\n"
+        "thread = threading.Thread(target=hold); thread.start(); begun.wait()\n"
+        "with _budget.one_picture():\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        with _budget.one_picture():\n"
+        "            _budget.reserve(_budget.TOTAL)\n"
+        "        os._exit(_budget._shared.taken != 0)\n"
+        "    print(os.waitpid(child, 0)[1])\n"
+        "go_on.set(); thread.join()"
+    )
+    arguments = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "0"
+
+
+def test_errors_that_are_kept_keep_no_picture() -> None:
+    script = (
+        "import json, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from hostile_pictures import as_tower, encoded, noise, peak_mib\n"
+        "from clipita.errors import ImageError\n"
+        "data = encoded(noise(2000, 1500), 'PNG', compress_level=0)[:-1000]\n"
+        "errors, peaks = [], []\n"
+        "for _ in range(10):\n"
+        "    try: as_tower(data)\n"
+        "    except ImageError as error: errors.append(error)\n"
+        "    peaks.append(peak_mib())\n"
+        "print(json.dumps([len(errors), peaks[-1] - peaks[1]]))"
+    )
+    arguments = [sys.executable, "-c", script, str(Path(__file__).parent)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    count, growth = json.loads(done.stdout)
+    assert count == 10
+    assert growth < 40  # each has 12 MB of pixels
+
+
+# --- noise
+
+
+def test_libtiff_writes_nothing_of_its_own() -> None:
+    data = bytearray(encoded(noise(64, 64, "L"), "TIFF", compression="tiff_lzw"))
+    data[20:2000] = bytes(1980)
+    script = (
+        "import io, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from hostile_pictures import as_tower\n"
+        "from clipita.errors import ImageError\n"
+        "from PIL import Image\n"
+        "data = sys.stdin.buffer.read()\n"
+        "try: as_tower(data)\n"
+        "except ImageError as error: print(error)\n"
+        "print('after', file=sys.stderr, flush=True)\n"
+        "try: Image.open(io.BytesIO(data)).load()\n"
+        "except OSError: pass"
+    )
+    arguments = [sys.executable, "-c", script, str(Path(__file__).parent)]
+    done = subprocess.run(arguments, input=bytes(data), capture_output=True, check=True)
+    assert done.stdout.startswith(b"the image is damaged or incomplete")
+    before, after = done.stderr.split(b"after\n")
+    assert before == b""
+    assert b"LZWDecode" in after  # for others it is as it was
+
+
+def test_a_png_that_pillow_warns_of_is_read() -> None:
+    data = png(40, 40)
+    end = data.rindex(b"IEND") - 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert as_tower(data[:end] + chunk(b"acTL", bytes(8)) + data[end:]) is not None
