@@ -28,7 +28,7 @@ CLIENT = """
 import json, re, sys, time
 from pathlib import Path
 import numpy as np
-import clipita, clipita._open, clipita.convert.foreign, clipita.backends.onnx
+import clipita, clipita.loading.open, clipita.convert.foreign, clipita.backends.onnx
 folder, cache, precision, inputs, outputs, texts = sys.argv[1:]
 start = time.perf_counter()
 model = clipita.load(folder, cache_dir=cache, precision=precision)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from benchmarks._measure import Report, interleaved, milliseconds, publish
 from benchmarks._photographs import jpegs
-from clipita.images import Preprocessing, load_pixels
+from clipita.images.pixels import Preprocessing, load_pixels
 
 SIZES = {(500, 375): 60, (1024, 768): 40, (4000, 3000): 9}
 COUNT = 4

@@ -32,7 +32,7 @@ def measure() -> Report:
 
 
 def _tower(models: dict[str, Any], folder: Path) -> list[Report]:
-    from clipita.images import load_pixels
+    from clipita.images.pixels import load_pixels
 
     first = next(iter(models.values()))
     files = jpegs(500, 375, CALIBRATION + JUDGED)

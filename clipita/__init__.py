@@ -6,7 +6,6 @@
 """
 
 from clipita._default import encode_image, encode_text, zero_shot
-from clipita._process import turn_telemetry_off
 from clipita.errors import (
     BackendError,
     CheckpointError,
@@ -18,6 +17,7 @@ from clipita.errors import (
 )
 from clipita.load import load
 from clipita.model import Encoded, Model
+from clipita.system.process import turn_telemetry_off
 from clipita.zero_shot import LabelBank, LabelScore
 
 turn_telemetry_off()  # nothing above imports ONNX Runtime: it is imported with the first model

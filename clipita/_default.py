@@ -5,12 +5,12 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import overload
 
-from clipita._process import in_forked_children
 from clipita.backends.backend import FloatArray
-from clipita.images import Crop, ImageInput
+from clipita.images.pixels import Crop, ImageInput
 from clipita.load import DEFAULT_MODEL, load
 from clipita.model import Model
-from clipita.tokenizer import OnTruncate
+from clipita.system.process import in_forked_children
+from clipita.text.tokenizer import OnTruncate
 from clipita.zero_shot import LabelBank, LabelScore
 
 _model: Model | None = None

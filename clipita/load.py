@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
-from clipita._cpus import usable_cpus
-from clipita._open import lasting_name, open_bundle
 from clipita.backends.backend import Backend
 from clipita.errors import BackendError, CheckpointError
+from clipita.loading.open import lasting_name, open_bundle
 from clipita.model import Model, is_count
+from clipita.system.cpus import usable_cpus
 
 DEFAULT_MODEL = "clipita-mini"
 

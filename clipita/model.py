@@ -9,15 +9,15 @@ from typing import Any, NamedTuple, cast, overload
 
 import numpy as np
 
-from clipita._image_encoder import FEW, ImageEncoder, is_one_image, mean_direction
-from clipita._memory import give_back
-from clipita._open import counting
 from clipita.backends.backend import Backend, FloatArray
-from clipita.bundle import MANIFEST, TOKENIZER, Bundle
+from clipita.bundles.bundle import MANIFEST, TOKENIZER, Bundle
 from clipita.errors import CheckpointError, ImageError, TextError
-from clipita.images import Crop, ImageInput, Preprocessing, check_crop, describe
+from clipita.image_encoder import FEW, ImageEncoder, is_one_image, mean_direction
+from clipita.images.pixels import Crop, ImageInput, Preprocessing, check_crop, describe
 from clipita.italian import with_article
-from clipita.tokenizer import OnTruncate, TextBatch, Tokenizer, TokenizerConfig
+from clipita.loading.open import counting
+from clipita.system.memory import give_back
+from clipita.text.tokenizer import OnTruncate, TextBatch, Tokenizer, TokenizerConfig
 from clipita.zero_shot import (
     LabelBank,
     LabelScore,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from clipita.errors import TextError
 from clipita.italian import in_template
-from clipita.tokenizer import check_text
+from clipita.text.tokenizer import check_text
 
 FloatArray = npt.NDArray[np.float32]
 

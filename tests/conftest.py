@@ -18,9 +18,9 @@ from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
-from clipita.bundle import BundleConfig, Graphs, write_bundle
-from clipita.cli import main
-from clipita.tokenizer import TokenizerConfig
+from clipita.bundles.bundle import BundleConfig, Graphs, write_bundle
+from clipita.cli.main import main
+from clipita.text.tokenizer import TokenizerConfig
 
 # A loaded machine is no failure: examples have no time limit.
 hypothesis.settings.register_profile("clipita", deadline=None)

@@ -73,9 +73,9 @@ def main(count: int, first: int) -> dict[str, Any]:
     source, home = root / "source", root / "home"
     hub = OddHub(root)
     os.environ |= hub.environment(home, HF_HUB_DOWNLOAD_TIMEOUT="1")
-    from clipita import _download
     from clipita.errors import ClipitaError
-    from clipita.hub import resolve
+    from clipita.loading import download as _download
+    from clipita.loading.hub import resolve
 
     _download._PAUSE, _download._WINDOW = 0.001, 1.0
     taken, refused, findings = 0, 0, dict[int, str]()

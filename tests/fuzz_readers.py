@@ -41,7 +41,7 @@ from hostile_weights import (
 from safetensors.numpy import save
 
 import clipita
-from clipita.bundle import write_bundle
+from clipita.bundles.bundle import write_bundle
 from clipita.convert.external_data import external_data_inside
 from clipita.convert.readers import read_weights
 from clipita.convert.sentencepiece_model import read_sentencepiece

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from clipita._memory import give_back
+from clipita.system.memory import give_back
 
 MAX_BYTES = 1_200_000
 MAX_SECONDS, MAX_MIB = 2.0, 1024
@@ -31,7 +31,7 @@ ADDRESS_SPACE = 12 << 30
 WALL_SECONDS = 90
 
 SIDE = 13_377  # squared, 178,944,129 pixels: just below the limit of all formats
-# Bytes a pixel -> the side of the largest square that `clipita._bounds` lets in whatever its file.
+# Bytes a pixel -> the side of the largest square that `clipita.images.bounds` lets in whatever its file.
 LARGEST = {each: math.isqrt(400_000_000 // each) for each in range(1, 70)}
 
 
@@ -754,7 +754,7 @@ def attempt(data: bytes, read: Callable[[bytes], object]) -> Outcome:
 
 
 def as_tower(data: bytes, exact: bool = False) -> object:
-    from clipita.images import Preprocessing, load_pixels
+    from clipita.images.pixels import Preprocessing, load_pixels
 
     preprocessing = Preprocessing(224, "shortest", "bicubic", (127.0,) * 3, (128.0,) * 3)
     return load_pixels(data, preprocessing, name="the image", exact=exact)
@@ -763,7 +763,7 @@ def as_tower(data: bytes, exact: bool = False) -> object:
 def main() -> None:
     from PIL import Image as Pillow
 
-    import clipita.images  # noqa: F401 (before the fork)
+    import clipita.images.pixels  # noqa: F401 (before the fork)
 
     Pillow.init()
     wanted = [word for word in sys.argv[1:] if word != "--exact"]

@@ -14,8 +14,8 @@ from clipita.convert.external_data import external_data_inside
 from clipita.convert.preprocessor_config import preprocessing_of
 from clipita.convert.readers import read_weights
 from clipita.convert.tokenizer_files import tokenizer_of
-from clipita.images import Preprocessing
-from clipita.tokenizer import Tokenizer, TokenizerConfig
+from clipita.images.pixels import Preprocessing
+from clipita.text.tokenizer import Tokenizer, TokenizerConfig
 
 CASES: dict[str, Case] = {}
 

@@ -14,8 +14,8 @@ from PIL import Image
 from tiny import tiny_table, tiny_tokenizer
 
 from clipita.convert.export import Provenance, write_dual_bundle
-from clipita.images import Preprocessing
-from clipita.tokenizer import TokenizerConfig
+from clipita.images.pixels import Preprocessing
+from clipita.text.tokenizer import TokenizerConfig
 from clipita.towers.config import BertConfig, DualConfig, VitConfig
 
 CONFIG = DualConfig(

@@ -10,9 +10,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PLANTED = {
-    "clipita imports training": ("clipita/images.py", "import clipita_train.engine.config", "runs without training"),
+    "clipita imports training": (
+        "clipita/images/pixels.py",
+        "import clipita_train.engine.config",
+        "runs without training",
+    ),
     "the model imports ONNX Runtime": ("clipita/model.py", "import onnxruntime", "Only the ONNX backend imports"),
     "a backend imports the other": ("clipita/backends/flax.py", "import clipita.backends.onnx", "neither knows the"),
+    "images import the model": ("clipita/images/decode.py", "import clipita.model", "Clipita's rooms"),
+    "loading imports a command": ("clipita/loading/hub.py", "import clipita.cli.options", "Clipita's rooms"),
     "the engine imports a recipe": (
         "training/clipita_train/engine/loop.py",
         "import clipita_train.pairs.recipe",

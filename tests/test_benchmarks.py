@@ -27,7 +27,7 @@ def test_cases_are_interleaved_and_the_first_round_is_dropped() -> None:
 
 
 def test_photographs_are_of_their_size_and_differ() -> None:
-    from clipita.images import Preprocessing, load_pixels
+    from clipita.images.pixels import Preprocessing, load_pixels
 
     files = jpegs(60, 40, 6)
     assert len(set(files)) == 6

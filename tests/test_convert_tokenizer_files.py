@@ -17,7 +17,7 @@ from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 from clipita.convert.tokenizer_files import tokenizer_of
 from clipita.errors import CheckpointError
-from clipita.tokenizer import Tokenizer, TokenizerConfig
+from clipita.text.tokenizer import Tokenizer, TokenizerConfig
 
 MAX_TOKENS = 64
 CLIP_SPECIALS = ["<|startoftext|>", "<|endoftext|>"]

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from tiny import make_tiny_bundle
 
 import clipita
-from clipita.bundle import MANIFEST, read_bundle
+from clipita.bundles.bundle import MANIFEST, read_bundle
 from clipita.convert.model_card import license_of
 from clipita.errors import BackendError, CheckpointError
 from clipita.towers.config import DualConfig

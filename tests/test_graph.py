@@ -10,12 +10,11 @@ from conftest import SIZE, tiny_config, tiny_files
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 import clipita
-from clipita import bundle as bundles
-from clipita._graph import check_graph
-from clipita.bundle import read_bundle, write_bundle
+from clipita.backends.graph_check import check_graph
+from clipita.bundles import bundle as bundles
+from clipita.bundles.bundle import EMBEDDED, read_bundle, write_bundle
 from clipita.convert.graph_contents import graph_contents
 from clipita.errors import BackendError, CheckpointError
-from clipita.hub import EMBEDDED
 
 SECRET = bytes(range(256)) * 96  # as many numbers as the image tower's projection has
 

@@ -35,8 +35,12 @@ from hostile_pictures import (
 )
 from PIL import Image, PngImagePlugin
 
-from clipita import _avif, _bounds, _budget, _jpeg, _jpeg2000
 from clipita.errors import ImageError, ImageTooLargeError
+from clipita.images import avif as _avif
+from clipita.images import bounds as _bounds
+from clipita.images import budget as _budget
+from clipita.images import jpeg as _jpeg
+from clipita.images import jpeg2000 as _jpeg2000
 
 SIDE = 13_377  # squared, just below the limit of all formats
 TILES: dict[int, tuple[int, int | list[int]]] = {
@@ -358,7 +362,7 @@ def test_threads_take_no_more_memory_than_one() -> None:
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
         "from hostile_pictures import as_tower, encoded, peak_mib\n"
-        "from clipita import _budget\n"
+        "from clipita.images import budget as _budget\n"
         "from PIL import Image\n"
         "data = encoded(Image.new('RGB', (6000, 4000)), 'PNG')\n"  # 96 MB of pixels
         "_budget.TOTAL = 100 << 20\n"
@@ -374,7 +378,7 @@ def test_threads_take_no_more_memory_than_one() -> None:
 def test_a_forked_child_waits_for_none_of_its_parents_pictures() -> None:
     script = (
         "import os, threading\n"
-        "from clipita import _budget\n"
+        "from clipita.images import budget as _budget\n"
         "begun, go_on = threading.Event(), threading.Event()\n"
         "def hold():\n"
         "    with _budget.one_picture():\n"

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from hub_stand_in import COMMIT, Hub
 
-from clipita import hub
-from clipita.bundle import read_bundle
+from clipita.bundles.bundle import read_bundle
 from clipita.errors import CheckpointError, ModelNotFoundError
-from clipita.hub import resolve
-from clipita.known import KNOWN
+from clipita.loading import hub
+from clipita.loading.hub import resolve
+from clipita.loading.known import KNOWN
 
 NEWER = "abcdef0123" * 4
 
@@ -23,7 +23,7 @@ NEWER = "abcdef0123" * 4
 CLIENT = """
 import json, sys, time
 from clipita.errors import ClipitaError
-from clipita.hub import resolve
+from clipita.loading.hub import resolve
 time.sleep = lambda seconds: None  # between its attempts the hub's library waits up to 23 s
 results = []
 for name, options in json.loads(sys.argv[1]):

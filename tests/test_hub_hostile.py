@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from hub_stand_in import COMMIT, Hub
 
-from clipita import _download
+from clipita.loading import download as _download
 
 # Resolves the names that are given, and prints what came of each, and the seconds that it took. argv[1] is run before.
 CLIENT = """
 import sys, time
 from clipita.errors import ClipitaError
-from clipita.hub import resolve
-from clipita import _download
+from clipita.loading.hub import resolve
+from clipita.loading import download as _download
 exec(sys.argv[1])
 start = time.monotonic()
 for name in sys.argv[2:]:

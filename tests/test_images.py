@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageFile
 
-from clipita import _decode, _geometry
 from clipita.errors import CheckpointError, ImageError, ImageTooLargeError
-from clipita.images import DEFAULT_MAX_PIXELS, Preprocessing, describe, load_picture, load_pixels
+from clipita.images import decode as _decode
+from clipita.images import geometry as _geometry
+from clipita.images.pixels import DEFAULT_MAX_PIXELS, Preprocessing, describe, load_picture, load_pixels
 
 CONFIG = {
     "image_size": 32,
@@ -428,7 +429,7 @@ def memory_of(script: str) -> int:
     """Peak resident memory, in MiB, that a script adds to the imports of this module."""
     program = (
         "import io, resource, sys\nimport numpy as np\nfrom PIL import Image\n"
-        "from clipita.images import *\nfrom clipita.errors import *\n"
+        "from clipita.images.pixels import *\nfrom clipita.errors import *\n"
         "p = Preprocessing(224, 'shortest', 'bicubic', (127, 127, 127), (128, 128, 128))\n"
         "load_pixels(np.zeros((300, 300, 3), np.uint8), p, name='a')\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\nbefore = peak()\n"

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageCms
 
-from clipita.images import Preprocessing, load_picture, load_pixels
+from clipita.images.pixels import Preprocessing, load_picture, load_pixels
 
 PHOTO = Path(__file__).parent.parent / "examples/photos/astronauta.jpg"
 SQUARE = Preprocessing(224, "shortest", "bicubic", (127.0,) * 3, (128.0,) * 3)

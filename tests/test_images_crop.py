@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import clipita
-from clipita._geometry import View, tile_boxes
-from clipita.images import Crop, Preprocessing, load_pixels, load_squares
+from clipita.images.geometry import View, tile_boxes
+from clipita.images.pixels import Crop, Preprocessing, load_pixels, load_squares
 
 PHOTO = Path(__file__).parent.parent / "examples/photos/gatto.jpg"
 SQUARE = Preprocessing(32, "shortest", "bicubic", (90.0, 100.0, 110.0), (128.0,) * 3)

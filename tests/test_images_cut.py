@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipita._jpeg import endings
 from clipita.errors import ImageError
-from clipita.images import Preprocessing, load_pixels
+from clipita.images.jpeg import endings
+from clipita.images.pixels import Preprocessing, load_pixels
 
 PHOTO = Path(__file__).parent.parent / "examples/photos/gatto.jpg"
 SQUARE = Preprocessing(224, "shortest", "bicubic", (127.0,) * 3, (128.0,) * 3)

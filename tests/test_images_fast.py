@@ -8,7 +8,7 @@ import pytest
 from PIL import ExifTags, Image, ImageFile
 
 import clipita
-from clipita.images import Preprocessing, load_pixels
+from clipita.images.pixels import Preprocessing, load_pixels
 
 PHOTOS = sorted((Path(__file__).parent.parent / "examples" / "photos").glob("*.jpg"))
 SIZE = 32

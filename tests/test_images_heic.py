@@ -11,7 +11,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from clipita.errors import ImageError
-from clipita.images import Preprocessing, load_pixels
+from clipita.images.pixels import Preprocessing, load_pixels
 
 PHOTO = Path(__file__).parent.parent / "examples/photos/gatto.jpg"
 SQUARE = Preprocessing(64, "shortest", "bicubic", (127.0,) * 3, (128.0,) * 3)

@@ -25,10 +25,10 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
 import clipita
-from clipita import _repository
 from clipita.convert import checkpoint, origin
 from clipita.convert.files import WEIGHT_FILES
 from clipita.errors import CheckpointError
+from clipita.loading import repository as _repository
 
 WORDS = ["un", "una", "foto", "di", "cane", "gatto", "nero", "mare", "è"]
 TEXTS = ["un gatto nero", "una foto di un cane", "mare", "un mare di foto di un gatto nero è una foto"]
@@ -164,7 +164,7 @@ def test_int8_is_made_once_and_knows_what_it_costs(
     assert (full.precision, small.precision) == ("fp32", "int8")
     assert full.fingerprint != small.fingerprint
     with monkeypatch.context() as patched:
-        patched.setattr("clipita._open.rewritten", None)
+        patched.setattr("clipita.loading.open.rewritten", None)
         again = clipita.load(folders["clip"], cache_dir=tmp_path, precision="int8")
         flax = clipita.load(folders["clip"], cache_dir=tmp_path, precision="int8", backend="flax")
     image, texts = expected(checkpoints["clip"])

@@ -24,7 +24,7 @@ from PIL import Image
 
 import clipita
 from clipita import _default
-from clipita.bundle import write_bundle
+from clipita.bundles.bundle import write_bundle
 from clipita.errors import BackendError, CheckpointError, ImageError, TextError
 from clipita.load import load
 from clipita.model import Encoded, Model

@@ -74,7 +74,7 @@ def test_embed_writes_its_file_and_nothing_else(tmp_path: Path) -> None:
     output = tmp_path / "foto.npz"
     code = f"""
 import sys
-from clipita.cli import main
+from clipita.cli.main import main
 sys.argv = ["clipita", "embed", {str(folder)!r}, "-o", {str(output)!r}, "--json"]
 sys.stdout = sys.stderr = open("/dev/null", "w")
 try:

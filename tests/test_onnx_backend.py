@@ -12,10 +12,10 @@ from conftest import EMBED_DIM, SIZE, tiny_config, tiny_files
 from onnx import TensorProto
 from safetensors.numpy import load
 
-from clipita._cpus import usable_cpus
 from clipita.backends.onnx import OnnxBackend, images_per_run
-from clipita.bundle import read_bundle, write_bundle
+from clipita.bundles.bundle import read_bundle, write_bundle
 from clipita.errors import BackendError, CheckpointError
+from clipita.system.cpus import usable_cpus
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from clipita.images import FORMATS
-from clipita.photo_files import PhotoFiles, find_photos, is_picture_name, readable_suffixes
+from clipita.images.photo_files import PhotoFiles, find_photos, is_picture_name, readable_suffixes
+from clipita.images.pixels import FORMATS
 
 
 def make(folder: Path, *names: str) -> Path:

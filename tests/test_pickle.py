@@ -13,7 +13,7 @@ import pytest
 from conftest import tiny_config, tiny_files
 
 import clipita
-from clipita.bundle import write_bundle
+from clipita.bundles.bundle import write_bundle
 
 
 def test_a_pickle_is_small_and_loads_the_same_model(shared_bundle: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import clipita
 from clipita.errors import TextError
-from clipita.tokenizer import MAX_CHARACTERS, TokenizerConfig, normalize
+from clipita.text.tokenizer import MAX_CHARACTERS, TokenizerConfig, normalize
 
 PHOTO = Path(__file__).parent.parent / "examples/photos/astronauta.jpg"
 SENTENCES = [

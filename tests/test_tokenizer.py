@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipita.errors import CheckpointError, TextError
-from clipita.tokenizer import BUCKET_TOKENS, Tokenizer, TokenizerConfig, check_text, normalize
+from clipita.text.tokenizer import BUCKET_TOKENS, Tokenizer, TokenizerConfig, check_text, normalize
 
 CONFIG = TokenizerConfig(max_tokens=12, prefix="query: ")
 TOKENIZER = Tokenizer(tiny_tokenizer(), CONFIG)
@@ -177,7 +177,7 @@ def test_threads_get_what_one_thread_gets() -> None:
 def test_a_fork_afterwards_prints_nothing(shared_bundle: Path) -> None:
     code = (
         "import os, sys\n"
-        "from clipita.tokenizer import Tokenizer, TokenizerConfig\n"
+        "from clipita.text.tokenizer import Tokenizer, TokenizerConfig\n"
         "tokenizer = Tokenizer.from_file(sys.argv[1], TokenizerConfig(12))\n"
         "tokenizer.encode(['un gatto'] * 3 + ['un cane'])\n"
         "child = os.fork()\n"

@@ -14,7 +14,7 @@ from clipita_train.cli import main
 from clipita_train.engine.config import replace_from_strings
 from PIL import Image, ImageEnhance, ImageOps
 
-from clipita.images import Preprocessing, load_pixels
+from clipita.images.pixels import Preprocessing, load_pixels
 
 pytestmark = pytest.mark.usefixtures("strict_types")
 

@@ -27,7 +27,7 @@ def test_with_the_extra_the_import_is_cheap():
 
 
 def clipita_train(preparation, *arguments):
-    code = f"import sys, importlib.util as u; {preparation}; from clipita._train_command import main; main()"
+    code = f"import sys, importlib.util as u; {preparation}; from clipita.cli.train import main; main()"
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -53,6 +53,6 @@ def test_an_import_that_fails_in_our_own_code_is_not_hidden():
 
 def test_the_script_begins_there():
     scripts = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts["clipita-train"] == "clipita._train_command:main"
+    assert scripts["clipita-train"] == "clipita.cli.train:main"
     result = clipita_train("pass", "--version")
     assert (result.returncode, result.stdout.split()[-1]) == (0, clipita.__version__)

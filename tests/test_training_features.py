@@ -19,8 +19,8 @@ from tiny import CONFIG, FORMATS, tiny_table, tiny_tokenizer
 
 from clipita.convert.efficientnet_lite import fold_batch_norm
 from clipita.convert.quantize import Array, dequantize, quantize
-from clipita.images import load_pixels
-from clipita.tokenizer import Tokenizer, TokenizerConfig
+from clipita.images.pixels import load_pixels
+from clipita.text.tokenizer import Tokenizer, TokenizerConfig
 from clipita.towers.dual import DualEncoder
 from clipita.towers.parameters import set_parameters
 

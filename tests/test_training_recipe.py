@@ -35,7 +35,7 @@ import clipita
 from clipita.convert.efficientnet_lite import fold_batch_norm
 from clipita.convert.export import Provenance
 from clipita.convert.quantize import SMALL, quantize
-from clipita.tokenizer import Tokenizer, TokenizerConfig
+from clipita.text.tokenizer import Tokenizer, TokenizerConfig
 from clipita.towers.config import ProjectionConfig
 from clipita.towers.efficientnet_config import LITE0
 

@@ -13,7 +13,7 @@ from clipita_train.recipe_kinds import load_recipe
 from flax import nnx
 
 from clipita.convert.layouts.dual import clip_preprocessing, half_preprocessing
-from clipita.images import Preprocessing
+from clipita.images.pixels import Preprocessing
 from clipita.towers.config import BertConfig, DualConfig, VitConfig
 from clipita.towers.dual import DualEncoder
 from clipita.towers.efficientnet_config import LITE0

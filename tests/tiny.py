@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from flax import nnx
 
-from clipita.bundle import Bundle
+from clipita.bundles.bundle import Bundle
 from clipita.convert.export import Provenance, write_dual_bundle
 from clipita.convert.quantize import SMALL, WeightFormat
-from clipita.images import Preprocessing
-from clipita.tokenizer import TokenizerConfig
+from clipita.images.pixels import Preprocessing
+from clipita.text.tokenizer import TokenizerConfig
 from clipita.towers.config import BertConfig, DualConfig, ProjectionConfig
 from clipita.towers.dual import DualEncoder
 from clipita.towers.efficientnet_config import EfficientNetLiteConfig

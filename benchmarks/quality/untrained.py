@@ -26,7 +26,7 @@ from clipita_train.towers.pretrained import efficientnet_lite
 
 from benchmarks.quality.sets import HERE
 from clipita.errors import ImageError
-from clipita.images import load_pixels
+from clipita.images.pixels import load_pixels
 from clipita.italian import with_article
 from clipita.model import Encoded
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from clipita.backends.results import FloatArray, checked
-from clipita.bundle import WEIGHTS, Bundle
+from clipita.bundles.bundle import WEIGHTS, Bundle
 from clipita.convert.quantize import dequantize
 from clipita.errors import BackendError, CheckpointError
 from clipita.towers.config import ClipTextConfig, DualConfig

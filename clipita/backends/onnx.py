@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
 
-from clipita._cpus import usable_cpus
-from clipita._graph import check_graph
-from clipita._memory import give_back
-from clipita._process import in_forked_children
-from clipita._strict import did_you_mean
+from clipita.backends.graph_check import check_graph
 from clipita.backends.results import FloatArray, checked
-from clipita.bundle import Bundle
+from clipita.bundles.bundle import Bundle
+from clipita.bundles.strict import did_you_mean
 from clipita.errors import BackendError
+from clipita.system.cpus import usable_cpus
+from clipita.system.memory import give_back
+from clipita.system.process import in_forked_children
 
 _ort: Any = onnxruntime
 

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from clipita.bundle import Bundle, read_bundle
+from clipita.bundles.bundle import Bundle, read_bundle
 from clipita.errors import CheckpointError
 
 # Beside a bundle, the sizes and times of its files when it was made. While they are the same, nobody has touched them,

@@ -23,7 +23,7 @@ from clipita.convert.layouts.vision_text import read_vision_text
 from clipita.convert.quantize import Array
 from clipita.convert.tokenizer_files import tokenizer_of
 from clipita.errors import CheckpointError
-from clipita.tokenizer import TokenizerConfig
+from clipita.text.tokenizer import TokenizerConfig
 from clipita.towers.config import DualConfig
 
 _BY_MODEL_TYPE: dict[str, tuple[str, Callable[[Path], DualWeights]]] = {

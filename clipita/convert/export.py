@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from clipita.bundle import TOKENIZER, WEIGHTS, Bundle, BundleConfig, Graphs, write_bundle
+from clipita.bundles.bundle import TOKENIZER, WEIGHTS, Bundle, BundleConfig, Graphs, write_bundle
 from clipita.convert.efficientnet_lite import fold_batch_norm
 from clipita.convert.graph import image_graph, text_graph
 from clipita.convert.quantize import Array, WeightFormat, plan
 from clipita.convert.weights_file import StoredWeights, write_weights
 from clipita.errors import CheckpointError
-from clipita.tokenizer import TokenizerConfig
+from clipita.text.tokenizer import TokenizerConfig
 from clipita.towers.config import DualConfig
 
 

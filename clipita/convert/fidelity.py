@@ -6,10 +6,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from clipita.bundle import TOKENIZER, Bundle
+from clipita.bundles.bundle import TOKENIZER, Bundle
 from clipita.convert.samples import TEXTS, pictures
-from clipita.images import Preprocessing
-from clipita.tokenizer import Tokenizer, TokenizerConfig
+from clipita.images.pixels import Preprocessing
+from clipita.text.tokenizer import Tokenizer, TokenizerConfig
 
 FloatArray = npt.NDArray[np.float32]
 

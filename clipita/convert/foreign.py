@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from clipita.bundle import Bundle
+from clipita.bundles.bundle import Bundle
 from clipita.convert.checkpoint import detect_layout, read_checkpoint
 from clipita.convert.export import Provenance, write_dual_bundle
 from clipita.convert.model_card import license_of
@@ -24,7 +24,7 @@ def convert(
     """Write the bundle of a folder in any of the layouts that are known.
 
     Args:
-        folder: What `clipita.hub.resolve` gives, if it is no bundle.
+        folder: What `clipita.loading.hub.resolve` gives, if it is no bundle.
         out: The folder to write to.
         origin: What is known of it.
         precision: Which of several ONNX exports is taken; checkpoints become float32 whatever it is.

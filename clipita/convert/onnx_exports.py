@@ -18,10 +18,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from clipita._repository import ONNX_SUFFIXES, ONNX_TOWERS
-from clipita.bundle import TOKENIZER, WEIGHTS, Bundle, BundleConfig, Graphs, write_bundle
+from clipita.bundles.bundle import TOKENIZER, WEIGHTS, Bundle, BundleConfig, Graphs, write_bundle
 from clipita.convert.export import Provenance
 from clipita.convert.external_data import external_data_inside
+from clipita.convert.file_names import ONNX_SUFFIXES, ONNX_TOWERS
 from clipita.convert.files import file_in, json_in
 from clipita.convert.layouts.clip import is_lower_case
 from clipita.convert.layouts.dual import clip_preprocessing, half_preprocessing
@@ -30,7 +30,7 @@ from clipita.convert.quantize import Array, Stored
 from clipita.convert.tokenizer_files import tokenizer_of
 from clipita.convert.weights_file import StoredWeights, write_weights
 from clipita.errors import CheckpointError
-from clipita.images import Preprocessing
+from clipita.images.pixels import Preprocessing
 
 _INLINE_BYTES = 64  # smaller tensors stay in the graph
 _TYPES: dict[int, type[np.generic]] = {

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipita._repository import CONFIG, MODULES, OPEN_CLIP_CONFIG
+from clipita.convert.file_names import CONFIG, MODULES, OPEN_CLIP_CONFIG
 from clipita.convert.files import has_weights
 from clipita.errors import CheckpointError
 

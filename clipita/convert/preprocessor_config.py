@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from clipita.convert.files import json_in
 from clipita.errors import CheckpointError
-from clipita.images import Preprocessing
+from clipita.images.pixels import Preprocessing
 
 _OPENAI_MEAN, _OPENAI_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 _HALF = [0.5, 0.5, 0.5]

@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariableType]
 
-from clipita.bundle import TOKENIZER, WEIGHTS, Bundle, write_bundle
+from clipita.bundles.bundle import TOKENIZER, WEIGHTS, Bundle, write_bundle
 from clipita.convert.export import Provenance, write_dual_bundle
 from clipita.convert.quantize import INTEGER, dequantize
 from clipita.errors import CheckpointError
-from clipita.tokenizer import TokenizerConfig
+from clipita.text.tokenizer import TokenizerConfig
 from clipita.towers.config import DualConfig
 
 FloatArray = npt.NDArray[np.float32]

@@ -6,12 +6,12 @@ from typing import Any
 
 from safetensors.numpy import load_file, save_file  # pyright: ignore[reportUnknownVariableType]
 
-from clipita.bundle import TOKENIZER, WEIGHTS, Bundle
+from clipita.bundles.bundle import TOKENIZER, WEIGHTS, Bundle
 from clipita.convert.layouts.to_vision_text import to_vision_text_dual_encoder
 from clipita.convert.quantize import dequantize
 from clipita.errors import CheckpointError
-from clipita.images import Preprocessing
-from clipita.tokenizer import TokenizerConfig
+from clipita.images.pixels import Preprocessing
+from clipita.text.tokenizer import TokenizerConfig
 from clipita.towers.config import DualConfig
 
 _RESAMPLING = {"nearest": 0, "bilinear": 2, "bicubic": 3}  # PIL.Image.Resampling

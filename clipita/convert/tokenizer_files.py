@@ -11,12 +11,12 @@ from typing import Any, Literal, cast
 import tokenizers
 from tokenizers import normalizers
 
-from clipita._tokenizer_json import read_engine, tokenizer_errors
 from clipita.convert import tokenizer_kinds as kinds
 from clipita.convert.files import file_in, json_in, text_in
 from clipita.convert.sentencepiece_model import read_sentencepiece
 from clipita.errors import CheckpointError
-from clipita.tokenizer import Tokenizer, TokenizerConfig
+from clipita.text.tokenizer import Tokenizer, TokenizerConfig
+from clipita.text.tokenizer_json import read_engine, tokenizer_errors
 
 Settings = Mapping[str, Any]
 Clean = Literal["whitespace", "lower", "canonicalize"]

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, TypeVar
 
-from clipita._strict import from_mapping
-from clipita.bundle import BundleConfig
+from clipita.bundles.bundle import BundleConfig
+from clipita.bundles.strict import from_mapping
 from clipita.errors import CheckpointError
-from clipita.images import Preprocessing
+from clipita.images.pixels import Preprocessing
 from clipita.towers.efficientnet_config import EfficientNetLiteConfig
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from clipita.convert.layouts.leaves import Names, prefixed, table_of
 from clipita.convert.quantize import Array
 from clipita.convert.tokenizer_files import Clean
 from clipita.errors import CheckpointError
-from clipita.images import Preprocessing
+from clipita.images.pixels import Preprocessing
 from clipita.towers.config import DualConfig, ProjectionConfig
 from clipita.towers.shapes import parameter_shapes
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from clipita._repository import OPEN_CLIP_WEIGHTS
+from clipita.convert.file_names import OPEN_CLIP_WEIGHTS
 from clipita.convert.files import INDEX, TRANSFORMERS_FILES, file_in, json_in
 from clipita.convert.readers.flax_msgpack import read_flax_msgpack
 from clipita.convert.readers.mapped import Array

@@ -1,6 +1,6 @@
 """Augmentation of photographs on the device; what one becomes depends on its id and the step, not on the batch.
 
-The host decodes and resizes, antialiased, with `clipita.images`, as for evaluation. Here: colours;
+The host decodes and resizes, antialiased, with `clipita.images.pixels`, as for evaluation. Here: colours;
 then crop, flip, affine and perspective as one map with one interpolation; then autocontrast and equalisation.
 """
 
@@ -103,7 +103,7 @@ def augment(
         ValueError: shapes that do not fit.
     """
     if pixels.dtype != jnp.uint8:
-        raise TypeError(f"pixels must be uint8, as clipita.images gives them, not {pixels.dtype}")
+        raise TypeError(f"pixels must be uint8, as clipita.images.pixels gives them, not {pixels.dtype}")
     if pixels.ndim != 4 or pixels.shape[3] != 3 or ids.shape != pixels.shape[:1]:
         raise ValueError(f"expected pixels (B, H, W, 3) and ids (B,), got {pixels.shape} and {ids.shape}")
     if may_flip is None:

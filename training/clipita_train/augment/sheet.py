@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from clipita.errors import ImageError
-from clipita.images import Pixels, Preprocessing, load_pixels
-from clipita.photo_files import is_hidden
+from clipita.images.photo_files import is_hidden
+from clipita.images.pixels import Pixels, Preprocessing, load_pixels
 from clipita_train.augment.apply import augment
 from clipita_train.augment.presets import PRESETS, Augmentation
 from clipita_train.engine.config import replace_from_strings

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from clipita.backends.flax import FlaxBackend
 from clipita.backends.onnx import OnnxBackend
-from clipita.bundle import Bundle
+from clipita.bundles.bundle import Bundle
 from clipita.convert.export import Provenance, write_dual_bundle
 from clipita.convert.quantize import Array, dequantize
 from clipita.towers.config import DualConfig

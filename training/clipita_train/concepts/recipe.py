@@ -10,8 +10,8 @@ from pathlib import Path
 
 from clipita.convert.efficientnet_lite import PIXEL_MEAN, PIXEL_STD, fold_batch_norm
 from clipita.convert.quantize import Array, WeightFormat
-from clipita.images import Preprocessing
-from clipita.tokenizer import Tokenizer, TokenizerConfig
+from clipita.images.pixels import Preprocessing
+from clipita.text.tokenizer import Tokenizer, TokenizerConfig
 from clipita.towers.config import DualConfig, ProjectionConfig
 from clipita_train.concepts.batches import Mix
 from clipita_train.concepts.tail import learns

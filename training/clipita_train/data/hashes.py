@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from clipita.images import ImageInput, Preprocessing, load_pixels
+from clipita.images.pixels import ImageInput, Preprocessing, load_pixels
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import clipita
-from clipita.images import ImageInput
+from clipita.images.pixels import ImageInput
 from clipita_train.data.concepts import load_ontology, without_article
 from clipita_train.data.hashes import fraction_of
 from clipita_train.intervals import Array

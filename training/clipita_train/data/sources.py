@@ -17,7 +17,7 @@ from pathlib import Path
 from clipita_train.data.concepts import class_concepts, read_table
 
 # Of the collections below alone, which are fixed: their files are drawn by number, so that reading others too, or
-# leaving some aside, would change what every recipe learns from. Any other folder is read by clipita.photo_files.
+# leaving some aside, would change what every recipe learns from. Others are read by clipita.images.photo_files.
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 POOL = 600  # a limit draws from the first 600 photographs by name
 

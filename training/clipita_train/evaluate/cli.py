@@ -8,7 +8,7 @@ from typing import Any, TextIO, TypeVar
 import click
 
 import clipita
-from clipita._cli_options import echo
+from clipita.cli.options import echo
 from clipita.errors import ClipitaError
 from clipita_train.data.caption_sets import FORMATS, read_captions
 from clipita_train.data.concepts import load_ontology

@@ -16,7 +16,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipita.photo_files import find_photos, readable_suffixes
+from clipita.images.photo_files import find_photos, readable_suffixes
 from clipita_train.evaluate.label_sets import LabelSet
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from clipita.errors import ImageError, TextError
-from clipita.images import Preprocessing, load_pixels
-from clipita.tokenizer import Tokenizer
+from clipita.images.pixels import Preprocessing, load_pixels
+from clipita.text.tokenizer import Tokenizer
 from clipita_train.data.captions import caption_at, names_a_side
 from clipita_train.pairs.files import Pair, Part
 

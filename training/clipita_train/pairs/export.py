@@ -8,7 +8,7 @@ import numpy as np
 
 from clipita.backends.flax import compiled
 from clipita.backends.onnx import OnnxBackend
-from clipita.bundle import Bundle
+from clipita.bundles.bundle import Bundle
 from clipita.convert.export import Provenance, write_dual_bundle
 from clipita.convert.foreign import convert
 from clipita.convert.origin import Origin

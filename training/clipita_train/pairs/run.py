@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from clipita.convert.efficientnet_lite import fold_batch_norm
 from clipita.errors import ImageError, TextError
-from clipita.images import Preprocessing
-from clipita.tokenizer import Tokenizer, check_text
+from clipita.images.pixels import Preprocessing
+from clipita.text.tokenizer import Tokenizer, check_text
 from clipita.towers.dual import DualEncoder
 from clipita_train.augment.presets import PRESETS
 from clipita_train.engine.config import StageConfig

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from safetensors.numpy import load_file
 
-from clipita.bundle import MANIFEST, TOKENIZER, WEIGHTS, read_bundle
+from clipita.bundles.bundle import MANIFEST, TOKENIZER, WEIGHTS, read_bundle
 from clipita.convert.checkpoint import detect_layout, read_dual
 from clipita.convert.efficientnet_lite import PIXEL_MEAN, PIXEL_STD
 from clipita.convert.layouts.bert_towers import BERT_POOLER
@@ -23,9 +23,9 @@ from clipita.convert.quantize import Array, dequantize
 from clipita.convert.readers import read_weights
 from clipita.convert.tokenizer_files import tokenizer_of
 from clipita.errors import CheckpointError
-from clipita.hub import resolve
-from clipita.images import Preprocessing
-from clipita.tokenizer import TokenizerConfig
+from clipita.images.pixels import Preprocessing
+from clipita.loading.hub import resolve
+from clipita.text.tokenizer import TokenizerConfig
 from clipita.towers.config import BertConfig, DualConfig, ImageConfig, TextConfig, VitConfig
 from clipita.towers.shapes import parameter_shapes
 from clipita_train.towers.choices import ImageBackbone, TextBackbone

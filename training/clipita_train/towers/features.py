@@ -18,13 +18,13 @@ from safetensors.numpy import save
 from tqdm import tqdm
 
 from clipita.backends.onnx import images_per_run, session_options
-from clipita.bundle import WEIGHTS
+from clipita.bundles.bundle import WEIGHTS
 from clipita.convert.graph import image_graph, text_graph
 from clipita.convert.quantize import Array
 from clipita.convert.weights_file import StoredWeights
 from clipita.errors import ImageError
-from clipita.images import load_pixels
-from clipita.tokenizer import Tokenizer
+from clipita.images.pixels import load_pixels
+from clipita.text.tokenizer import Tokenizer
 from clipita.towers.config import DualConfig
 from clipita_train.engine.files import written_whole
 

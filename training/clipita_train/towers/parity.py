@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from clipita.bundle import Bundle
+from clipita.bundles.bundle import Bundle
 from clipita.convert.fidelity import Encoder, fidelity
 from clipita.errors import CheckpointError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from clipita.bundle import WEIGHTS, read_bundle
+from clipita.bundles.bundle import WEIGHTS, read_bundle
 from clipita.convert.efficientnet_lite import ImageNetWeights, read_efficientnet_lite
 from clipita.convert.quantize import Array
 from clipita.towers.config import BertConfig, DualConfig, ImageConfig

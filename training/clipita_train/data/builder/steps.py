@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from clipita.errors import ImageError
-from clipita.images import load_picture
+from clipita.images.pixels import load_picture
 from clipita_train.data.builder.store import digest, read_columns, signature, write_table
 from clipita_train.data.hashes import SIGNATURE, caption_signatures, perceptual_hash
 from clipita_train.data.pairs import text

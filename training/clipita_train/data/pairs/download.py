@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 from filelock import FileLock, Timeout
 
 from clipita.errors import ImageError, ImageTooLargeError
-from clipita.images import load_picture
+from clipita.images.pixels import load_picture
 from clipita_train.data.pairs.fetch import PASSING, Fetcher, Outcome, Settings
 
 STATUSES = "statuses.jsonl"

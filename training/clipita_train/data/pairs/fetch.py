@@ -15,7 +15,7 @@ import aiohttp
 from yarl import URL
 
 import clipita
-from clipita.images import DEFAULT_MAX_PIXELS
+from clipita.images.pixels import DEFAULT_MAX_PIXELS
 from clipita_train.data.pairs.web import Host, RefusedAddressError, open_public_socket, opted_out, retry_after
 
 AGENT = "clipita-train"

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from clipita.photo_files import find_photos
+from clipita.images.photo_files import find_photos
 from clipita_train.data.caption_sets import locate, mscoco
 from clipita_train.data.pairs.lines import read_lines
 from clipita_train.data.pairs.rows import Bad, Row

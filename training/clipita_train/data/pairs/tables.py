@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from clipita.photo_files import is_hidden, readable_suffixes
+from clipita.images.photo_files import is_hidden, readable_suffixes
 from clipita_train.data.caption_sets import locate
 from clipita_train.data.pairs.lines import read_lines
 from clipita_train.data.pairs.readers import Items, captioned, is_address

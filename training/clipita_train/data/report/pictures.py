@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from clipita.errors import ClipitaError
-from clipita.images import load_picture
+from clipita.images.pixels import load_picture
 from clipita_train.data.builder.store import row_id
 from clipita_train.data.shards import ShardReader
 

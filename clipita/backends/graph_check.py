@@ -2,10 +2,9 @@
 graph says: any path, or an address in memory.
 """
 
-from clipita.bundle import Bundle
+from clipita.bundles.bundle import EMBEDDED, Bundle
 from clipita.convert.graph_contents import graph_contents
 from clipita.errors import BackendError, CheckpointError
-from clipita.hub import EMBEDDED
 
 # Elements of all that a graph builds out of next to nothing: 1 GiB of float32. Masks and positions take a millionth.
 _MAX_BUILT = 1 << 28

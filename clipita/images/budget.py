@@ -4,8 +4,8 @@ import contextlib
 import threading
 from collections.abc import Generator
 
-from clipita._memory import give_back
-from clipita._process import in_forked_children
+from clipita.system.memory import give_back
+from clipita.system.process import in_forked_children
 
 # Bytes that all pictures together may take: as many as the largest alone, 178,956,970 pixels of 4 bytes.
 TOTAL = 4 * 178_956_970

@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from clipita import __version__
-from clipita._check import Pictures, compare, loss, read_pictures
-from clipita._cli_options import (
+from clipita.bundles.bundle import MANIFEST, WEIGHTS, Bundle
+from clipita.cli.compare import Pictures, compare, loss, read_pictures
+from clipita.cli.options import (
     Unusable,
     common_options,
     echo,
@@ -22,12 +23,11 @@ from clipita._cli_options import (
     print_facts,
     print_json,
 )
-from clipita._cpus import usable_cpus
-from clipita._open import int8_of, open_bundle, rewritten
-from clipita.bundle import MANIFEST, WEIGHTS, Bundle
-from clipita.hub import embedded_models, resolve
-from clipita.known import KNOWN
 from clipita.load import load
+from clipita.loading.hub import embedded_models, resolve
+from clipita.loading.known import KNOWN
+from clipita.loading.open import int8_of, open_bundle, rewritten
+from clipita.system.cpus import usable_cpus
 
 
 @click.command()

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-# By what a file is called; what it is, the decoders tell (`clipita.images.FORMATS`).
+# By what a file is called; what it is, the decoders tell (`clipita.images.pixels.FORMATS`).
 _PILLOW = frozenset(
     (
         *(".jfif", ".jpe", ".jpeg", ".jpg", ".mpo"),

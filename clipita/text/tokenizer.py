@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from clipita._strict import from_mapping
-from clipita._tokenizer_json import check_growth, raise_if_stopped, read_engine, tokenizer_errors
+from clipita.bundles.strict import from_mapping
 from clipita.errors import CheckpointError, TextError
+from clipita.text.tokenizer_json import check_growth, raise_if_stopped, read_engine, tokenizer_errors
 
 if TYPE_CHECKING:
     import tokenizers

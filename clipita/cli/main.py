@@ -15,12 +15,12 @@ from typing import Any
 import click
 
 from clipita import __version__
-from clipita._cli_embed import embed
-from clipita._cli_models import convert, info, models
-from clipita._cli_options import Unusable, echo, visible
-from clipita._cli_zero_shot import zero_shot
+from clipita.cli.embed import embed
+from clipita.cli.models import convert, info, models
+from clipita.cli.options import Unusable, echo, visible
+from clipita.cli.zero_shot import zero_shot
 from clipita.errors import ClipitaError
-from clipita.photo_files import is_picture_name
+from clipita.images.photo_files import is_picture_name
 
 
 class Commands(click.Group):

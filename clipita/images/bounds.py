@@ -12,10 +12,10 @@ from typing import Any, BinaryIO
 
 from PIL import Image, ImageFile
 
-from clipita._avif import coded_sizes
-from clipita._jpeg import MAX_VISITS, read_head, scans
-from clipita._jpeg2000 import MAX_STYLES, survey
 from clipita.errors import ImageError, ImageTooLargeError
+from clipita.images.avif import coded_sizes
+from clipita.images.jpeg import MAX_VISITS, read_head, scans
+from clipita.images.jpeg2000 import MAX_STYLES, survey
 
 # Bytes that a picture may take whatever its file: 100 megapixels of 4 bytes, 1 to 2 s. Where EXIF turns it, that is
 # twice as much for a moment.

@@ -4,22 +4,12 @@ import os
 import re
 from pathlib import Path
 
-from clipita._repository import (
-    CONFIG,
-    ONNX_TOWERS,
-    OPEN_CLIP_CONFIG,
-    OPEN_CLIP_WEIGHTS,
-    WEIGHTS,
-    IncompleteError,
-    Repository,
-    fetch,
-)
-from clipita._strict import did_you_mean
-from clipita.bundle import MANIFEST
+from clipita.bundles.bundle import EMBEDDED, MANIFEST
+from clipita.bundles.strict import did_you_mean
+from clipita.convert.file_names import CONFIG, ONNX_TOWERS, OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, WEIGHTS
 from clipita.errors import CheckpointError, ClipitaError, ModelNotFoundError
-from clipita.known import KNOWN
-
-EMBEDDED = Path(__file__).parent / "models"
+from clipita.loading.known import KNOWN
+from clipita.loading.repository import IncompleteError, Repository, fetch
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 

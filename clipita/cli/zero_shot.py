@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from clipita._cli_options import Unusable, common_options, crop_option, echo, number_between, print_json
+from clipita.cli.options import Unusable, common_options, crop_option, echo, number_between, print_json
 from clipita.errors import ImageError
-from clipita.images import Crop
+from clipita.images.photo_files import is_picture_name
+from clipita.images.pixels import Crop
 from clipita.load import load
 from clipita.model import Model
-from clipita.photo_files import is_picture_name
 from clipita.zero_shot import LabelScore
 
 _STANDARD_INPUT = "-"

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clipita.errors import CheckpointError, ClipitaError
+from clipita.images.photo_files import find_photos, is_users_folder
 from clipita.model import Model
-from clipita.photo_files import find_photos, is_users_folder
 
 CAPTIONS = "captions.jsonl"
 

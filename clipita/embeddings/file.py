@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipita.errors import CheckpointError, ClipitaError
-from clipita.photo_files import Stamp
+from clipita.images.photo_files import Stamp
 
 # Of an entry that was written before files said when their photographs were changed.
 UNKNOWN = Stamp(-1, -1)

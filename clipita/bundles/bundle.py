@@ -17,14 +17,16 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from clipita._limits import check_limits
-from clipita._strict import did_you_mean, from_mapping
+from clipita.bundles.limits import check_limits
+from clipita.bundles.strict import did_you_mean, from_mapping
 from clipita.errors import CheckpointError
 
 FORMAT_VERSION = 1
 MANIFEST = "clipita.json"
 TOKENIZER = "tokenizer.json"
 WEIGHTS = "weights.safetensors"
+
+EMBEDDED = Path(__file__).parent.parent / "models"  # the models inside the package, a bundle a folder
 
 # Part of every fingerprint: it is raised when `clipita.images` makes other pixels of the same file. From 2 on, colors
 # are converted to sRGB where a profile says that they are others.

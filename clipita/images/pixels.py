@@ -1,7 +1,7 @@
 """Any image input -> the uint8 RGB pixels an image tower reads: decoded, upright, on white, in sRGB, resized, cropped.
 
 What a tower is trained on, what it is evaluated on and what it serves are the same numbers: all come from here, decoded
-by `clipita._decode` and cut by the geometry of `clipita._geometry`.
+by `clipita.images.decode` and cut by the geometry of `clipita.images.geometry`.
 """
 
 import dataclasses
@@ -12,12 +12,12 @@ from typing import Any, Literal, TypeAlias, assert_never, cast, get_args
 import numpy as np
 from PIL import Image
 
-from clipita._budget import one_picture
-from clipita._color import to_srgb
-from clipita._decode import DEFAULT_MAX_PIXELS, FORMATS, Decoding, Encoded, ImageInput, Pixels, decode
-from clipita._geometry import FILTERS, View, fit, resize_and_crop, resize_and_pad, squash, tile_boxes
-from clipita._strict import from_mapping
+from clipita.bundles.strict import from_mapping
 from clipita.errors import CheckpointError
+from clipita.images.budget import one_picture
+from clipita.images.color import to_srgb
+from clipita.images.decode import DEFAULT_MAX_PIXELS, FORMATS, Decoding, Encoded, ImageInput, Pixels, decode
+from clipita.images.geometry import FILTERS, View, fit, resize_and_crop, resize_and_pad, squash, tile_boxes
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",

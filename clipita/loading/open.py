@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipita.bundle import MANIFEST, WEIGHTS, Bundle, read_bundle
-from clipita.hub import EMBEDDED, embedded_models, resolve
-from clipita.images import Preprocessing
-from clipita.known import known_model, restriction
-from clipita.tokenizer import TokenizerConfig
+from clipita.bundles.bundle import EMBEDDED, MANIFEST, WEIGHTS, Bundle, read_bundle
+from clipita.images.pixels import Preprocessing
+from clipita.loading.hub import embedded_models, resolve
+from clipita.loading.known import known_model, restriction
+from clipita.text.tokenizer import TokenizerConfig
 
 if TYPE_CHECKING:
     from tqdm import tqdm

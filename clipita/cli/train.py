@@ -2,7 +2,7 @@
 
 import sys
 
-from clipita._cli_options import echo
+from clipita.cli.options import echo
 
 
 def main() -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from clipita._cli_options import Unusable, common_options, crop_option, echo, print_json, visible
-from clipita._embed import Summary, embed_folder, fingerprint_of
-from clipita.images import Crop
+from clipita.cli.options import Unusable, common_options, crop_option, echo, print_json, visible
+from clipita.embeddings.folder import Summary, embed_folder, fingerprint_of
+from clipita.images.pixels import Crop
 from clipita.load import load
 
 # Two batches are decoded ahead, some 150 kB an image: 1.2 GB.

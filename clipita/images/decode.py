@@ -17,14 +17,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile
 
-from clipita._bounds import check, check_head, check_pixels, cost
-from clipita._budget import reserve
-from clipita._color import to_srgb
-from clipita._geometry import NO_MARGINS, UPRIGHT, Margins, View
-from clipita._jpeg import endings
-from clipita._libtiff import without_messages
-from clipita._process import in_forked_children
 from clipita.errors import ImageError, ImageTooLargeError
+from clipita.images.bounds import check, check_head, check_pixels, cost
+from clipita.images.budget import reserve
+from clipita.images.color import to_srgb
+from clipita.images.geometry import NO_MARGINS, UPRIGHT, Margins, View
+from clipita.images.jpeg import endings
+from clipita.images.libtiff import without_messages
+from clipita.system.process import in_forked_children
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 Encoded: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
