@@ -196,7 +196,7 @@ def test_locked_towers_read_cached_features(toy, tmp_path):
     assert not (tmp_path / "False" / "features").exists()
     np.testing.assert_allclose(losses(tmp_path / "True"), losses(tmp_path / "False"), rtol=2e-3)  # kept in float16
     run = pair_run.PairRun(toy_recipe(toy), tmp_path / "True")
-    first, second = run.recipe.clipita_train.engine.stages
+    first, second = run.recipe.training.stages
     assert set(next(run.make_batches(first, "train"))) >= {"image_features", "text_features"}
     assert set(next(run.make_batches(second, "train"))) >= {"pixels", "input_ids"}
     augmented = pair_run.PairRun(toy_recipe(toy, augmentation="light"), tmp_path / "True")
@@ -221,7 +221,7 @@ def test_chunks_and_augmentation_through_the_towers(toy, tmp_path):
 
 def first_batch(recipe: PairRecipe, out: Path) -> dict:
     run = pair_run.PairRun(recipe, out)
-    return take_ids(next(run.make_batches(recipe.clipita_train.engine.stages[0], "train")))[0]
+    return take_ids(next(run.make_batches(recipe.training.stages[0], "train")))[0]
 
 
 class Gradients:

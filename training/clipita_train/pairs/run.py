@@ -126,7 +126,7 @@ class PairRun:
         parts = self._parts[split]
         if split == "validation":
             return validation_batches(parts, rows, **options)
-        index = recipe.clipita_train.engine.stages.index(stage)
+        index = recipe.training.stages.index(stage)
         return training_batches(parts, self._weights, rows, seed=recipe.train.seed, stage=index, **options)
 
     def _image_reader(self, stage: StageConfig, augmented: bool) -> Callable[[int, Pair], dict[str, Any]]:
@@ -156,7 +156,7 @@ class PairRun:
 
     def _is_cached(self, stage: StageConfig, tower: str) -> bool:
         """Whether a tower is in this stage, and has been in all before, what it was when the run began."""
-        stages = self.recipe.clipita_train.engine.stages
+        stages = self.recipe.training.stages
         params = split_model(self.model)[1]
         return self.recipe.cache_features and not any(
             rule.multiplier
