@@ -18,6 +18,8 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
     # Python 3.12 warns of any fork beside threads; what happens after is what is tested here.
     pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning"),
+    # Nor does JAX like it, which other tests of the same process may have imported.
+    pytest.mark.filterwarnings("ignore:.*os.fork.. was called.*:RuntimeWarning"),
 ]
 PHOTO = Path(__file__).parent.parent / "examples/photos/gatto.jpg"
 
