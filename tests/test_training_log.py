@@ -54,5 +54,5 @@ def test_without_its_writer_the_error_says_what_to_install(tmp_path, monkeypatch
         return found(name, *more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install clipita\[tensorboard\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'clipita\[tensorboard\]'"):
         MetricsFile(tmp_path / "metrics.jsonl", keep_until=(0, -1), board=tmp_path)
