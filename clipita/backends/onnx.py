@@ -168,5 +168,5 @@ def session_options(threads: int | None = None) -> Any:
     options.enable_cpu_mem_arena = False
     # Spinning threads burn the CPUs that decode the next images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors; they are raised as well
+    options.log_severity_level = 4  # what is fatal: errors are raised, and need not be printed as well
     return options
