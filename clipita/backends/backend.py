@@ -1,4 +1,4 @@
-"""What a model needs of the engine that runs it."""
+"""Define what a model needs of the engine that runs it."""
 
 from typing import Protocol
 

@@ -1,13 +1,12 @@
-"""What a tower gave, looked at before anybody relies on it: the same for every engine."""
+"""Check what a tower gave before anybody relies on it, in the same way for every engine."""
 
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from clipita.backends.backend import FloatArray
 from clipita.errors import CheckpointError
-
-FloatArray = npt.NDArray[np.float32]
 
 
 def checked(result: object, rows: int, width: int, called: str) -> FloatArray:

@@ -1,4 +1,4 @@
-"""How large what `clipita.json` says may be. Whatever a tower in use has is far below; what is above means harm.
+"""Bound what `clipita.json` may say. Whatever a tower in use has is far below; what is above means harm.
 
 Checked before anything is built by it: an image of 2**31 pixels a side, or a prefix of 30 MB before each text.
 """

@@ -1,4 +1,4 @@
-"""What another form of a model costs, on pictures that the user knows the answers for."""
+"""Measure what another form of a model costs, on pictures that the user knows the answers for."""
 
 import dataclasses
 import json

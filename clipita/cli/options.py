@@ -1,4 +1,4 @@
-"""What the commands have in common: options, refusals, and what they print."""
+"""Share among the commands their options, their refusals, and how they print."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def echo(line: str, *, err: bool = False) -> None:
 
 
 class Unusable(click.ClickException):
-    """What clipita refuses, shown as one line."""
+    """Shows what clipita refuses as one line."""
 
     exit_code = 2
 
