@@ -1,0 +1,92 @@
+"""The last blocks of an image tower, cut off, are those of the tower; what they learn comes back into it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from clipita_train.concepts.batches import Photographs, Rows
+from clipita_train.concepts.tail import first_block, image_tail, learns, tail_features, tower_weights
+from clipita_train.engine.config import ParameterRule, StageConfig
+from clipita_train.towers.features import image_features, locked_image_tower
+from flax import nnx
+from PIL import Image
+from support.tiny import CONFIG, tiny_table
+
+from clipita.convert.efficientnet_lite import fold_batch_norm
+from clipita.towers.efficientnet_config import block_shapes, map_shape
+
+TOWER = {name: values for name, values in fold_batch_norm(tiny_table()).items() if name.startswith("image.")}
+BLOCKS = len(block_shapes(CONFIG.image))
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    paths = [folder / f"{number}.png" for number in range(5)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 256, (44, 48, 3), dtype=np.uint8)).save(path)
+    return paths
+
+
+def features(paths: list[Path], folder: Path, tower: dict[str, np.ndarray]) -> np.ndarray:
+    locked = locked_image_tower(CONFIG, tower)
+    return image_features(locked, paths, CONFIG, folder)[0]
+
+
+@pytest.mark.parametrize("count", [1, 2, BLOCKS - 1])
+def test_the_tail_goes_on_where_the_first_blocks_end(photographs: list[Path], tmp_path: Path, count: int) -> None:
+    first = first_block(CONFIG, count)
+    locked = locked_image_tower(CONFIG, TOWER, blocks=first)
+    found, readable = image_features(locked, photographs, CONFIG, tmp_path / "maps")
+    assert readable.all()
+    assert found.shape == (5, *map_shape(CONFIG.image, CONFIG.preprocessing.image_size, first))
+    maps = Rows(found, np.array([4, 2, 0]))
+    expected = features(photographs, tmp_path, TOWER)[[4, 2, 0]].astype(np.float32)
+    tail = image_tail(CONFIG, TOWER, first)
+    assert len(tail.blocks) == count
+    np.testing.assert_allclose(tail_features(tail, maps, np.arange(3)), expected, atol=0.02 * expected.max())
+
+
+def test_what_it_learns_comes_back_into_the_tower(photographs: list[Path], tmp_path: Path) -> None:
+    tail = image_tail(CONFIG, TOWER, BLOCKS - 1)
+    weights = tower_weights(tail)
+    assert weights.keys() < TOWER.keys()
+    assert all(np.array_equal(values, TOWER[name]) for name, values in weights.items())
+    tail.head.bias[...] = tail.head.bias[...] + 1
+    changed = {**TOWER, **tower_weights(tail)}
+    np.testing.assert_array_equal(changed["image.head.bias"], TOWER["image.head.bias"] + 1)
+    before, after = (features(photographs, tmp_path / str(i), tower) for i, tower in enumerate((TOWER, changed)))
+    assert (after >= before).all()
+    assert (after > before).any()
+
+
+def test_only_some_blocks_can_be_the_last() -> None:
+    for count in (BLOCKS, 99):
+        with pytest.raises(ValueError, match=f"has {BLOCKS} blocks; {count} of them cannot be the last"):
+            first_block(CONFIG, count)
+
+
+def test_a_stage_says_by_its_rules_whether_the_tail_learns() -> None:
+    stage = StageConfig("tail", (ParameterRule("image_tail/.*", 0.3),), learning_rate=1.0, batch_size=1)
+    assert learns(stage)
+    assert not learns(replace(stage, parameters=(ParameterRule("image_tail/.*", 0.0), ParameterRule("text/.*"))))
+
+
+def test_maps_that_were_not_cached_are_missed_at_once() -> None:
+    shown = Photographs(np.zeros((2, 3), np.float16), np.zeros(2, np.int64))
+    assert shown.seen(mapped=False) is shown.features
+    with pytest.raises(ValueError, match=r"no maps were cached: assemble with tail_blocks"):
+        shown.seen(mapped=True)
+
+
+def test_gradients_reach_every_weight_of_the_tail() -> None:
+    first = first_block(CONFIG, 2)
+    tail = image_tail(CONFIG, TOWER, first)
+    shape = map_shape(CONFIG.image, CONFIG.preprocessing.image_size, first)
+    maps = jnp.asarray(np.random.default_rng(0).normal(size=(4, *shape)), jnp.float16)
+    gradients = nnx.grad(lambda tail: jnp.square(tail(maps)).sum())(tail)
+    for path, gradient in nnx.to_flat_state(nnx.state(gradients)):
+        assert float(jnp.abs(gradient[...]).max()) > 0, path
