@@ -7,6 +7,7 @@ import hypothesis
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from support import reference
 from support.tiny_bundle import tiny_config, tiny_files
 
 from clipita.bundles.bundle import write_bundle
@@ -15,6 +16,22 @@ from clipita.cli.main import main
 # A loaded machine is no failure: examples have no time limit.
 hypothesis.settings.register_profile("clipita", deadline=None)
 hypothesis.settings.load_profile("clipita")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="leave out slow tests and those that compare with PyTorch")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("fast"):
+        reference.left_out |= reference.LARGE
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("fast"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
 
 
 @pytest.fixture(scope="session")

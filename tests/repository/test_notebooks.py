@@ -5,10 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 from support import ROOT
+from support.reference import nbclient, nbformat
 
 EXAMPLES = ROOT / "examples"
 
@@ -69,7 +68,7 @@ def test_notebook(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(CHECKS[name]))
-    NotebookClient(
+    nbclient.NotebookClient(
         notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
     shown = [output.data for cell in notebook.cells for output in cell.get("outputs", ()) if "data" in output]

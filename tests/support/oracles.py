@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-import transformers
 from flax.serialization import msgpack_serialize
-from safetensors.torch import load_file
+
+from support.reference import torch, transformers
 
 SIZE, PATCH, DIM = 40, 8, 24
 VOCABULARY, POSITIONS, EOS = 100, 30, 99
@@ -137,6 +136,8 @@ def vision_text(folder: Path, text: str, vision: str) -> Oracle:
 def vision_text_4(folder: Path, text: str, vision: str) -> Oracle:
     """As transformers 4 wrote it: another module around the image tower, and buffers that count positions."""
     oracle = vision_text(folder, text, vision)
+    from safetensors.torch import load_file
+
     leaves = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     if vision != "vit":

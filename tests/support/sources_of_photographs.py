@@ -5,9 +5,10 @@ import json
 import tarfile
 from pathlib import Path
 
-import skimage.data
 from clipita_train.data.builder.recipe import DataRecipe, Evaluation, Rules, Source
 from PIL import Image
+
+from support.reference import skimage
 
 CAPTIONS = {
     "astronaut": ["Un'astronauta sorride davanti a una bandiera", "Ritratto di una donna in tuta arancione"],

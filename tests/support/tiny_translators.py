@@ -5,8 +5,6 @@ import random
 import unittest.mock
 from pathlib import Path
 
-import sentencepiece
-import torch
 from transformers import (
     M2M100Config,
     M2M100ForConditionalGeneration,
@@ -15,6 +13,8 @@ from transformers import (
     MarianMTModel,
     MarianTokenizer,
 )
+
+from support.reference import sentencepiece, torch
 
 WORDS = {
     "cat": "gatto", "dog": "cane", "house": "casa", "tree": "albero", "street": "strada", "water": "acqua",

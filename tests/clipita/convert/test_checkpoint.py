@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-import transformers
 from safetensors.numpy import load_file, save_file
 from support import oracles
 from support.oracles import ORACLES, SIZE, Oracle, pixels, texts
+from support.reference import torch, transformers
 from support.tiny import CONFIG, tiny_table
 
 from clipita.convert.checkpoint import detect_layout, read_checkpoint, read_dual

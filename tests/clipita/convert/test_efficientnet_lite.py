@@ -6,11 +6,9 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import skimage.data
-import torch
-from efficientnet_lite_pytorch import EfficientNet
 from flax import nnx
 from PIL import Image
+from support.reference import efficientnet_lite_pytorch, skimage, torch
 
 from clipita.convert.efficientnet_lite import PIXEL_MEAN, PIXEL_STD, fold_batch_norm, read_efficientnet_lite
 from clipita.errors import CheckpointError
@@ -43,7 +41,7 @@ def tower_of(config, table, folded: bool = False) -> EfficientNetLite:
 @pytest.mark.parametrize(("version", "config", "size"), [(0, LITE0, 224), (1, LITE1, 240), (2, LITE2, 260)])
 def test_equals_the_original(version: int, config, size: int) -> None:
     pixels = photographs(size)
-    original = EfficientNet.from_name(f"efficientnet-lite{version}").eval()
+    original = efficientnet_lite_pytorch.EfficientNet.from_name(f"efficientnet-lite{version}").eval()
     original.load_state_dict(torch.load(lite_path(version)))
     with torch.inference_mode():
         feature_map = original.extract_features(torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()))

@@ -10,9 +10,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
-import transformers
 from PIL import Image
+from support.reference import torch, transformers
 from support.tiny_bundle import tiny_tokenizer
 
 import clipita

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import transformers
 from PIL import Image, ImageOps
 from support import PHOTOS
+from support.reference import transformers
 
 from clipita.convert.preprocessor_config import open_clip_preprocessing, preprocessing_of
 from clipita.errors import CheckpointError

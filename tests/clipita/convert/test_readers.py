@@ -7,8 +7,8 @@ import flax.serialization
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import save_file
+from support.reference import torch
 
 from clipita.convert.files import WEIGHT_FILES
 from clipita.convert.readers import read_weights

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import transformers
 from support.oracles import ORACLES
+from support.reference import torch, transformers
 from support.written_checkpoints import TEXTS, written_as
 
 import clipita

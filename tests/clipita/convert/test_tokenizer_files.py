@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import sentencepiece
 import tokenizers
-import transformers
 from support.italian import strings, words
+from support.reference import sentencepiece, transformers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 from clipita.convert.tokenizer_files import tokenizer_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from support.reference import torch
 
 from clipita.convert.readers.torch_pickle import read_torch_checkpoint
 from clipita.errors import CheckpointError

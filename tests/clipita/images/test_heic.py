@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pillow_heif
 import pytest
 from PIL import ExifTags, Image
 from support import PHOTOS
+from support.reference import pillow_heif
 
 from clipita.errors import ImageError
 from clipita.images.pixels import Preprocessing, load_pixels

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from flax import nnx
 from support import oracles
+from support.reference import torch
 from support.tiny import CONFIG, tiny_table
 
 from clipita.convert.checkpoint import read_dual

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-import skimage.data
 from clipita_train.data.deduplicate import deduplicate
 from clipita_train.data.manifest import counts, read_manifest, write_manifest
 from clipita_train.data.sources import Example, Found, Source
 from PIL import Image
+from support.reference import skimage
 
 NAMES = ("astronaut", "chelsea", "coffee", "rocket", "camera", "coins", "hubble_deep_field", "immunohistochemistry")
 

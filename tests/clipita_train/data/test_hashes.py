@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import skimage.data
 from clipita_train.data.hashes import (
     BANDS,
     NEAR_BITS,
@@ -16,6 +15,7 @@ from clipita_train.data.hashes import (
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from support.reference import skimage
 
 NAMES = ("astronaut", "chelsea", "coffee", "rocket", "camera", "coins", "hubble_deep_field", "immunohistochemistry")
 

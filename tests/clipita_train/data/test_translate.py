@@ -9,11 +9,11 @@ import subprocess
 import sys
 import time
 
-import deepl
 import pytest
 from clipita_train.data.pairs.engines import DeepL, EngineSettings, open_engine
 from clipita_train.data.pairs.translate import EngineStoppedError, Failure, Translated, translate
 from support.hub_stand_in import COMMIT, Hub
+from support.reference import deepl
 from support.web_stand_in import Web, answer
 
 

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import transformers
 from clipita_train.pairs.recipe import ImageBackbone, TextBackbone
 from clipita_train.towers.backbones import read_image_tower, read_text_tower
 from flax import nnx
 from support.oracles import POSITIONS, SIZE, TEXT, VISION, _randomised, values_of
+from support.reference import torch, transformers
 
 from clipita.errors import CheckpointError
 from clipita.towers.config import BertConfig, DualConfig, VitConfig
