@@ -61,9 +61,9 @@ def _static(bundle: Any, folder: Path, activations: str, calibration: Any) -> An
     from safetensors.numpy import load_file, save_file
 
     from clipita.backends.onnx import session_options
-    from clipita.convert.graph import image_graph
-    from clipita.convert.quantize import dequantize
-    from clipita.convert.weights_file import StoredWeights
+    from clipita.convert.graph.towers import image_graph
+    from clipita.convert.weights.quantize import dequantize
+    from clipita.convert.weights.safetensors_file import StoredWeights
     from clipita.towers.config import DualConfig
 
     folder.mkdir(parents=True)

@@ -5,7 +5,7 @@
 [LabelScore(label='gatto', score=0.98), LabelScore(label='cane', score=0.02)]
 """
 
-from clipita._default import encode_image, encode_text, zero_shot
+from clipita.default_model import encode_image, encode_text, zero_shot
 from clipita.errors import (
     BackendError,
     CheckpointError,
@@ -15,7 +15,7 @@ from clipita.errors import (
     ModelNotFoundError,
     TextError,
 )
-from clipita.load import load
+from clipita.loading.load import load
 from clipita.model import Encoded, Model
 from clipita.system.process import turn_telemetry_off
 from clipita.zero_shot import LabelBank, LabelScore

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple, cast, overload
 import numpy as np
 
 from clipita.backends.backend import Backend, FloatArray
+from clipita.backends.image_encoder import FEW, ImageEncoder, is_one_image, mean_direction
 from clipita.bundles.bundle import MANIFEST, TOKENIZER, Bundle
 from clipita.errors import CheckpointError, ImageError, TextError
-from clipita.image_encoder import FEW, ImageEncoder, is_one_image, mean_direction
 from clipita.images.pixels import Crop, ImageInput, Preprocessing, check_crop, describe
-from clipita.italian import with_article
-from clipita.loading.open import counting
 from clipita.system.memory import give_back
+from clipita.system.progress import counting
+from clipita.text.italian import with_article
 from clipita.text.tokenizer import OnTruncate, TextBatch, Tokenizer, TokenizerConfig
 from clipita.zero_shot import (
     LabelBank,
@@ -258,7 +258,7 @@ class Model:
             templates: Sentences with one "{}" each, e.g. ["una foto di {}", "un disegno di {}"]; several are averaged.
                 None means those of the model, in which a bare noun takes its article, "gatto" as "un gatto" and "neve"
                 as "della neve"; labels with an article of their own, names and sentences stay as they are
-                (`clipita.italian.with_article`).
+                (`clipita.text.italian.with_article`).
                 Labels go into given templates as they are: templates="{}" asks for the bare words.
 
         Raises:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipita.errors import TextError
-from clipita.italian import in_template
+from clipita.text.italian import in_template
 from clipita.text.tokenizer import check_text
 
 FloatArray = npt.NDArray[np.float32]

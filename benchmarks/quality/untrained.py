@@ -27,8 +27,8 @@ from clipita_train.towers.pretrained import efficientnet_lite
 from benchmarks.quality.sets import HERE
 from clipita.errors import ImageError
 from clipita.images.pixels import load_pixels
-from clipita.italian import with_article
 from clipita.model import Encoded
+from clipita.text.italian import with_article
 
 CLASSES = 10  # whose names a photograph is the mean of, as in the paper
 

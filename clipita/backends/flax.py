@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 
 from clipita.backends.results import FloatArray, checked
 from clipita.bundles.bundle import WEIGHTS, Bundle
-from clipita.convert.quantize import dequantize
+from clipita.convert.weights.quantize import dequantize
 from clipita.errors import BackendError, CheckpointError
 from clipita.towers.config import ClipTextConfig, DualConfig
 from clipita.towers.dual import DualEncoder

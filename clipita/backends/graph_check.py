@@ -3,7 +3,7 @@ graph says: any path, or an address in memory.
 """
 
 from clipita.bundles.bundle import EMBEDDED, Bundle
-from clipita.convert.graph_contents import graph_contents
+from clipita.convert.graph.contents import graph_contents
 from clipita.errors import BackendError, CheckpointError
 
 # Elements of all that a graph builds out of next to nothing: 1 GiB of float32. Masks and positions take a millionth.

@@ -14,9 +14,9 @@ import click
 from tqdm import tqdm
 
 from clipita.cli.options import Unusable, common_options, crop_option, echo, print_json, visible
-from clipita.embeddings.folder import Summary, embed_folder, fingerprint_of
 from clipita.images.pixels import Crop
-from clipita.load import load
+from clipita.loading.load import load
+from clipita.search.embed_folder import Summary, embed_folder, fingerprint_of
 
 # Two batches are decoded ahead, some 150 kB an image: 1.2 GB.
 _LARGEST_BATCH = 4096

@@ -23,9 +23,9 @@ from clipita.cli.options import (
     print_facts,
     print_json,
 )
-from clipita.load import load
 from clipita.loading.hub import embedded_models, resolve
 from clipita.loading.known import KNOWN
+from clipita.loading.load import load
 from clipita.loading.open import int8_of, open_bundle, rewritten
 from clipita.system.cpus import usable_cpus
 
@@ -215,7 +215,7 @@ def _layout(folder: Path) -> str:
 
 def _tower(bundle: Bundle, tower: str) -> str:
     """Kind, parameters and sizes."""
-    from clipita.convert.weights_file import parameter_counts
+    from clipita.convert.weights.safetensors_file import parameter_counts
 
     fields = {
         key: value

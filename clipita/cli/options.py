@@ -8,7 +8,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from clipita.images.pixels import Crop
-from clipita.load import DEFAULT_MODEL
+from clipita.loading.load import DEFAULT_MODEL
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -12,7 +12,7 @@ from clipita.cli.options import Unusable, common_options, crop_option, echo, num
 from clipita.errors import ImageError
 from clipita.images.photo_files import is_picture_name
 from clipita.images.pixels import Crop
-from clipita.load import load
+from clipita.loading.load import load
 from clipita.model import Model
 from clipita.zero_shot import LabelScore
 

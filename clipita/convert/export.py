@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from clipita.bundles.bundle import TOKENIZER, WEIGHTS, Bundle, BundleConfig, Graphs, write_bundle
-from clipita.convert.efficientnet_lite import fold_batch_norm
-from clipita.convert.graph import image_graph, text_graph
-from clipita.convert.quantize import Array, WeightFormat, plan
-from clipita.convert.weights_file import StoredWeights, write_weights
+from clipita.convert.graph.towers import image_graph, text_graph
+from clipita.convert.layouts.efficientnet_lite import fold_batch_norm
+from clipita.convert.weights.quantize import Array, WeightFormat, plan
+from clipita.convert.weights.safetensors_file import StoredWeights, write_weights
 from clipita.errors import CheckpointError
 from clipita.text.tokenizer import TokenizerConfig
 from clipita.towers.config import DualConfig
@@ -47,7 +47,7 @@ def write_dual_bundle(
         table: `clipita.towers.parameters.parameter_table` of a `DualEncoder`; normalisations are folded here.
         config: its architecture.
         provenance: what the bundle says of itself.
-        weight_formats: pattern of a name -> format, as `clipita.convert.quantize.quantize` takes them.
+        weight_formats: pattern of a name -> format, as `clipita.convert.weights.quantize.quantize` takes them.
         precision: what users call these weights: "fp32", "int8".
         tokenizer, tokenizer_file: its limits, and the `tokenizer.json` itself.
         logit_scale, logit_bias: logits = logit_scale x cosine (+ logit_bias).

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from clipita.bundles.bundle import Bundle
-from clipita.convert.checkpoint import detect_layout, read_checkpoint
 from clipita.convert.export import Provenance, write_dual_bundle
-from clipita.convert.model_card import license_of
+from clipita.convert.folder.model_card import license_of
+from clipita.convert.folder.origin import Origin, is_export
+from clipita.convert.layouts.checkpoint import detect_layout, read_checkpoint
 from clipita.convert.onnx_exports import write_export_bundle
-from clipita.convert.origin import Origin, is_export
 
 
 def convert(

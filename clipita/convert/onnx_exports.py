@@ -20,15 +20,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from clipita.bundles.bundle import TOKENIZER, WEIGHTS, Bundle, BundleConfig, Graphs, write_bundle
 from clipita.convert.export import Provenance
-from clipita.convert.external_data import external_data_inside
-from clipita.convert.file_names import ONNX_SUFFIXES, ONNX_TOWERS
-from clipita.convert.files import file_in, json_in
+from clipita.convert.folder.files import file_in, json_in
+from clipita.convert.folder.names import ONNX_SUFFIXES, ONNX_TOWERS
+from clipita.convert.graph.external_data import external_data_inside
 from clipita.convert.layouts.clip import is_lower_case
 from clipita.convert.layouts.dual import clip_preprocessing, half_preprocessing
-from clipita.convert.preprocessor_config import preprocessing_of
-from clipita.convert.quantize import Array, Stored
-from clipita.convert.tokenizer_files import tokenizer_of
-from clipita.convert.weights_file import StoredWeights, write_weights
+from clipita.convert.layouts.preprocessor_config import preprocessing_of
+from clipita.convert.tokenizers.files import tokenizer_of
+from clipita.convert.weights.quantize import Array, Stored
+from clipita.convert.weights.safetensors_file import StoredWeights, write_weights
 from clipita.errors import CheckpointError
 from clipita.images.pixels import Preprocessing
 

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariable
 
 from clipita.bundles.bundle import TOKENIZER, WEIGHTS, Bundle, write_bundle
 from clipita.convert.export import Provenance, write_dual_bundle
-from clipita.convert.quantize import INTEGER, dequantize
+from clipita.convert.weights.quantize import INTEGER, dequantize
 from clipita.errors import CheckpointError
 from clipita.text.tokenizer import TokenizerConfig
 from clipita.towers.config import DualConfig
@@ -24,8 +24,8 @@ def rewrite(bundle: Bundle, folder: Path, *, precision: str, portable: bool = Fa
         bundle: What to begin with.
         folder: The folder to write to.
         precision: "fp32", or "int8": matrices are then int8 and multiplied in integers
-            (`clipita.convert.quantize.INTEGER` says which, and why); activations are brought to 8 bits by the range of
-            each batch, so that an embedding depends a little (some 1e-3) on what it is computed beside.
+            (`clipita.convert.weights.quantize.INTEGER` says which, and why); activations are brought to 8 bits by the
+            range of each batch, so that an embedding depends a little (some 1e-3) on what it is computed beside.
         portable: Write graphs of standard ONNX operators only, for other runtimes.
 
     Raises:

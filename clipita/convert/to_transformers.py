@@ -8,7 +8,7 @@ from safetensors.numpy import load_file, save_file  # pyright: ignore[reportUnkn
 
 from clipita.bundles.bundle import TOKENIZER, WEIGHTS, Bundle
 from clipita.convert.layouts.to_vision_text import to_vision_text_dual_encoder
-from clipita.convert.quantize import dequantize
+from clipita.convert.weights.quantize import dequantize
 from clipita.errors import CheckpointError
 from clipita.images.pixels import Preprocessing
 from clipita.text.tokenizer import TokenizerConfig

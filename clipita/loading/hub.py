@@ -6,7 +6,7 @@ from pathlib import Path
 
 from clipita.bundles.bundle import EMBEDDED, MANIFEST
 from clipita.bundles.strict import did_you_mean
-from clipita.convert.file_names import CONFIG, ONNX_TOWERS, OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, WEIGHTS
+from clipita.convert.folder.names import CONFIG, ONNX_TOWERS, OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, WEIGHTS
 from clipita.errors import CheckpointError, ClipitaError, ModelNotFoundError
 from clipita.loading.known import KNOWN
 from clipita.loading.repository import IncompleteError, Repository, fetch

@@ -9,12 +9,11 @@ from clipita.bundles.bundle import EMBEDDED, MANIFEST, WEIGHTS, Bundle, read_bun
 from clipita.images.pixels import Preprocessing
 from clipita.loading.hub import embedded_models, resolve
 from clipita.loading.known import known_model, restriction
+from clipita.system.progress import timing
 from clipita.text.tokenizer import TokenizerConfig
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
-    from clipita.convert.origin import Origin
+    from clipita.convert.folder.origin import Origin
 
 _log = logging.getLogger("clipita")
 _said: set[str] = set()
@@ -83,7 +82,7 @@ def say_restriction(bundle: Bundle) -> None:
 
 def origin_of(folder: Path, name: str, license: str | None = None, images: Path | None = None) -> "Origin":
     """What is known of a folder in another layout that `resolve` gave for `name`."""
-    from clipita.convert.origin import Origin
+    from clipita.convert.folder.origin import Origin
 
     if is_snapshot(folder):
         return Origin(name, "Hugging Face hub", folder.name, license, images)
@@ -104,10 +103,10 @@ def _converted(
     cache_dir: str | os.PathLike[str] | None,
 ) -> Bundle:
     from clipita.convert.cache import cache_folder, cached_bundle
-    from clipita.convert.origin import has_layout, identity
+    from clipita.convert.folder.origin import has_layout, identity
 
     if not has_layout(folder):  # before all of it is looked through: it may be a whole disk
-        from clipita.convert.checkpoint import unknown_layout
+        from clipita.convert.layouts.checkpoint import unknown_layout
 
         raise unknown_layout(folder)
     origin = origin_of(folder, name, license, images)
@@ -117,7 +116,7 @@ def _converted(
     def make(part: Path) -> None:
         from clipita.convert.foreign import convert
 
-        with progress(f"Converting {origin.name}") as bar:
+        with timing(f"Converting {origin.name}") as bar:
             convert(folder, part, origin, precision=precision, on_step=bar.set_postfix_str)
 
     return cached_bundle(place, make, called=repr(name), needed_bytes=needed_bytes)
@@ -148,31 +147,13 @@ def rewritten(bundle: Bundle, folder: Path, *, precision: str, portable: bool = 
     from clipita.convert.fidelity import fidelity
     from clipita.convert.rewrite import rewrite, with_fidelity
 
-    with progress(f"Writing {bundle.config.name} as {precision}") as bar:
+    with timing(f"Writing {bundle.config.name} as {precision}") as bar:
         made = rewrite(bundle, folder, precision=precision, portable=portable)
         if precision == "fp32":
             return made
         bar.set_postfix_str("comparing")
         both = OnnxBackend(bundle, precision="fp32"), OnnxBackend(made, precision=precision)
         return with_fidelity(made, fidelity(bundle, *both))
-
-
-def progress(what: str) -> "tqdm[Any]":
-    """A line that says what is being done and for how long; on terminals only, and gone when it is done."""
-    import sys
-
-    from tqdm import tqdm
-
-    return tqdm(desc=what, disable=None, file=sys.stderr, leave=False, bar_format="{desc}: {elapsed}{postfix}")
-
-
-def counting(what: str, total: int) -> "tqdm[Any]":
-    """A bar that counts up to `total`; on terminals only, and gone when it is done."""
-    import sys
-
-    from tqdm import tqdm
-
-    return tqdm(desc=what, total=total, disable=None, file=sys.stderr, leave=False)
 
 
 def _file_name(name: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from clipita.bundles.bundle import MANIFEST, read_manifest
-from clipita.convert.file_names import (
+from clipita.convert.folder.names import (
     CONFIG,
     MODEL_CARD,
     MODEL_TYPES,

@@ -79,7 +79,7 @@ def test_a_child_may_fork_again(model: clipita.Model) -> None:
 
 def test_a_child_is_free_of_a_lock_that_was_held_when_it_was_forked(model: clipita.Model) -> None:
     towers = model._backend._image, model._backend._text  # pyright: ignore[reportAttributeAccessIssue]
-    with towers[0]._lock, towers[1]._lock, clipita._default._lock, clipita.images.decode._warning_filters:
+    with towers[0]._lock, towers[1]._lock, clipita.default_model._lock, clipita.images.decode._warning_filters:
         assert in_a_fork(lambda: (model.zero_shot(PHOTO, ["gatto", "cane"]), clipita.encode_text("un gatto"))) == 0
 
 

@@ -22,8 +22,9 @@ from support.oracles import ORACLES, POSITIONS, Oracle
 from support.written_checkpoints import TEXTS, tokenizer, written_as
 
 import clipita
-from clipita.convert import checkpoint, origin
-from clipita.convert.files import WEIGHT_FILES
+from clipita.convert.folder import origin
+from clipita.convert.folder.files import WEIGHT_FILES
+from clipita.convert.layouts import checkpoint
 from clipita.errors import CheckpointError
 from clipita.loading import repository as _repository
 
@@ -106,7 +107,7 @@ def test_a_checkpoint_is_converted_once_and_again_when_it_changes(
     first = clipita.load(folder, cache_dir=tmp_path / "cache")
     with monkeypatch.context() as patched:
         patched.setattr("clipita.convert.foreign.convert", None)
-        patched.setattr("clipita.convert.readers.read_weights", None)
+        patched.setattr("clipita.convert.readers.weights.read_weights", None)
         assert clipita.load(folder, cache_dir=tmp_path / "cache").fingerprint == first.fingerprint
     leaves = load_file(folder / "model.safetensors")
     leaves["visual_projection.weight"] *= 2

@@ -23,10 +23,10 @@ from PIL import Image
 from support.tiny_bundle import EMBED_DIM, SIZE, tiny_config, tiny_files
 
 import clipita
-from clipita import _default
+from clipita import default_model
 from clipita.bundles.bundle import write_bundle
 from clipita.errors import BackendError, CheckpointError, ImageError, TextError
-from clipita.load import load
+from clipita.loading.load import load
 from clipita.model import Encoded, Model
 
 
@@ -325,10 +325,10 @@ def test_load_checks_what_the_bundle_says_of_its_inputs(tmp_path: Path) -> None:
 def test_the_functions_share_one_default_model(
     shared_bundle: Path, photos: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_default, "_model", None)
+    monkeypatch.setattr(default_model, "_model", None)
     monkeypatch.setenv("CLIPITA_MODEL", str(shared_bundle))
     with ThreadPoolExecutor(8) as pool:
-        models = set(pool.map(lambda _: _default.default_model(), range(8)))
+        models = set(pool.map(lambda _: default_model.default_model(), range(8)))
     (model,) = models
     np.testing.assert_array_equal(clipita.encode_text("un gatto"), model.encode_text("un gatto"))
     np.testing.assert_array_equal(clipita.encode_image(photos[0]), model.encode_image(photos[0]))

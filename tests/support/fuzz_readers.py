@@ -26,9 +26,9 @@ from safetensors.numpy import save
 
 import clipita
 from clipita.bundles.bundle import write_bundle
-from clipita.convert.external_data import external_data_inside
-from clipita.convert.readers import read_weights
-from clipita.convert.sentencepiece_model import read_sentencepiece
+from clipita.convert.graph.external_data import external_data_inside
+from clipita.convert.readers.weights import read_weights
+from clipita.convert.tokenizers.sentencepiece import read_sentencepiece
 from clipita.errors import BackendError, CheckpointError
 from support.hostile_weights import (
     REBUILD,

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from clipita.convert.external_data import external_data_inside
-from clipita.convert.preprocessor_config import preprocessing_of
-from clipita.convert.readers import read_weights
-from clipita.convert.tokenizer_files import tokenizer_of
+from clipita.convert.graph.external_data import external_data_inside
+from clipita.convert.layouts.preprocessor_config import preprocessing_of
+from clipita.convert.readers.weights import read_weights
+from clipita.convert.tokenizers.files import tokenizer_of
 from clipita.images.pixels import Preprocessing
 from clipita.text.tokenizer import Tokenizer, TokenizerConfig
 from support.hostile import Case

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipita.convert.readers import read_weights
+from clipita.convert.readers.weights import read_weights
 from support.hostile import Case
 
 CASES: dict[str, Case] = {}

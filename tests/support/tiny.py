@@ -10,7 +10,7 @@ from flax import nnx
 
 from clipita.bundles.bundle import Bundle
 from clipita.convert.export import Provenance, write_dual_bundle
-from clipita.convert.quantize import SMALL, WeightFormat
+from clipita.convert.weights.quantize import SMALL, WeightFormat
 from clipita.images.pixels import Preprocessing
 from clipita.text.tokenizer import TokenizerConfig
 from clipita.towers.config import BertConfig, DualConfig, ProjectionConfig

@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from clipita.convert.quantize import BLOCK, Array
-from clipita.convert.weights_file import StoredWeights
+from clipita.convert.weights.quantize import BLOCK, Array
+from clipita.convert.weights.safetensors_file import StoredWeights
 from clipita.errors import CheckpointError
 
 OPSET = 20

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from clipita.convert.layouts.leaves import Names, linear, norm, repeated
 from clipita.convert.layouts.settings import Settings
-from clipita.convert.quantize import Array
+from clipita.convert.weights.quantize import Array
 from clipita.errors import CheckpointError
 from clipita.towers.config import BertConfig, TextConfig
 

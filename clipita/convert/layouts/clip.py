@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from clipita.convert.files import json_in
+from clipita.convert.folder.files import json_in
 from clipita.convert.layouts.bert_towers import TextTower
 from clipita.convert.layouts.dual import (
     LINEAR,
@@ -15,11 +15,11 @@ from clipita.convert.layouts.dual import (
 )
 from clipita.convert.layouts.image_towers import ImageTower, image_tower
 from clipita.convert.layouts.leaves import exp_scale, scalar, torch_names
+from clipita.convert.layouts.preprocessor_config import preprocessing_of
 from clipita.convert.layouts.settings import Settings
 from clipita.convert.layouts.text_towers import text_tower
-from clipita.convert.preprocessor_config import preprocessing_of
-from clipita.convert.quantize import Array
-from clipita.convert.readers import read_weights
+from clipita.convert.readers.weights import read_weights
+from clipita.convert.weights.quantize import Array
 from clipita.towers.config import NO_PROJECTION, ProjectionConfig
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from clipita.convert.quantize import Array
+from clipita.convert.weights.quantize import Array
 from clipita.errors import CheckpointError
 from clipita.towers.shapes import Shapes
 

@@ -11,11 +11,11 @@ from clipita.convert.layouts.dual import LINEAR, DualWeights, Half, TextRules, a
 from clipita.convert.layouts.image_towers import ImageTower
 from clipita.convert.layouts.leaves import exp_scale, linear, norm, repeated, scalar
 from clipita.convert.layouts.open_clip_borrowed import hf_text_tower, timm_tower
+from clipita.convert.layouts.preprocessor_config import open_clip_preprocessing
 from clipita.convert.layouts.settings import Settings
-from clipita.convert.preprocessor_config import open_clip_preprocessing
-from clipita.convert.quantize import Array
-from clipita.convert.readers import read_weights
-from clipita.convert.tokenizer_files import Clean
+from clipita.convert.readers.weights import read_weights
+from clipita.convert.tokenizers.files import Clean
+from clipita.convert.weights.quantize import Array
 from clipita.towers.config import NO_PROJECTION, Activation, ClipTextConfig, ProjectionConfig, VitConfig
 
 CONFIG = "open_clip_config.json"

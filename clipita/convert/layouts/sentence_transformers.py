@@ -9,15 +9,15 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
-from clipita.convert.files import text_in
+from clipita.convert.folder.files import text_in
+from clipita.convert.folder.origin import IMAGES
 from clipita.convert.layouts.clip import clip_leaves, clip_towers, read_clip
 from clipita.convert.layouts.dual import LINEAR, DualWeights, Half, TextRules, assemble, clip_preprocessing
 from clipita.convert.layouts.leaves import exp_scale, scalar
+from clipita.convert.layouts.preprocessor_config import preprocessing_of
 from clipita.convert.layouts.settings import Settings
 from clipita.convert.layouts.text_towers import text_tower
-from clipita.convert.origin import IMAGES
-from clipita.convert.preprocessor_config import preprocessing_of
-from clipita.convert.readers import read_weights
+from clipita.convert.readers.weights import read_weights
 from clipita.errors import CheckpointError
 from clipita.towers.config import ProjectionConfig
 

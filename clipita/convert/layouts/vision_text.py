@@ -17,10 +17,10 @@ from clipita.convert.layouts.dual import (
 )
 from clipita.convert.layouts.image_towers import image_tower
 from clipita.convert.layouts.leaves import exp_scale, scalar, torch_names
+from clipita.convert.layouts.preprocessor_config import preprocessing_of
 from clipita.convert.layouts.settings import Settings
 from clipita.convert.layouts.text_towers import text_tower
-from clipita.convert.preprocessor_config import preprocessing_of
-from clipita.convert.readers import read_weights
+from clipita.convert.readers.weights import read_weights
 from clipita.towers.config import BertConfig
 
 # CLIP-Italian multiplied its cosines by the constant 20 in training (`ones * 20` under stop_gradient) and left the leaf

@@ -16,10 +16,10 @@ from support.tiny import CONFIG, FORMATS, make_tiny_bundle, tiny_table
 
 from clipita.backends.flax import FlaxBackend
 from clipita.backends.onnx import OnnxBackend
-from clipita.convert.efficientnet_lite import fold_batch_norm
-from clipita.convert.graph import image_graph, text_graph
-from clipita.convert.quantize import quantize
-from clipita.convert.weights_file import StoredWeights
+from clipita.convert.graph.towers import image_graph, text_graph
+from clipita.convert.layouts.efficientnet_lite import fold_batch_norm
+from clipita.convert.weights.quantize import quantize
+from clipita.convert.weights.safetensors_file import StoredWeights
 from clipita.errors import BackendError, CheckpointError
 from clipita.towers.config import DualConfig, ProjectionConfig
 from clipita.towers.dual import DualEncoder

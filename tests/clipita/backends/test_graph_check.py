@@ -13,7 +13,7 @@ import clipita
 from clipita.backends.graph_check import check_graph
 from clipita.bundles import bundle as bundles
 from clipita.bundles.bundle import EMBEDDED, read_bundle, write_bundle
-from clipita.convert.graph_contents import graph_contents
+from clipita.convert.graph.contents import graph_contents
 from clipita.errors import BackendError, CheckpointError
 
 SECRET = bytes(range(256)) * 96  # as many numbers as the image tower's projection has

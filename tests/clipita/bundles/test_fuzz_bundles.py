@@ -22,7 +22,7 @@ from support.tiny_bundle import SIZE
 
 import clipita
 from clipita.bundles.bundle import MANIFEST, read_bundle
-from clipita.convert.model_card import license_of
+from clipita.convert.folder.model_card import license_of
 from clipita.errors import BackendError, CheckpointError
 from clipita.towers.config import DualConfig
 from clipita.towers.shapes import parameter_shapes

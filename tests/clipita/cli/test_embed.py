@@ -23,8 +23,8 @@ from support.tiny_bundle import EMBED_DIM, tiny_config, tiny_files
 
 import clipita
 from clipita.bundles.bundle import write_bundle
-from clipita.embeddings import folder as _embed
-from clipita.embeddings.file import UNKNOWN, Embeddings, read_embeddings, write_embeddings
+from clipita.search import embed_folder as _embed
+from clipita.search.embedding_file import UNKNOWN, Embeddings, read_embeddings, write_embeddings
 
 KEYS = ["a.JPG", "b.png", "mare/città.png"]
 

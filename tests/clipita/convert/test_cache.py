@@ -18,9 +18,9 @@ from support.tiny_bundle import tiny_config, tiny_files
 from clipita.bundles.bundle import write_bundle
 from clipita.convert import cache
 from clipita.convert.cache import cache_folder, cached_bundle
-from clipita.convert.model_card import license_of
-from clipita.convert.quantize import Stored
-from clipita.convert.weights_file import write_weights
+from clipita.convert.folder.model_card import license_of
+from clipita.convert.weights.quantize import Stored
+from clipita.convert.weights.safetensors_file import write_weights
 from clipita.errors import CheckpointError
 
 # Makes the bundle at argv[1], telling so on its output, and takes its time between the files of it.

@@ -16,8 +16,8 @@ from support.oracles import ORACLES, SIZE, Oracle, pixels, texts
 from support.reference import torch, transformers
 from support.tiny import CONFIG, tiny_table
 
-from clipita.convert.checkpoint import detect_layout, read_checkpoint, read_dual
-from clipita.convert.efficientnet_lite import fold_batch_norm
+from clipita.convert.layouts.checkpoint import detect_layout, read_checkpoint, read_dual
+from clipita.convert.layouts.efficientnet_lite import fold_batch_norm
 from clipita.convert.layouts.to_vision_text import to_vision_text_dual_encoder
 from clipita.errors import CheckpointError
 from clipita.towers.config import ClipTextConfig

@@ -10,7 +10,7 @@ from flax import nnx
 from PIL import Image
 from support.reference import efficientnet_lite_pytorch, skimage, torch
 
-from clipita.convert.efficientnet_lite import PIXEL_MEAN, PIXEL_STD, fold_batch_norm, read_efficientnet_lite
+from clipita.convert.layouts.efficientnet_lite import PIXEL_MEAN, PIXEL_STD, fold_batch_norm, read_efficientnet_lite
 from clipita.errors import CheckpointError
 from clipita.towers.efficientnet import EfficientNetLite
 from clipita.towers.efficientnet_config import LITE0, LITE1, LITE2

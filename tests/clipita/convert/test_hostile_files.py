@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 from support import environment
 from support.hostile import MAX_GROWTH_MIB, MAX_SECONDS, Outcome, all_cases
 
-from clipita.convert.external_data import external_data_inside
-from clipita.convert.readers import read_weights
+from clipita.convert.graph.external_data import external_data_inside
+from clipita.convert.readers.weights import read_weights
 
 # What lies outside the checkpoint by the cases' own making.
 OWN = {"secret", "outside.safetensors"}

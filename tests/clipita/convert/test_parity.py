@@ -15,9 +15,9 @@ from support.tiny import tiny_tokenizer
 from clipita.backends.flax import FlaxBackend
 from clipita.backends.onnx import OnnxBackend
 from clipita.bundles.bundle import Bundle
-from clipita.convert.checkpoint import read_dual
 from clipita.convert.export import Provenance, write_dual_bundle
 from clipita.convert.fidelity import Encoder
+from clipita.convert.layouts.checkpoint import read_dual
 from clipita.text.tokenizer import TokenizerConfig
 from clipita.towers.config import DualConfig
 

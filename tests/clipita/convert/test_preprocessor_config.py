@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from support import PHOTOS
 from support.reference import transformers
 
-from clipita.convert.preprocessor_config import open_clip_preprocessing, preprocessing_of
+from clipita.convert.layouts.preprocessor_config import open_clip_preprocessing, preprocessing_of
 from clipita.errors import CheckpointError
 from clipita.images.pixels import Preprocessing, load_pixels
 

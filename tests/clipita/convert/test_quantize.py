@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from clipita.convert.quantize import dequantize, quantize
+from clipita.convert.weights.quantize import dequantize, quantize
 from clipita.errors import CheckpointError
 
 finite = st.floats(-100, 100, width=32)

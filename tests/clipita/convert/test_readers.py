@@ -10,11 +10,11 @@ import pytest
 from safetensors.numpy import save_file
 from support.reference import torch
 
-from clipita.convert.files import WEIGHT_FILES
-from clipita.convert.readers import read_weights
+from clipita.convert.folder.files import WEIGHT_FILES
 from clipita.convert.readers.flax_msgpack import read_flax_msgpack
 from clipita.convert.readers.mapped import Array
 from clipita.convert.readers.safe_tensors import read_safetensors
+from clipita.convert.readers.weights import read_weights
 from clipita.errors import CheckpointError
 
 

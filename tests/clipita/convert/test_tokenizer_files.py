@@ -14,7 +14,7 @@ from support.italian import strings, words
 from support.reference import sentencepiece, transformers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
-from clipita.convert.tokenizer_files import tokenizer_of
+from clipita.convert.tokenizers.files import tokenizer_of
 from clipita.errors import CheckpointError
 from clipita.text.tokenizer import Tokenizer, TokenizerConfig
 

@@ -5,9 +5,9 @@ import re
 import pytest
 from support import DATA
 
-from clipita import italian, italian_labels
 from clipita.errors import TextError
-from clipita.italian import (
+from clipita.text import italian, italian_labels
+from clipita.text.italian import (
     contracted,
     definite,
     gender,

@@ -11,7 +11,7 @@ from support import oracles
 from support.reference import torch
 from support.tiny import CONFIG, tiny_table
 
-from clipita.convert.checkpoint import read_dual
+from clipita.convert.layouts.checkpoint import read_dual
 from clipita.towers import bert, clip_text, transformer
 from clipita.towers.config import ClipTextConfig, DualConfig
 from clipita.towers.dual import DualEncoder

@@ -14,7 +14,7 @@ from flax import nnx
 from PIL import Image
 from support.tiny import CONFIG, tiny_table
 
-from clipita.convert.efficientnet_lite import fold_batch_norm
+from clipita.convert.layouts.efficientnet_lite import fold_batch_norm
 from clipita.towers.efficientnet_config import block_shapes, map_shape
 
 TOWER = {name: values for name, values in fold_batch_norm(tiny_table()).items() if name.startswith("image.")}

@@ -32,9 +32,9 @@ from PIL import Image
 from support.tiny import CONFIG, tiny_table, tiny_tokenizer
 
 import clipita
-from clipita.convert.efficientnet_lite import fold_batch_norm
 from clipita.convert.export import Provenance
-from clipita.convert.quantize import SMALL, quantize
+from clipita.convert.layouts.efficientnet_lite import fold_batch_norm
+from clipita.convert.weights.quantize import SMALL, quantize
 from clipita.text.tokenizer import Tokenizer, TokenizerConfig
 from clipita.towers.config import ProjectionConfig
 from clipita.towers.efficientnet_config import LITE0

@@ -10,7 +10,7 @@ from clipita_train.data.concepts import load_ontology, without_article
 from clipita_train.evaluate import label_sets
 from clipita_train.evaluate.label_sets import IMAGENET_IT, LabelSet, read_columns, read_label_set
 
-from clipita.italian import gender, with_article
+from clipita.text.italian import gender, with_article
 
 FOLDER = Path(label_sets.__file__).parent
 ROWS = list(read_columns((FOLDER / "imagenet_it.tsv").read_text("utf-8"), "imagenet_it.tsv"))

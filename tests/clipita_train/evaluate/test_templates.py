@@ -14,7 +14,7 @@ from clipita_train.evaluate.templates import CANDIDATES, Task, choose, markdown,
 from PIL import Image
 from support.tiny import make_tiny_bundle
 
-from clipita import italian
+from clipita.text import italian
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from support.tiny import CONFIG, tiny_table, tiny_tokenizer
 from clipita.backends.flax import FlaxBackend
 from clipita.backends.onnx import OnnxBackend
 from clipita.convert.export import Provenance, write_dual_bundle
-from clipita.convert.quantize import dequantize, quantize
+from clipita.convert.weights.quantize import dequantize, quantize
 from clipita.errors import CheckpointError
 from clipita.text.tokenizer import TokenizerConfig
 from clipita.towers.config import BertConfig, ProjectionConfig

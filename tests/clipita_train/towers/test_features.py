@@ -17,8 +17,8 @@ from flax import nnx
 from PIL import Image
 from support.tiny import CONFIG, FORMATS, tiny_table, tiny_tokenizer
 
-from clipita.convert.efficientnet_lite import fold_batch_norm
-from clipita.convert.quantize import Array, dequantize, quantize
+from clipita.convert.layouts.efficientnet_lite import fold_batch_norm
+from clipita.convert.weights.quantize import Array, dequantize, quantize
 from clipita.images.pixels import load_pixels
 from clipita.text.tokenizer import Tokenizer, TokenizerConfig
 from clipita.towers.dual import DualEncoder

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from clipita.convert.efficientnet_lite import PIXEL_MEAN, PIXEL_STD, fold_batch_norm
-from clipita.convert.quantize import Array, WeightFormat
+from clipita.convert.layouts.efficientnet_lite import PIXEL_MEAN, PIXEL_STD, fold_batch_norm
+from clipita.convert.weights.quantize import Array, WeightFormat
 from clipita.images.pixels import Preprocessing
 from clipita.text.tokenizer import Tokenizer, TokenizerConfig
 from clipita.towers.config import DualConfig, ProjectionConfig

@@ -16,7 +16,7 @@ from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
-from clipita.italian import with_article
+from clipita.text.italian import with_article
 from clipita_train.data.concepts import without_article
 
 IMAGENET_IT = "imagenet-it"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import clipita
-from clipita.italian import in_template
+from clipita.text.italian import in_template
 from clipita_train.data.concepts import Ontology
 from clipita_train.data.sources import Example
 from clipita_train.evaluate.embedding_cache import embed_texts

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import clipita
-from clipita.italian import TEMPLATES
+from clipita.text.italian import TEMPLATES
 from clipita.zero_shot import check_templates, embed_labels, probabilities
 from clipita_train.evaluate.embedding_cache import embed_images, embed_texts
 from clipita_train.evaluate.image_folders import Classified

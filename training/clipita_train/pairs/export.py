@@ -10,8 +10,8 @@ from clipita.backends.flax import compiled
 from clipita.backends.onnx import OnnxBackend
 from clipita.bundles.bundle import Bundle
 from clipita.convert.export import Provenance, write_dual_bundle
+from clipita.convert.folder.origin import Origin
 from clipita.convert.foreign import convert
-from clipita.convert.origin import Origin
 from clipita.convert.to_transformers import write_vision_text_dual_encoder
 from clipita.towers.dual import DualEncoder
 from clipita_train.engine.checkpoint import check_settings

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from clipita.convert.efficientnet_lite import fold_batch_norm
+from clipita.convert.layouts.efficientnet_lite import fold_batch_norm
 from clipita.errors import ImageError, TextError
 from clipita.images.pixels import Preprocessing
 from clipita.text.tokenizer import Tokenizer, check_text

@@ -60,7 +60,7 @@ pictures made equally small give 40.8 each, and the tail, after 300 steps, 40.9.
 
 from dataclasses import replace
 
-from clipita.convert.quantize import SMALL
+from clipita.convert.weights.quantize import SMALL
 from clipita.text.tokenizer import TokenizerConfig
 from clipita.towers.config import ProjectionConfig
 from clipita_train.concepts.batches import Mix

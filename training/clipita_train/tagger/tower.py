@@ -7,7 +7,7 @@ import jax
 from flax import nnx
 from tokenizers import Tokenizer
 
-from clipita.convert.quantize import dequantize
+from clipita.convert.weights.quantize import dequantize
 from clipita.towers.bert import Bert
 from clipita.towers.parameters import set_parameters
 from clipita_train.towers.pretrained import e5_small, e5_tokenizer

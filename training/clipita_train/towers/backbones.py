@@ -10,18 +10,18 @@ from typing import NamedTuple
 from safetensors.numpy import load_file
 
 from clipita.bundles.bundle import MANIFEST, TOKENIZER, WEIGHTS, read_bundle
-from clipita.convert.checkpoint import detect_layout, read_dual
-from clipita.convert.efficientnet_lite import PIXEL_MEAN, PIXEL_STD
 from clipita.convert.layouts.bert_towers import BERT_POOLER
+from clipita.convert.layouts.checkpoint import detect_layout, read_dual
 from clipita.convert.layouts.dual import clip_preprocessing, half_preprocessing
+from clipita.convert.layouts.efficientnet_lite import PIXEL_MEAN, PIXEL_STD
 from clipita.convert.layouts.image_towers import image_tower
 from clipita.convert.layouts.leaves import Names, prefixed, table_of, torch_names
+from clipita.convert.layouts.preprocessor_config import preprocessing_of
 from clipita.convert.layouts.settings import Settings
 from clipita.convert.layouts.text_towers import text_tower
-from clipita.convert.preprocessor_config import preprocessing_of
-from clipita.convert.quantize import Array, dequantize
-from clipita.convert.readers import read_weights
-from clipita.convert.tokenizer_files import tokenizer_of
+from clipita.convert.readers.weights import read_weights
+from clipita.convert.tokenizers.files import tokenizer_of
+from clipita.convert.weights.quantize import Array, dequantize
 from clipita.errors import CheckpointError
 from clipita.images.pixels import Preprocessing
 from clipita.loading.hub import resolve

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from clipita.convert.quantize import Array
+from clipita.convert.weights.quantize import Array
 from clipita.errors import CheckpointError
 
 _SPACE = "▁"  # how SentencePiece writes the space before a word
@@ -79,7 +79,7 @@ def cut_vocabulary(tokenizer_file: Path, keep: Iterable[str]) -> tuple[str, Arra
 
 
 def cut_embedding(stored: dict[str, Array], name: str, rows: Array) -> dict[str, Array]:
-    """The weights `stored` (see `clipita.convert.quantize`) with only these rows of the embedding `name`."""
+    """The weights `stored` (see `clipita.convert.weights.quantize`) with only these rows of the embedding `name`."""
     own = {name, f"{name}.int4", f"{name}.scale"}
     return {key: values[rows] if key in own else values for key, values in stored.items()}
 

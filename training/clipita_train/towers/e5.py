@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from clipita.convert.quantize import BLOCK, Array, pack_nibbles
+from clipita.convert.weights.quantize import BLOCK, Array, pack_nibbles
 from clipita.errors import CheckpointError
 from clipita.towers.config import BertConfig
 
@@ -35,7 +35,7 @@ _LAYER = {
 
 
 def read_e5(path: Path) -> tuple[BertConfig, dict[str, Array]]:
-    """The tower's size, and its weights as `clipita.convert.quantize` stores them: int4 blocks as they are in the file.
+    """The tower's size, and its weights as `convert.weights.quantize` stores them: int4 blocks as they are in the file.
 
     Raises:
         CheckpointError: the file is damaged, or its tensors are not exactly those of its size.

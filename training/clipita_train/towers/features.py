@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from clipita.backends.onnx import images_per_run, session_options
 from clipita.bundles.bundle import WEIGHTS
-from clipita.convert.graph import image_graph, text_graph
-from clipita.convert.quantize import Array
-from clipita.convert.weights_file import StoredWeights
+from clipita.convert.graph.towers import image_graph, text_graph
+from clipita.convert.weights.quantize import Array
+from clipita.convert.weights.safetensors_file import StoredWeights
 from clipita.errors import ImageError
 from clipita.images.pixels import load_pixels
 from clipita.text.tokenizer import Tokenizer
@@ -53,7 +53,7 @@ class LockedTower:
 
 
 def locked_image_tower(config: DualConfig, stored: Mapping[str, Array], *, blocks: int | None = None) -> LockedTower:
-    """From weights as `clipita.convert.quantize` stores them, normalisations folded; the first `blocks` of it, or all.
+    """From weights as `convert.weights.quantize` stores them, normalisations folded; the first `blocks` of it, or all.
 
     Its first blocks give maps (B, H, W, C), all of them pooled features (B, D).
     """

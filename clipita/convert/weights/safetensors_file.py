@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from clipita.convert.quantize import Stored
+from clipita.convert.weights.quantize import Stored
 from clipita.errors import CheckpointError
 
 # The graphs, the tokenizer and what other programs need meanwhile.

@@ -13,15 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipita.convert.files import has_weights, json_in
+from clipita.convert.folder.files import has_weights, json_in
 from clipita.convert.layouts.clip import read_clip, read_siglip
 from clipita.convert.layouts.dual import DualWeights
 from clipita.convert.layouts.open_clip import CONFIG as OPEN_CLIP_CONFIG
 from clipita.convert.layouts.open_clip import read_open_clip
 from clipita.convert.layouts.sentence_transformers import MODULES, read_sentence_transformers
 from clipita.convert.layouts.vision_text import read_vision_text
-from clipita.convert.quantize import Array
-from clipita.convert.tokenizer_files import tokenizer_of
+from clipita.convert.tokenizers.files import tokenizer_of
+from clipita.convert.weights.quantize import Array
 from clipita.errors import CheckpointError
 from clipita.text.tokenizer import TokenizerConfig
 from clipita.towers.config import DualConfig

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from clipita.bundles.bundle import check_inside
-from clipita.convert.file_names import OPEN_CLIP_WEIGHTS, WEIGHTS
+from clipita.convert.folder.names import OPEN_CLIP_WEIGHTS, WEIGHTS
 from clipita.errors import CheckpointError
 
 # Of weights, in the order in which they are looked for. Each may also be in shards, listed in "<name>.index.json".

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from clipita.bundles.bundle import check_inside
-from clipita.convert.graph_contents import graph_contents
+from clipita.convert.graph.contents import graph_contents
 from clipita.convert.readers.mapped import MappedFile, reading
 from clipita.errors import CheckpointError
 

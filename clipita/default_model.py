@@ -7,7 +7,7 @@ from typing import overload
 
 from clipita.backends.backend import FloatArray
 from clipita.images.pixels import Crop, ImageInput
-from clipita.load import DEFAULT_MODEL, load
+from clipita.loading.load import DEFAULT_MODEL, load
 from clipita.model import Model
 from clipita.system.process import in_forked_children
 from clipita.text.tokenizer import OnTruncate

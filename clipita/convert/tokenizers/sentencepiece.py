@@ -5,7 +5,7 @@ The format is `sentencepiece_model.proto` of google/sentencepiece; the numbers b
 
 from dataclasses import dataclass
 
-from clipita.convert.wire import bytes_of, fields, number, real, text
+from clipita.convert.readers.wire import bytes_of, fields, number, real, text
 from clipita.errors import CheckpointError
 
 _UNIGRAM = 1  # TrainerSpec.ModelType

@@ -9,8 +9,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipita.convert.file_names import CONFIG, MODULES, OPEN_CLIP_CONFIG
-from clipita.convert.files import has_weights
+from clipita.convert.folder.files import has_weights
+from clipita.convert.folder.names import CONFIG, MODULES, OPEN_CLIP_CONFIG
 from clipita.errors import CheckpointError
 
 IMAGES = "clip-ViT-B-32"  # what sentence-transformers' image half is called on the hub, and inside the text half

@@ -16,11 +16,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from clipita.embeddings.file import UNKNOWN, Embeddings, cannot_write, read_embeddings, write_embeddings
 from clipita.errors import CheckpointError, ClipitaError
 from clipita.images.photo_files import PhotoFiles, Stamp, find_photos, readable_suffixes
 from clipita.images.pixels import Crop, describe
 from clipita.model import Model
+from clipita.search.embedding_file import UNKNOWN, Embeddings, cannot_write, read_embeddings, write_embeddings
 
 SHARD_IMAGES = 256
 

@@ -215,7 +215,7 @@ def _listed() -> dict[str, frozenset[str]]:
 
     sections: dict[str, set[str]] = {}
     name = ""
-    for line in (resources.files("clipita") / "italian_nouns.txt").read_text("utf-8").splitlines():
+    for line in (resources.files("clipita.text") / "italian_nouns.txt").read_text("utf-8").splitlines():
         if line.startswith("["):
             name = line.strip("[]")
         elif not line.startswith("#"):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from clipita.convert.wire import bytes_of, fields, number, text
+from clipita.convert.readers.wire import bytes_of, fields, number, text
 from clipita.errors import CheckpointError
 
 # Field numbers of onnx.proto, by message: those that lead to a tensor, and the message that each holds.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from clipita.convert.files import json_in
+from clipita.convert.folder.files import json_in
 from clipita.errors import CheckpointError
 from clipita.images.pixels import Preprocessing
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from clipita.convert.sentencepiece_model import SentencePieceModel
+from clipita.convert.tokenizers.sentencepiece import SentencePieceModel
 from clipita.errors import CheckpointError
 
 # What Python's str.split() takes for space and the \s of the tokenizers library does not.

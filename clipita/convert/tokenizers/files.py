@@ -11,9 +11,9 @@ from typing import Any, Literal, cast
 import tokenizers
 from tokenizers import normalizers
 
-from clipita.convert import tokenizer_kinds as kinds
-from clipita.convert.files import file_in, json_in, text_in
-from clipita.convert.sentencepiece_model import read_sentencepiece
+from clipita.convert.folder.files import file_in, json_in, text_in
+from clipita.convert.tokenizers import kinds
+from clipita.convert.tokenizers.sentencepiece import read_sentencepiece
 from clipita.errors import CheckpointError
 from clipita.text.tokenizer import Tokenizer, TokenizerConfig
 from clipita.text.tokenizer_json import read_engine, tokenizer_errors
