@@ -9,15 +9,17 @@ from typing import Any, NamedTuple, cast, overload
 
 import numpy as np
 
-from clipita.backends.backend import Backend, FloatArray
+from clipita.backends.backend import Backend
 from clipita.backends.image_encoder import FEW, ImageEncoder, is_one_image, mean_direction
-from clipita.bundles.bundle import MANIFEST, TOKENIZER, Bundle
+from clipita.bundles.bundle import TOKENIZER
 from clipita.errors import CheckpointError, ImageError, TextError
-from clipita.images.pixels import Crop, ImageInput, Preprocessing, check_crop, describe
+from clipita.images.pixels import Crop, ImageInput, check_crop, describe
+from clipita.system.arrays import FloatArray
 from clipita.system.memory import give_back
 from clipita.system.progress import counting
 from clipita.text.italian import with_article
-from clipita.text.tokenizer import OnTruncate, TextBatch, Tokenizer, TokenizerConfig
+from clipita.text.tokenizer import OnTruncate, TextBatch, Tokenizer
+from clipita.towers.opened import OpenedModel
 from clipita.zero_shot import (
     LabelBank,
     LabelScore,
@@ -56,7 +58,7 @@ class Model:
 
     def __init__(
         self,
-        bundle: Bundle,
+        opened: OpenedModel,
         backend: Backend,
         *,
         precision: str,
@@ -64,13 +66,10 @@ class Model:
         exact: bool,
         pickled_as: tuple[Any, ...],
     ) -> None:
-        config = bundle.config
-        self._bundle = bundle
-        where = repr(str(bundle.path(MANIFEST)))
-        self._preprocessing = Preprocessing.from_dict(config.image["preprocessing"], f"{where}: image.preprocessing")
-        tokenizer_config = TokenizerConfig.from_dict(config.text["tokenizer"], f"{where}: text.tokenizer")
-        self._tokenizer = Tokenizer.from_file(bundle.path(TOKENIZER), tokenizer_config)
-        self._config = config
+        self._bundle = bundle = opened.bundle
+        self._config = bundle.config
+        self._preprocessing = opened.preprocessing
+        self._tokenizer = Tokenizer.from_file(bundle.path(TOKENIZER), opened.tokenizer)
         self._backend = backend
         self._images = ImageEncoder(backend, self._preprocessing, decode_threads=decode_threads, exact=exact)
         self._recent_bank = lru_cache(maxsize=_RECENT_BANKS)(self._make_bank)

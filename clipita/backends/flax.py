@@ -17,10 +17,11 @@ from jax.typing import DTypeLike
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from clipita.backends.results import FloatArray, checked
+from clipita.backends.results import checked
 from clipita.bundles.bundle import WEIGHTS, Bundle
 from clipita.convert.weights.quantize import dequantize
 from clipita.errors import BackendError, CheckpointError
+from clipita.system.arrays import FloatArray, IntArray, Pixels
 from clipita.towers.config import ClipTextConfig, DualConfig
 from clipita.towers.dual import DualEncoder
 from clipita.towers.parameters import check_table, set_parameters
@@ -37,6 +38,7 @@ class FlaxBackend:
     Args:
         bundle: a verified bundle.
         precision: one of the bundle's precisions; all of them share the weights.
+        towers: the architecture that the bundle describes, if it has been read already; None means to read it here.
         dtype: what matrix products and convolutions are computed in (see `DualEncoder`); None means bfloat16 on
             accelerators, and float32 on CPUs, most of which have no units for less.
 
@@ -47,12 +49,19 @@ class FlaxBackend:
 
     name = "flax"
 
-    def __init__(self, bundle: Bundle, *, precision: str, dtype: DTypeLike | None = jnp.float32) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        precision: str,
+        towers: DualConfig | None = None,
+        dtype: DTypeLike | None = jnp.float32,
+    ) -> None:
         if precision not in bundle.config.precisions:
             raise BackendError(
                 f"{bundle.config.name!r} has no precision {precision!r}, only {[*bundle.config.precisions]}"
             )
-        config = DualConfig.from_bundle(bundle.config)
+        config = towers or DualConfig.from_bundle(bundle.config)
         self._name, self._width = bundle.config.name, config.embed_dim
         self._positions = config.text.positions
         # A tower that sees padding would see what is added here.
@@ -73,13 +82,13 @@ class FlaxBackend:
         self._process = os.getpid()
         self._image, self._text = compiled(model)
 
-    def encode_pixels(self, pixels: npt.NDArray[np.uint8]) -> FloatArray:
+    def encode_pixels(self, pixels: Pixels) -> FloatArray:
         """(B, S, S, 3) RGB to (B, E) of unit norm."""
         self._check_process()
         embeddings = np.asarray(self._image(_pad_batch(pixels)))[: len(pixels)]
         return checked(embeddings, len(pixels), self._width, f"{self._name!r}: the image tower")
 
-    def encode_tokens(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> FloatArray:
+    def encode_tokens(self, input_ids: IntArray, attention_mask: IntArray) -> FloatArray:
         """(B, L) ids and mask to (B, E) of unit norm."""
         self._check_process()
         length = input_ids.shape[1]

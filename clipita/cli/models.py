@@ -26,7 +26,7 @@ from clipita.cli.options import (
 from clipita.loading.hub import embedded_models, resolve
 from clipita.loading.known import KNOWN
 from clipita.loading.load import load
-from clipita.loading.open import int8_of, open_bundle, rewritten
+from clipita.loading.open import int8_of, open_model, rewritten
 from clipita.system.cpus import usable_cpus
 
 
@@ -54,7 +54,7 @@ def info(name: str | None, model: str, as_json: bool) -> None:
     """Say what a model is, and what runs it. NAME is the same as --model NAME."""
     name = name or model
     folder = resolve(name)
-    bundle = open_bundle(name)
+    bundle = open_model(name).bundle
     loaded = load(bundle.folder)
     tokenizer: dict[str, Any] = bundle.config.text["tokenizer"]
     facts: dict[str, Any] = {
@@ -137,7 +137,8 @@ def convert(
         raise click.BadParameter("is for --precision int8: float32 loses nothing.", param_hint="'--check'")
     if output is not None and output.exists() and any(output.iterdir()):
         raise Unusable(f"{str(output)!r} is not empty. Name a new folder.")
-    reference = open_bundle(name, precision="fp32", revision=revision)
+    opened = open_model(name, precision="fp32", revision=revision)
+    reference = opened.bundle
     if "fp32" not in reference.config.precisions:
         raise Unusable(
             f"{name!r} is a bundle already, and has no float32 weights to begin with, only "
@@ -146,13 +147,13 @@ def convert(
     sets = [read_pictures(folder) for folder in checks]
     report: dict[str, Any] = {"model": reference.config.name, "license": reference.config.license}
     if output is None:
-        bundle = int8_of(reference, None) if precision == "int8" else reference
+        bundle = int8_of(opened, None) if precision == "int8" else reference
         _judge(reference, bundle, sets, None if accept_loss else max_loss, report, is_cached=True)
     else:
         # Beside its place, so that nothing is there if it is refused or the command is stopped.
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
-            bundle = rewritten(reference, Path(scratch) / "bundle", precision=precision, portable=portable)
+            bundle = rewritten(opened, Path(scratch) / "bundle", precision=precision, portable=portable)
             _judge(reference, bundle, sets, None if accept_loss else max_loss, report, is_cached=False)
             if output.exists():
                 output.rmdir()

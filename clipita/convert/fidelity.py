@@ -4,34 +4,30 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from clipita.bundles.bundle import TOKENIZER, Bundle
+from clipita.bundles.bundle import TOKENIZER
 from clipita.convert.samples import TEXTS, pictures
-from clipita.images.pixels import Preprocessing
-from clipita.text.tokenizer import Tokenizer, TokenizerConfig
-
-FloatArray = npt.NDArray[np.float32]
+from clipita.system.arrays import FloatArray, IntArray, Pixels
+from clipita.text.tokenizer import Tokenizer
+from clipita.towers.opened import OpenedModel
 
 
 class Encoder(Protocol):
     """What a bundle runs on; `pixels` (B, S, S, 3) and tokens (B, L) to (B, E) of unit norm."""
 
-    def encode_pixels(self, pixels: npt.NDArray[np.uint8]) -> FloatArray: ...
+    def encode_pixels(self, pixels: Pixels) -> FloatArray: ...
 
-    def encode_tokens(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> FloatArray: ...
+    def encode_tokens(self, input_ids: IntArray, attention_mask: IntArray) -> FloatArray: ...
 
 
-def fidelity(bundle: Bundle, reference: Encoder, other: Encoder) -> dict[str, float]:
+def fidelity(model: OpenedModel, reference: Encoder, other: Encoder) -> dict[str, float]:
     """Mean and smallest cosine between two encoders, on `clipita.convert.samples`, one input at a time."""
-    preprocessing = Preprocessing.from_dict(bundle.config.image["preprocessing"])
-    tokenizer_config = TokenizerConfig.from_dict(bundle.config.text["tokenizer"])
-    batches = Tokenizer.from_file(bundle.path(TOKENIZER), tokenizer_config).encode(
+    batches = Tokenizer.from_file(model.bundle.path(TOKENIZER), model.tokenizer).encode(
         TEXTS, batch_size=1, on_truncate="ignore"
     )
 
     def images(encoder: Encoder) -> list[FloatArray]:
-        return [encoder.encode_pixels(picture[None]) for picture in pictures(preprocessing.image_size)]
+        return [encoder.encode_pixels(picture[None]) for picture in pictures(model.preprocessing.image_size)]
 
     def texts(encoder: Encoder) -> list[FloatArray]:
         return [encoder.encode_tokens(batch.input_ids, batch.attention_mask) for batch in batches]

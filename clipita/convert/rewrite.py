@@ -3,25 +3,20 @@
 import dataclasses
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariableType]
 
 from clipita.bundles.bundle import TOKENIZER, WEIGHTS, Bundle, write_bundle
 from clipita.convert.export import Provenance, write_dual_bundle
 from clipita.convert.weights.quantize import INTEGER, dequantize
 from clipita.errors import CheckpointError
-from clipita.text.tokenizer import TokenizerConfig
-from clipita.towers.config import DualConfig
-
-FloatArray = npt.NDArray[np.float32]
+from clipita.towers.opened import OpenedModel
 
 
-def rewrite(bundle: Bundle, folder: Path, *, precision: str, portable: bool = False) -> Bundle:
+def rewrite(model: OpenedModel, folder: Path, *, precision: str, portable: bool = False) -> Bundle:
     """Write a float32 bundle in another form.
 
     Args:
-        bundle: What to begin with.
+        model: What to begin with.
         folder: The folder to write to.
         precision: "fp32", or "int8": matrices are then int8 and multiplied in integers
             (`clipita.convert.weights.quantize.INTEGER` says which, and why); activations are brought to 8 bits by the
@@ -31,7 +26,7 @@ def rewrite(bundle: Bundle, folder: Path, *, precision: str, portable: bool = Fa
     Raises:
         CheckpointError: its towers are not among those that are known here.
     """
-    config = bundle.config
+    bundle, config = model.bundle, model.bundle.config
     if config.image.get("kind") == "onnx":
         if precision == "fp32" and not portable:
             return write_bundle(folder, config=config, files={name: bundle.path(name) for name in bundle.files})
@@ -42,11 +37,11 @@ def rewrite(bundle: Bundle, folder: Path, *, precision: str, portable: bool = Fa
     return write_dual_bundle(
         folder,
         dequantize(load_file(bundle.path(WEIGHTS))),
-        DualConfig.from_bundle(config),
+        model.towers,
         provenance=Provenance(config.name, config.license, config.source, config.revision),
         weight_formats=INTEGER if precision == "int8" else {},
         precision=precision,
-        tokenizer=TokenizerConfig.from_dict(config.text["tokenizer"]),
+        tokenizer=model.tokenizer,
         tokenizer_file=bundle.path(TOKENIZER),
         logit_scale=config.logit_scale,
         logit_bias=config.logit_bias,

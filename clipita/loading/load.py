@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from clipita.backends.backend import Backend
 from clipita.errors import BackendError, CheckpointError
-from clipita.loading.open import lasting_name, open_bundle
+from clipita.loading.open import lasting_name, open_model
 from clipita.model import Model, is_count
 from clipita.system.cpus import usable_cpus
 
@@ -66,13 +66,14 @@ def load(
         raise BackendError(f"threads must be a number from 1 on, or None for all usable CPUs, not {threads!r}.")
     if backend not in ("onnx", "flax"):
         raise BackendError(f"there is no backend {backend!r}: choose 'onnx' or 'flax'.")
-    bundle = open_bundle(
+    opened = open_model(
         name_or_path,
         precision=precision,
         revision=revision,
         cache_dir=cache_dir,
         local_files_only=local_files_only,
     )
+    bundle = opened.bundle
     if precision is None:
         precision = bundle.config.recommended_precision
     if precision not in bundle.config.precisions:
@@ -96,7 +97,7 @@ def load(
             raise BackendError(
                 f"backend='flax' needs {error.name}, which is not installed: pip install 'clipita[flax]'"
             ) from error
-        engine = FlaxBackend(bundle, precision=precision, dtype="float32" if exact else None)
+        engine = FlaxBackend(bundle, precision=precision, towers=opened.towers, dtype="float32" if exact else None)
     settings = {
         "name_or_path": lasting_name(name_or_path),
         "backend": backend,
@@ -110,7 +111,7 @@ def load(
     }
     fingerprint = bundle.fingerprint(precision, exact=exact)
     return Model(
-        bundle,
+        opened,
         engine,
         precision=precision,
         decode_threads=threads or usable_cpus(),

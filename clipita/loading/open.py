@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipita.bundles.bundle import EMBEDDED, MANIFEST, WEIGHTS, Bundle, read_bundle
-from clipita.images.pixels import Preprocessing
 from clipita.loading.hub import embedded_models, resolve
 from clipita.loading.known import known_model, restriction
 from clipita.system.progress import timing
-from clipita.text.tokenizer import TokenizerConfig
+from clipita.towers.opened import OpenedModel
 
 if TYPE_CHECKING:
     from clipita.convert.folder.origin import Origin
@@ -23,15 +22,18 @@ _LOW = 0.98  # a mean cosine that answers change with
 CONVERTER = 1
 
 
-def open_bundle(
+def open_model(
     name_or_path: str | os.PathLike[str],
     *,
     precision: str | None = None,
     revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
-) -> Bundle:
-    """The bundle that a model is, or is turned into and kept as; see `load` for the arguments and errors."""
+) -> OpenedModel:
+    """Find a model by its name, convert it if it is no bundle, and read what its bundle says.
+
+    See `load` for the arguments and errors.
+    """
     options: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
     folder = resolve(name_or_path, precision=precision, revision=revision, **options)
     if (folder / MANIFEST).exists():
@@ -41,11 +43,12 @@ def open_bundle(
         known = known_model(name) if is_snapshot(folder) else None
         images = resolve(known.images, **options) if known and known.images else None
         bundle = _converted(folder, name, known.license if known else None, images, precision, cache_dir)
-    _check_inputs(bundle)
+    opened = OpenedModel.of(bundle)
+    _check_towers(opened)
     say_restriction(bundle)
     if precision == "int8" and "int8" not in bundle.config.precisions and "fp32" in bundle.config.precisions:
-        return int8_of(bundle, cache_dir)
-    return bundle
+        return OpenedModel.of(int8_of(opened, cache_dir))
+    return opened
 
 
 def lasting_name(name_or_path: str | os.PathLike[str]) -> str:
@@ -56,19 +59,16 @@ def lasting_name(name_or_path: str | os.PathLike[str]) -> str:
     return os.path.abspath(folder) if not is_name and folder.is_dir() else name
 
 
-def _check_inputs(bundle: Bundle) -> None:
-    """Refuse what a bundle says of pixels, texts and towers, if it is not understood, before an engine is built by it.
+def _check_towers(opened: OpenedModel) -> None:
+    """Refuse towers that are of known kinds and cannot be built, before an engine is.
 
-    ONNX Runtime has no need of the towers' sizes, and of towers of unknown kinds nothing can be said.
+    ONNX Runtime does not need their sizes, and of towers of other kinds nothing can be said.
     """
-    where = repr(str(bundle.path(MANIFEST)))
-    Preprocessing.from_dict(bundle.config.image["preprocessing"], f"{where}: image.preprocessing")
-    TokenizerConfig.from_dict(bundle.config.text["tokenizer"], f"{where}: text.tokenizer")
-    if bundle.folder.parent != EMBEDDED:  # that one is tested; the import takes longer than all the rest of this
-        from clipita.towers.config import DualConfig, are_known
+    if opened.bundle.folder.parent != EMBEDDED:  # that one is tested; the import takes longer than all of `open_model`
+        from clipita.towers.config import are_known
 
-        if are_known(bundle.config):
-            DualConfig.from_bundle(bundle.config)
+        if are_known(opened.bundle.config):
+            _ = opened.towers
 
 
 def say_restriction(bundle: Bundle) -> None:
@@ -122,15 +122,15 @@ def _converted(
     return cached_bundle(place, make, called=repr(name), needed_bytes=needed_bytes)
 
 
-def int8_of(bundle: Bundle, cache_dir: str | os.PathLike[str] | None) -> Bundle:
+def int8_of(opened: OpenedModel, cache_dir: str | os.PathLike[str] | None) -> Bundle:
     """The int8 form of a float32 bundle, made once, with what was measured of it."""
     from clipita.convert.cache import cache_folder, cached_bundle
 
-    name = bundle.config.name
+    bundle, name = opened.bundle, opened.bundle.config.name
     place = cache_folder(cache_dir) / _file_name(name) / f"{bundle.fingerprint('fp32')}-int8-v{CONVERTER}"
     made = cached_bundle(
         place,
-        lambda part: rewritten(bundle, part, precision="int8"),
+        lambda part: rewritten(opened, part, precision="int8"),
         called=f"int8 of {name!r}",
         needed_bytes=bundle.path(WEIGHTS).stat().st_size // 4,
     )
@@ -141,19 +141,20 @@ def int8_of(bundle: Bundle, cache_dir: str | os.PathLike[str] | None) -> Bundle:
     return made
 
 
-def rewritten(bundle: Bundle, folder: Path, *, precision: str, portable: bool = False) -> Bundle:
+def rewritten(opened: OpenedModel, folder: Path, *, precision: str, portable: bool = False) -> Bundle:
     """A float32 bundle written in another form; an int8 one with its measured fidelity."""
     from clipita.backends.onnx import OnnxBackend
     from clipita.convert.fidelity import fidelity
     from clipita.convert.rewrite import rewrite, with_fidelity
 
+    bundle = opened.bundle
     with timing(f"Writing {bundle.config.name} as {precision}") as bar:
-        made = rewrite(bundle, folder, precision=precision, portable=portable)
+        made = rewrite(opened, folder, precision=precision, portable=portable)
         if precision == "fp32":
             return made
         bar.set_postfix_str("comparing")
         both = OnnxBackend(bundle, precision="fp32"), OnnxBackend(made, precision=precision)
-        return with_fidelity(made, fidelity(bundle, *both))
+        return with_fidelity(made, fidelity(opened, *both))
 
 
 def _file_name(name: str) -> str:

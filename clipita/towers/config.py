@@ -147,20 +147,24 @@ class DualConfig:
     text_projection: ProjectionConfig = ProjectionConfig()
 
     @classmethod
-    def from_bundle(cls, config: BundleConfig) -> Self:
-        """Reads the architecture out of `clipita.json`.
+    def from_bundle(cls, config: BundleConfig, preprocessing: Preprocessing | None = None) -> Self:
+        """Read the architecture out of `clipita.json`.
+
+        Args:
+            config: What the file says.
+            preprocessing: The image tower's, if it has been read already; None means to read it here.
 
         Raises:
             CheckpointError: a tower is of an unknown kind, has unknown, missing or mistyped fields, or sizes that do
                 not go together.
         """
         image, text = dict(config.image), dict(config.text)
-        preprocessing = Preprocessing.from_dict(image.pop("preprocessing"))
+        described = image.pop("preprocessing")
         text.pop("tokenizer")
         dual = cls(
             image=_of_kind(_IMAGE_KINDS, image, "image"),
             text=_of_kind(_TEXT_KINDS, text, "text"),
-            preprocessing=preprocessing,
+            preprocessing=preprocessing or Preprocessing.from_dict(described),
             embed_dim=config.embed_dim,
             image_projection=from_mapping(ProjectionConfig, dict(config.image_projection), "image_projection"),
             text_projection=from_mapping(ProjectionConfig, dict(config.text_projection), "text_projection"),

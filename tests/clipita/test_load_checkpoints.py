@@ -128,6 +128,48 @@ def test_of_the_conversion_a_second_load_imports_nothing_heavy(folders: dict[str
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+_COUNTING = """
+import collections, json, os, sys
+import clipita
+from clipita.images.pixels import Preprocessing
+from clipita.text.tokenizer import TokenizerConfig
+from clipita.towers.config import DualConfig
+
+opened, read = collections.Counter(), collections.Counter()
+
+def counted(cls, name):
+    method = getattr(cls, name).__func__
+    def counting(cls, *args):
+        read[cls.__name__] += 1
+        return method(cls, *args)
+    setattr(cls, name, classmethod(counting))
+
+counted(Preprocessing, "from_dict")
+counted(TokenizerConfig, "from_dict")
+counted(DualConfig, "from_bundle")
+
+def on_event(event, args):
+    if event == "open" and isinstance(args[0], (str, os.PathLike)):
+        opened[os.path.basename(args[0])] += 1
+
+sys.addaudithook(on_event)
+clipita.load(sys.argv[1], backend=sys.argv[2], cache_dir=sys.argv[3])
+print(json.dumps({"opened": opened, "read": read}))
+"""
+
+
+@pytest.mark.parametrize(("form", "backend"), [("bundle", "onnx"), ("checkpoint", "flax")])
+def test_a_load_reads_each_description_once(form: str, backend: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    clipita.load(folders["clip"], cache_dir=tmp_path)
+    (kept,) = (path.parent for path in tmp_path.rglob("clipita.json"))
+    folder = shutil.copytree(kept, tmp_path / "bundle") if form == "bundle" else folders["clip"]
+    command = [sys.executable, "-c", _COUNTING, str(folder), backend, str(tmp_path)]
+    counts = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert counts["read"] == {"Preprocessing": 1, "TokenizerConfig": 1, "DualConfig": 1}
+    assert counts["opened"]["clipita.json"] == 1
+    assert "config.json" not in counts["opened"]  # of the checkpoint, whose bundle is found without it
+
+
 def test_int8_is_made_once_and_knows_what_it_costs(
     checkpoints: dict[str, Oracle], folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from clipita.bundles.bundle import Bundle
 from clipita.convert.fidelity import Encoder, fidelity
 from clipita.errors import CheckpointError
+from clipita.towers.opened import OpenedModel
 
 MIN_AGREEMENT = 0.9999  # of the two backends; the same numbers in another order differ by 1e-6
 
@@ -15,7 +16,7 @@ def agree(bundle: Bundle, one: Encoder, other: Encoder) -> float:
     Raises:
         CheckpointError: it is below `MIN_AGREEMENT`.
     """
-    agreement = min(fidelity(bundle, one, other).values())
+    agreement = min(fidelity(OpenedModel.of(bundle), one, other).values())
     if agreement < MIN_AGREEMENT:
         names = " and ".join(type(encoder).__name__ for encoder in (one, other))
         raise CheckpointError(f"{names} disagree on {str(bundle.folder)!r}: a cosine of {agreement:.6f}.")

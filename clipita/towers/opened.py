@@ -1,0 +1,52 @@
+"""Read what a bundle says of its inputs and its towers, once, for all that runs or rewrites it."""
+
+import dataclasses
+import functools
+from typing import TYPE_CHECKING
+
+from clipita.bundles.bundle import MANIFEST, Bundle
+from clipita.images.pixels import Preprocessing
+from clipita.text.tokenizer import TokenizerConfig
+
+if TYPE_CHECKING:
+    from clipita.towers.config import DualConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenedModel:
+    """A verified bundle whose description has been read and understood. Made by `OpenedModel.of`.
+
+    Attributes:
+        bundle: The folder and its files.
+        preprocessing: How an image becomes the pixels that the image tower reads.
+        tokenizer: How a text becomes the tokens that the text tower reads.
+    """
+
+    bundle: Bundle
+    preprocessing: Preprocessing
+    tokenizer: TokenizerConfig
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> "OpenedModel":
+        """Read what a bundle says of its images and texts.
+
+        Raises:
+            CheckpointError: it has a key or a value there that this clipita does not know.
+        """
+        where = repr(str(bundle.path(MANIFEST)))
+        return cls(
+            bundle,
+            Preprocessing.from_dict(bundle.config.image["preprocessing"], f"{where}: image.preprocessing"),
+            TokenizerConfig.from_dict(bundle.config.text["tokenizer"], f"{where}: text.tokenizer"),
+        )
+
+    @functools.cached_property
+    def towers(self) -> "DualConfig":
+        """The towers' kinds and sizes, read when they are first asked for: ONNX Runtime does not need them.
+
+        Raises:
+            CheckpointError: as `DualConfig.from_bundle`.
+        """
+        from clipita.towers.config import DualConfig  # takes longer to import than a bundle takes to read
+
+        return DualConfig.from_bundle(self.bundle.config, self.preprocessing)
