@@ -5,10 +5,10 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import overload
 
-from clipita.backends.backend import FloatArray
 from clipita.images.pixels import Crop, ImageInput
 from clipita.loading.load import DEFAULT_MODEL, load
 from clipita.model import Model
+from clipita.system.arrays import FloatArray
 from clipita.system.process import in_forked_children
 from clipita.text.tokenizer import OnTruncate
 from clipita.zero_shot import LabelBank, LabelScore

@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from clipita.errors import TextError
+from clipita.system.arrays import FloatArray
 from clipita.text.italian import in_template
 from clipita.text.tokenizer import check_text
-
-FloatArray = npt.NDArray[np.float32]
 
 
 class LabelScore(NamedTuple):

@@ -2,11 +2,7 @@
 
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-FloatArray = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
+from clipita.system.arrays import FloatArray, IntArray, Pixels
 
 
 class Backend(Protocol):
@@ -19,6 +15,6 @@ class Backend(Protocol):
         """(B, S, S, 3) RGB to (B, E) of unit norm."""
         ...
 
-    def encode_tokens(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> FloatArray:
+    def encode_tokens(self, input_ids: IntArray, attention_mask: IntArray) -> FloatArray:
         """(B, L) ids and mask to (B, E) of unit norm."""
         ...

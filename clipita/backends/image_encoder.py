@@ -10,9 +10,10 @@ from typing import cast
 
 import numpy as np
 
-from clipita.backends.backend import Backend, FloatArray, Pixels
+from clipita.backends.backend import Backend
 from clipita.errors import BackendError, ImageError
 from clipita.images.pixels import Crop, ImageInput, Preprocessing, describe, load_squares
+from clipita.system.arrays import FloatArray, Pixels
 from clipita.system.memory import give_back
 
 FEW = 32  # images or texts: after so many, or fewer, giving memory back costs more (2 to 3 ms) than it brings

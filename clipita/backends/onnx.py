@@ -11,10 +11,11 @@ import numpy.typing as npt
 import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
 
 from clipita.backends.graph_check import check_graph
-from clipita.backends.results import FloatArray, checked
+from clipita.backends.results import checked
 from clipita.bundles.bundle import Bundle
 from clipita.bundles.strict import did_you_mean
 from clipita.errors import BackendError
+from clipita.system.arrays import FloatArray, IntArray, Pixels
 from clipita.system.cpus import usable_cpus
 from clipita.system.memory import give_back
 from clipita.system.process import in_forked_children
@@ -76,7 +77,7 @@ class OnnxBackend:
         self._image = _Tower(bundle, graphs.image, width, self.threads, self.providers)
         self._text = _Tower(bundle, graphs.text, width, self.threads, self.providers)
 
-    def encode_pixels(self, pixels: npt.NDArray[np.uint8]) -> FloatArray:
+    def encode_pixels(self, pixels: Pixels) -> FloatArray:
         """(B, S, S, 3) RGB to (B, E) of unit norm."""
         step = self._images_per_run or len(pixels)
         if len(pixels) <= step:
@@ -84,7 +85,7 @@ class OnnxBackend:
         runs = [self._image.run({"pixels": pixels[start : start + step]}) for start in range(0, len(pixels), step)]
         return np.concatenate(runs)
 
-    def encode_tokens(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> FloatArray:
+    def encode_tokens(self, input_ids: IntArray, attention_mask: IntArray) -> FloatArray:
         """(B, L) ids and mask to (B, E) of unit norm."""
         return self._text.run({"input_ids": input_ids, "attention_mask": attention_mask})
 

@@ -5,8 +5,8 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from clipita.backends.backend import FloatArray
 from clipita.errors import CheckpointError
+from clipita.system.arrays import FloatArray
 
 
 def checked(result: object, rows: int, width: int, called: str) -> FloatArray:

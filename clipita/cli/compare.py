@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from clipita.errors import CheckpointError, ClipitaError
 from clipita.images.photo_files import find_photos, is_users_folder
 from clipita.model import Model
+from clipita.system.arrays import FloatArray
 
 CAPTIONS = "captions.jsonl"
-
-FloatArray = npt.NDArray[np.float32]
 
 
 @dataclasses.dataclass(frozen=True)

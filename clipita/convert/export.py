@@ -8,9 +8,10 @@ from pathlib import Path
 from clipita.bundles.bundle import TOKENIZER, WEIGHTS, Bundle, BundleConfig, Graphs, write_bundle
 from clipita.convert.graph.towers import image_graph, text_graph
 from clipita.convert.layouts.efficientnet_lite import fold_batch_norm
-from clipita.convert.weights.quantize import Array, WeightFormat, plan
+from clipita.convert.weights.quantize import WeightFormat, plan
 from clipita.convert.weights.safetensors_file import StoredWeights, write_weights
 from clipita.errors import CheckpointError
+from clipita.system.arrays import Array
 from clipita.text.tokenizer import TokenizerConfig
 from clipita.towers.config import DualConfig
 

@@ -27,10 +27,11 @@ from clipita.convert.layouts.clip import is_lower_case
 from clipita.convert.layouts.dual import clip_preprocessing, half_preprocessing
 from clipita.convert.layouts.preprocessor_config import preprocessing_of
 from clipita.convert.tokenizers.files import tokenizer_of
-from clipita.convert.weights.quantize import Array, Stored
+from clipita.convert.weights.quantize import Stored
 from clipita.convert.weights.safetensors_file import StoredWeights, write_weights
 from clipita.errors import CheckpointError
 from clipita.images.pixels import Preprocessing
+from clipita.system.arrays import Array
 
 _INLINE_BYTES = 64  # smaller tensors stay in the graph
 _TYPES: dict[int, type[np.generic]] = {

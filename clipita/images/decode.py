@@ -24,9 +24,9 @@ from clipita.images.color import to_srgb
 from clipita.images.geometry import NO_MARGINS, UPRIGHT, Margins, View
 from clipita.images.jpeg import endings
 from clipita.images.libtiff import without_messages
+from clipita.system.arrays import Pixels
 from clipita.system.process import in_forked_children
 
-Pixels: TypeAlias = npt.NDArray[np.uint8]
 Encoded: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 ImageInput: TypeAlias = Encoded | Image.Image | Pixels
 Shrink: TypeAlias = Callable[[int, int], int]

@@ -16,8 +16,9 @@ from clipita.bundles.strict import from_mapping
 from clipita.errors import CheckpointError
 from clipita.images.budget import one_picture
 from clipita.images.color import to_srgb
-from clipita.images.decode import DEFAULT_MAX_PIXELS, FORMATS, Decoding, Encoded, ImageInput, Pixels, decode
+from clipita.images.decode import DEFAULT_MAX_PIXELS, FORMATS, Decoding, Encoded, ImageInput, decode
 from clipita.images.geometry import FILTERS, View, fit, resize_and_crop, resize_and_pad, squash, tile_boxes
+from clipita.system.arrays import Pixels
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from clipita.errors import CheckpointError, ClipitaError
 from clipita.images.photo_files import PhotoFiles, Stamp, find_photos, readable_suffixes
 from clipita.images.pixels import Crop, describe
 from clipita.model import Model
 from clipita.search.embedding_file import UNKNOWN, Embeddings, cannot_write, read_embeddings, write_embeddings
+from clipita.system.arrays import FloatArray
 
 SHARD_IMAGES = 256
 
@@ -36,7 +36,7 @@ class _Maker(NamedTuple):
     width: int
 
 
-_Known = dict[str, tuple[npt.NDArray[np.float32], Stamp]]
+_Known = dict[str, tuple[FloatArray, Stamp]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +142,7 @@ def fingerprint_of(model: Model, crop: Crop) -> str:
 
 def _encoded(
     model: Model, paths: list[Path], crop: Crop, batch_size: int
-) -> Generator[tuple[npt.NDArray[np.float32] | None, str], None, None]:
+) -> Generator[tuple[FloatArray | None, str], None, None]:
     """Embed the first image by itself and the others in batches; each gives its embedding, or None and why."""
     for some, size in ((paths[:1], 1), (paths[1:], batch_size)):
         with contextlib.closing(model.iter_encode_image(some, crop=crop, batch_size=size)) as results:
@@ -180,7 +180,7 @@ def _read_known(maker: _Maker, output: Path, parts: Path, found: PhotoFiles, fol
     return known
 
 
-def _embeddings(maker: _Maker, entries: Iterable[tuple[str, tuple[npt.NDArray[np.float32], Stamp]]]) -> Embeddings:
+def _embeddings(maker: _Maker, entries: Iterable[tuple[str, tuple[FloatArray, Stamp]]]) -> Embeddings:
     listed = list(entries)
     vectors = np.array([vector for _, (vector, _) in listed], np.float32).reshape(len(listed), maker.width)
     stamps = [stamp for _, (_, stamp) in listed]
@@ -195,7 +195,7 @@ class _Shards:
 
     def __init__(self, folder: Path, source: bytes, maker: _Maker) -> None:
         self._folder, self._source, self._maker = folder, source, maker
-        self._entries: list[tuple[str, tuple[npt.NDArray[np.float32], Stamp]]] = []
+        self._entries: list[tuple[str, tuple[FloatArray, Stamp]]] = []
 
     def __enter__(self) -> "_Shards":
         try:
@@ -213,7 +213,7 @@ class _Shards:
         finally:
             self._drop_if_empty()
 
-    def add(self, key: str, vector: npt.NDArray[np.float32], stamp: Stamp) -> None:
+    def add(self, key: str, vector: FloatArray, stamp: Stamp) -> None:
         self._entries.append((key, (vector, stamp)))  # at once: whatever interrupts, no vector is without its key
         if len(self._entries) >= SHARD_IMAGES:
             self._write()

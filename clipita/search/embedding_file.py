@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from clipita.errors import CheckpointError, ClipitaError
 from clipita.images.photo_files import Stamp
+from clipita.system.arrays import FloatArray, IntArray
 
 # Of an entry that was written before files said when their photographs were changed.
 UNKNOWN = Stamp(-1, -1)
@@ -33,7 +33,7 @@ class Embeddings:
     """
 
     keys: list[str]
-    vectors: npt.NDArray[np.float32]
+    vectors: FloatArray
     fingerprint: str
     model: str
     stamps: list[Stamp]
@@ -101,7 +101,7 @@ def _read_npz(path: Path) -> Embeddings:
         return Embeddings(keys, arrays["embeddings"], str(arrays["fingerprint"]), str(arrays["model"]), stamps)
 
 
-def _write_parquet(path: Path, embeddings: Embeddings, stamps: npt.NDArray[np.int64]) -> None:
+def _write_parquet(path: Path, embeddings: Embeddings, stamps: IntArray) -> None:
     arrow, parquet = _arrow()
     vectors = arrow.FixedSizeListArray.from_arrays(arrow.array(embeddings.vectors.ravel()), embeddings.vectors.shape[1])
     metadata = {"clipita.fingerprint": embeddings.fingerprint, "clipita.model": embeddings.model}
@@ -119,7 +119,7 @@ def _read_parquet(path: Path) -> Embeddings:
     table: Any = parquet.read_table(path)
     metadata: dict[bytes, bytes] = table.schema.metadata
     width: int = table.schema.field("embedding").type.list_size
-    vectors: npt.NDArray[np.float32] = table["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, width)
+    vectors: FloatArray = table["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, width)
     keys: list[str] = table["key"].to_pylist()
     stamps = [UNKNOWN] * len(keys)
     if "size" in table.column_names:
@@ -129,7 +129,7 @@ def _read_parquet(path: Path) -> Embeddings:
     )
 
 
-def _stamps(sizes: npt.NDArray[np.int64], times: npt.NDArray[np.int64]) -> list[Stamp]:
+def _stamps(sizes: IntArray, times: IntArray) -> list[Stamp]:
     return [Stamp(size, time) for size, time in zip(sizes.tolist(), times.tolist(), strict=True)]
 
 

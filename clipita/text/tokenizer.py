@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from clipita.bundles.strict import from_mapping
 from clipita.errors import CheckpointError, TextError
+from clipita.system.arrays import IntArray
 from clipita.text.tokenizer_json import check_growth, raise_if_stopped, read_engine, tokenizer_errors
 
 if TYPE_CHECKING:
     import tokenizers
 
-IntArray = npt.NDArray[np.int64]
 OnTruncate = Literal["warn", "raise", "ignore"]
 
 # Texts share a batch when their lengths round up to the same multiple of this. Wider buckets pad more, narrower ones

@@ -15,8 +15,7 @@ import numpy as np
 from flax import nnx
 
 from clipita.errors import CheckpointError
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from clipita.system.arrays import Array
 
 
 def parameter_table(module: nnx.Module) -> dict[str, Array]:

@@ -8,7 +8,8 @@ from support import PHOTOS
 
 import clipita
 from clipita.errors import TextError
-from clipita.zero_shot import FloatArray, LabelScore, check_labels, check_templates, embed_labels, probabilities, rank
+from clipita.system.arrays import FloatArray
+from clipita.zero_shot import LabelScore, check_labels, check_templates, embed_labels, probabilities, rank
 
 
 @pytest.mark.parametrize(

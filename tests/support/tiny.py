@@ -12,11 +12,11 @@ from clipita.bundles.bundle import Bundle
 from clipita.convert.export import Provenance, write_dual_bundle
 from clipita.convert.weights.quantize import SMALL, WeightFormat
 from clipita.images.pixels import Preprocessing
+from clipita.system.arrays import Array
 from clipita.text.tokenizer import TokenizerConfig
 from clipita.towers.config import BertConfig, DualConfig, ProjectionConfig
 from clipita.towers.dual import DualEncoder
 from clipita.towers.efficientnet_config import EfficientNetLiteConfig
-from clipita.towers.parameters import Array
 
 CONFIG = DualConfig(
     image=EfficientNetLiteConfig(width=0.25, depth=0.1, stem_width=8, head_width=64),

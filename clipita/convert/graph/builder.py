@@ -10,9 +10,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from clipita.convert.weights.quantize import BLOCK, Array
+from clipita.convert.weights.quantize import BLOCK
 from clipita.convert.weights.safetensors_file import StoredWeights
 from clipita.errors import CheckpointError
+from clipita.system.arrays import Array
 
 OPSET = 20
 _IR_VERSION = 10  # both are read by ONNX Runtime from 1.18 on

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from clipita.convert.layouts.leaves import Names, linear, norm, repeated
 from clipita.convert.layouts.settings import Settings
-from clipita.convert.weights.quantize import Array
 from clipita.errors import CheckpointError
+from clipita.system.arrays import Array
 from clipita.towers.config import BertConfig, TextConfig
 
 Prepare = Callable[[dict[str, Array], str], None]  # changes leaves, which begin with a prefix, before they are read

@@ -21,8 +21,8 @@ from clipita.convert.layouts.open_clip import read_open_clip
 from clipita.convert.layouts.sentence_transformers import MODULES, read_sentence_transformers
 from clipita.convert.layouts.vision_text import read_vision_text
 from clipita.convert.tokenizers.files import tokenizer_of
-from clipita.convert.weights.quantize import Array
 from clipita.errors import CheckpointError
+from clipita.system.arrays import Array
 from clipita.text.tokenizer import TokenizerConfig
 from clipita.towers.config import DualConfig
 

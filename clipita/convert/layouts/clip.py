@@ -19,7 +19,7 @@ from clipita.convert.layouts.preprocessor_config import preprocessing_of
 from clipita.convert.layouts.settings import Settings
 from clipita.convert.layouts.text_towers import text_tower
 from clipita.convert.readers.weights import read_weights
-from clipita.convert.weights.quantize import Array
+from clipita.system.arrays import Array
 from clipita.towers.config import NO_PROJECTION, ProjectionConfig
 
 

@@ -8,9 +8,9 @@ from clipita.convert.layouts.bert_towers import TextTower
 from clipita.convert.layouts.image_towers import ImageTower
 from clipita.convert.layouts.leaves import Names, prefixed, table_of
 from clipita.convert.tokenizers.files import Clean
-from clipita.convert.weights.quantize import Array
 from clipita.errors import CheckpointError
 from clipita.images.pixels import Preprocessing
+from clipita.system.arrays import Array
 from clipita.towers.config import DualConfig, ProjectionConfig
 from clipita.towers.shapes import parameter_shapes
 

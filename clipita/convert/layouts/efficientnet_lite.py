@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from clipita.convert.readers.mapped import Array
 from clipita.convert.readers.torch_pickle import read_torch_checkpoint
 from clipita.errors import CheckpointError
+from clipita.system.arrays import Array
 from clipita.towers.efficientnet_config import EfficientNetLiteConfig, block_shapes
 
 PIXEL_MEAN = (127.0, 127.0, 127.0)

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from clipita.convert.weights.quantize import Array
 from clipita.errors import CheckpointError
+from clipita.system.arrays import Array
 from clipita.towers.shapes import Shapes
 
 Names = dict[str, str]  # of a leaf in the checkpoint -> ours; "a+b+c.kernel": cut into equal parts, in this order

@@ -15,7 +15,7 @@ from clipita.convert.layouts.preprocessor_config import open_clip_preprocessing
 from clipita.convert.layouts.settings import Settings
 from clipita.convert.readers.weights import read_weights
 from clipita.convert.tokenizers.files import Clean
-from clipita.convert.weights.quantize import Array
+from clipita.system.arrays import Array
 from clipita.towers.config import NO_PROJECTION, Activation, ClipTextConfig, ProjectionConfig, VitConfig
 
 CONFIG = "open_clip_config.json"

@@ -13,8 +13,8 @@ from clipita.convert.layouts.image_towers import ImageTower
 from clipita.convert.layouts.leaves import linear, norm, repeated
 from clipita.convert.layouts.settings import Settings
 from clipita.convert.layouts.text_towers import text_tower
-from clipita.convert.weights.quantize import Array
 from clipita.errors import CheckpointError
+from clipita.system.arrays import Array
 from clipita.towers.config import NO_PROJECTION, ProjectionConfig, VitConfig
 
 _TIMM = {

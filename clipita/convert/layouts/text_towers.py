@@ -12,7 +12,7 @@ import numpy as np
 from clipita.convert.layouts.bert_towers import ROBERTAS, TextTower, bert_tower, distilbert_tower
 from clipita.convert.layouts.leaves import Names, linear, norm, repeated
 from clipita.convert.layouts.settings import Settings
-from clipita.convert.weights.quantize import Array
+from clipita.system.arrays import Array
 from clipita.towers.config import ClipTextConfig
 
 

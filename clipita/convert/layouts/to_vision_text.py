@@ -14,8 +14,8 @@ from clipita.convert.layouts.image_towers import clip_vision_names, siglip_visio
 from clipita.convert.layouts.leaves import Names, prefixed
 from clipita.convert.layouts.settings import ACTIVATIONS
 from clipita.convert.layouts.text_towers import clip_text_names
-from clipita.convert.weights.quantize import Array
 from clipita.errors import CheckpointError
+from clipita.system.arrays import Array
 from clipita.towers.config import BertConfig, DualConfig, ProjectionConfig, TextConfig, TransformerConfig, VitConfig
 
 _PROJECTIONS = {

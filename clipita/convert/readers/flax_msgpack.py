@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, cast
 import ml_dtypes
 import numpy as np
 
-from clipita.convert.readers.mapped import Array, MappedFile, check_shape, reading
+from clipita.convert.readers.mapped import MappedFile, check_shape, reading
 from clipita.errors import CheckpointError
+from clipita.system.arrays import Array
 
 _CHUNKED = "__msgpack_chunked_array__"
 

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from clipita.errors import CheckpointError
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from clipita.system.arrays import Array
 
 # A dimension above this would overflow NumPy's own arithmetic before it could be compared with the file.
 _MAX_DIMENSION = 1 << 48

@@ -11,8 +11,9 @@ from typing import Any, cast
 import ml_dtypes
 import numpy as np
 
-from clipita.convert.readers.mapped import Array, MappedFile, reading
+from clipita.convert.readers.mapped import MappedFile, reading
 from clipita.errors import CheckpointError
+from clipita.system.arrays import Array
 
 # The format allows 100 MB, and parsed JSON can take thirty times its size. Eight tensors take a kilobyte: 4 MiB are
 # 30,000 of them.

@@ -15,10 +15,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from clipita.convert.readers.mapped import Array, MappedFile, check_shape, reading
+from clipita.convert.readers.mapped import MappedFile, check_shape, reading
 from clipita.convert.readers.restricted_pickle import Function, load
 from clipita.convert.readers.stored_zip import members_of
 from clipita.errors import CheckpointError
+from clipita.system.arrays import Array
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py: MAGIC_NUMBER
 _PROTOCOL = 1001

@@ -6,10 +6,10 @@ from pathlib import Path
 from clipita.convert.folder.files import INDEX, TRANSFORMERS_FILES, file_in, json_in
 from clipita.convert.folder.names import OPEN_CLIP_WEIGHTS
 from clipita.convert.readers.flax_msgpack import read_flax_msgpack
-from clipita.convert.readers.mapped import Array
 from clipita.convert.readers.safe_tensors import read_safetensors
 from clipita.convert.readers.torch_pickle import read_torch_checkpoint
 from clipita.errors import CheckpointError
+from clipita.system.arrays import Array
 
 _Reader = Callable[[Path], dict[str, Array]]
 

@@ -22,8 +22,8 @@ from typing import Any, Literal, NamedTuple, assert_never
 import numpy as np
 
 from clipita.errors import CheckpointError
+from clipita.system.arrays import Array
 
-Array = np.ndarray[Any, np.dtype[Any]]
 WeightFormat = Literal["float32", "float16", "int8", "int7", "int4"]
 
 BLOCK = 32

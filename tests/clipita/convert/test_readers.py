@@ -12,10 +12,10 @@ from support.reference import torch
 
 from clipita.convert.folder.files import WEIGHT_FILES
 from clipita.convert.readers.flax_msgpack import read_flax_msgpack
-from clipita.convert.readers.mapped import Array
 from clipita.convert.readers.safe_tensors import read_safetensors
 from clipita.convert.readers.weights import read_weights
 from clipita.errors import CheckpointError
+from clipita.system.arrays import Array
 
 
 def arrays() -> dict[str, Array]:

@@ -12,10 +12,11 @@ from support.reference import torch
 from support.tiny import CONFIG, tiny_table
 
 from clipita.convert.layouts.checkpoint import read_dual
+from clipita.system.arrays import Array
 from clipita.towers import bert, clip_text, transformer
 from clipita.towers.config import ClipTextConfig, DualConfig
 from clipita.towers.dual import DualEncoder
-from clipita.towers.parameters import Array, set_parameters
+from clipita.towers.parameters import set_parameters
 from clipita.towers.transformer import dropped
 
 pytestmark = pytest.mark.usefixtures("strict_types")

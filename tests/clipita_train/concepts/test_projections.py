@@ -10,7 +10,7 @@ from clipita_train.concepts.projections import Projections, Standardise, merge, 
 from flax import nnx
 from support.tiny import CONFIG
 
-from clipita.convert.weights.quantize import Array
+from clipita.system.arrays import Array
 from clipita.towers.config import ProjectionConfig
 from clipita.towers.dual import Projection, unit_norm
 from clipita.towers.parameters import parameter_table, set_parameters

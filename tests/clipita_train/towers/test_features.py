@@ -18,8 +18,9 @@ from PIL import Image
 from support.tiny import CONFIG, FORMATS, tiny_table, tiny_tokenizer
 
 from clipita.convert.layouts.efficientnet_lite import fold_batch_norm
-from clipita.convert.weights.quantize import Array, dequantize, quantize
+from clipita.convert.weights.quantize import dequantize, quantize
 from clipita.images.pixels import load_pixels
+from clipita.system.arrays import Array
 from clipita.text.tokenizer import Tokenizer, TokenizerConfig
 from clipita.towers.dual import DualEncoder
 from clipita.towers.parameters import set_parameters

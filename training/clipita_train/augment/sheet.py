@@ -9,7 +9,8 @@ from PIL import Image
 
 from clipita.errors import ImageError
 from clipita.images.photo_files import is_hidden
-from clipita.images.pixels import Pixels, Preprocessing, load_pixels
+from clipita.images.pixels import Preprocessing, load_pixels
+from clipita.system.arrays import Pixels
 from clipita_train.augment.apply import augment
 from clipita_train.augment.presets import PRESETS, Augmentation
 from clipita_train.engine.config import replace_from_strings

@@ -7,7 +7,8 @@ from clipita.backends.flax import FlaxBackend
 from clipita.backends.onnx import OnnxBackend
 from clipita.bundles.bundle import Bundle
 from clipita.convert.export import Provenance, write_dual_bundle
-from clipita.convert.weights.quantize import Array, dequantize
+from clipita.convert.weights.quantize import dequantize
+from clipita.system.arrays import Array
 from clipita.towers.config import DualConfig
 from clipita_train.concepts.recipe import Corpus, Towers
 from clipita_train.concepts.run import Trained

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clipita.convert.weights.quantize import Array
+from clipita.system.arrays import Array
 from clipita_train.concepts.batches import Groups, Pairs, Photographs, Phrases, Rows
 from clipita_train.concepts.recipe import Corpus
 from clipita_train.concepts.tail import ImageTail, first_block, image_tail, tail_features

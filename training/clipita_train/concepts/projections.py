@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from scipy.linalg import block_diag
 
-from clipita.convert.weights.quantize import Array
+from clipita.system.arrays import Array
 from clipita.towers.config import DualConfig
 from clipita.towers.dual import Projection, unit_norm
 from clipita_train.concepts.tail import ImageTail

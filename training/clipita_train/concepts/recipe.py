@@ -9,8 +9,9 @@ from functools import cached_property
 from pathlib import Path
 
 from clipita.convert.layouts.efficientnet_lite import PIXEL_MEAN, PIXEL_STD, fold_batch_norm
-from clipita.convert.weights.quantize import Array, WeightFormat
+from clipita.convert.weights.quantize import WeightFormat
 from clipita.images.pixels import Preprocessing
+from clipita.system.arrays import Array
 from clipita.text.tokenizer import Tokenizer, TokenizerConfig
 from clipita.towers.config import DualConfig, ProjectionConfig
 from clipita_train.concepts.batches import Mix

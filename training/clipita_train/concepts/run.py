@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from clipita.convert.weights.quantize import Array, dequantize, quantize
+from clipita.convert.weights.quantize import dequantize, quantize
+from clipita.system.arrays import Array
 from clipita.towers.config import DualConfig, ProjectionConfig
 from clipita.towers.parameters import parameter_table
 from clipita_train.concepts.batches import ConceptBatches, Groups, validation_batches

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from clipita.convert.weights.quantize import Array
+from clipita.system.arrays import Array
 from clipita.towers.config import DualConfig
 from clipita.towers.efficientnet import ConvNorm, InvertedBottleneck
 from clipita.towers.efficientnet_config import EfficientNetLiteConfig, block_shapes

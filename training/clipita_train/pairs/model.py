@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
-from clipita.convert.weights.quantize import Array
+from clipita.system.arrays import Array
 from clipita.towers.config import DualConfig
 from clipita.towers.dual import DualEncoder, Projection
 from clipita.towers.efficientnet import InvertedBottleneck

@@ -21,10 +21,11 @@ from clipita.convert.layouts.settings import Settings
 from clipita.convert.layouts.text_towers import text_tower
 from clipita.convert.readers.weights import read_weights
 from clipita.convert.tokenizers.files import tokenizer_of
-from clipita.convert.weights.quantize import Array, dequantize
+from clipita.convert.weights.quantize import dequantize
 from clipita.errors import CheckpointError
 from clipita.images.pixels import Preprocessing
 from clipita.loading.hub import resolve
+from clipita.system.arrays import Array
 from clipita.text.tokenizer import TokenizerConfig
 from clipita.towers.config import BertConfig, DualConfig, ImageConfig, TextConfig, VitConfig
 from clipita.towers.shapes import parameter_shapes

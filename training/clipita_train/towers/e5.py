@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from clipita.convert.weights.quantize import BLOCK, Array, pack_nibbles
+from clipita.convert.weights.quantize import BLOCK, pack_nibbles
 from clipita.errors import CheckpointError
+from clipita.system.arrays import Array
 from clipita.towers.config import BertConfig
 
 _FLOAT32, _Q4_0 = 0, 1

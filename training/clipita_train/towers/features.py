@@ -20,10 +20,10 @@ from tqdm import tqdm
 from clipita.backends.onnx import images_per_run, session_options
 from clipita.bundles.bundle import WEIGHTS
 from clipita.convert.graph.towers import image_graph, text_graph
-from clipita.convert.weights.quantize import Array
 from clipita.convert.weights.safetensors_file import StoredWeights
 from clipita.errors import ImageError
 from clipita.images.pixels import load_pixels
+from clipita.system.arrays import Array
 from clipita.text.tokenizer import Tokenizer
 from clipita.towers.config import DualConfig
 from clipita_train.engine.files import written_whole

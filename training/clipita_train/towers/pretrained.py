@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 
 from clipita.bundles.bundle import WEIGHTS, read_bundle
 from clipita.convert.layouts.efficientnet_lite import ImageNetWeights, read_efficientnet_lite
-from clipita.convert.weights.quantize import Array
+from clipita.system.arrays import Array
 from clipita.towers.config import BertConfig, DualConfig, ImageConfig
 from clipita.towers.efficientnet_config import LITE0, LITE1, LITE2, EfficientNetLiteConfig
 from clipita_train.towers.e5 import read_e5

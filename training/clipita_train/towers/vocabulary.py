@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from wordfreq import top_n_list
 
-from clipita.convert.weights.quantize import Array
+from clipita.system.arrays import Array
 from clipita.towers.config import BertConfig
 from clipita_train.towers.cut_vocabulary import case_variants, cut_vocabulary, used_pieces
 
