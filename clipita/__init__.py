@@ -1,4 +1,4 @@
-"""Italian text and images in one space.
+"""Compare Italian texts and images in one space of embeddings.
 
 >>> import clipita
 >>> clipita.zero_shot("foto.jpg", ["cane", "gatto"])

@@ -1,4 +1,4 @@
-"""The functions of the package, over one default model."""
+"""Provide the package's functions `encode_text`, `encode_image` and `zero_shot` over one default model."""
 
 import os
 import threading
@@ -27,7 +27,11 @@ in_forked_children(_new_lock)
 
 
 def default_model() -> Model:
-    """The model that $CLIPITA_MODEL names, or the embedded one; loaded once, at first use."""
+    """Return the model that $CLIPITA_MODEL names, or the embedded one. It is loaded once, at first use.
+
+    Raises:
+        ModelNotFoundError, CheckpointError, BackendError: As `load`.
+    """
     global _model
     with _lock:
         if _model is None:
@@ -36,12 +40,38 @@ def default_model() -> Model:
 
 
 def encode_text(texts: str | Iterable[str], *, batch_size: int = 64, on_truncate: OnTruncate = "warn") -> FloatArray:
-    """`Model.encode_text` of the default model: (E,) for a str, (N, E) for many, float32 of unit norm."""
+    """Embed one text or many with the default model.
+
+    Args:
+        texts: As for `Model.encode_text`.
+        batch_size: As for `Model.encode_text`.
+        on_truncate: As for `Model.encode_text`.
+
+    Returns:
+        Float32 of unit norm, (E,) for a str, (N, E) for many.
+
+    Raises:
+        TextError: As `Model.encode_text`.
+        ModelNotFoundError, CheckpointError, BackendError: The default model cannot be loaded.
+    """
     return default_model().encode_text(texts, batch_size=batch_size, on_truncate=on_truncate)
 
 
 def encode_image(images: ImageInput | Iterable[ImageInput], *, crop: Crop = "auto", batch_size: int = 32) -> FloatArray:
-    """`Model.encode_image` of the default model: (E,) for one image, (N, E) for many, float32 of unit norm."""
+    """Embed one image or many with the default model.
+
+    Args:
+        images: As for `Model.encode_image`.
+        crop: As for `Model.encode_image`.
+        batch_size: As for `Model.encode_image`.
+
+    Returns:
+        Float32 of unit norm, (E,) for one image, (N, E) for many.
+
+    Raises:
+        ImageError: As `Model.encode_image`.
+        ModelNotFoundError, CheckpointError, BackendError: The default model cannot be loaded.
+    """
     return default_model().encode_image(images, crop=crop, batch_size=batch_size)
 
 
@@ -81,11 +111,23 @@ def zero_shot(
     crop: Crop = "auto",
     batch_size: int = 32,
 ) -> list[LabelScore] | list[list[LabelScore]]:
-    """`Model.zero_shot` of the default model: labels with their shares of the probability, best first.
+    """Find the labels that fit an image with the default model.
 
-    Without templates a bare noun is asked for with its article: "gatto" as "un gatto". With `min_cosine` labels that
-    do not fit are left out, and a photograph of none of them gives an empty list. Of a panorama the
-    best of its tiles counts.
+    Args:
+        images: As for `Model.zero_shot`.
+        labels: As for `Model.zero_shot`. Without templates a bare noun gets its article: "gatto" becomes "un gatto".
+        templates: As for `Model.zero_shot`.
+        top_k: As for `Model.zero_shot`.
+        min_cosine: As for `Model.zero_shot`: labels that do not fit are left out, even all of them.
+        crop: As for `Model.zero_shot`. In a panorama each label gets the score of the tile that it fits best.
+        batch_size: As for `Model.zero_shot`.
+
+    Returns:
+        Labels with their shares of the probability, best first: a list for one image, a list of lists for many.
+
+    Raises:
+        ImageError, TextError: As `Model.zero_shot`.
+        ModelNotFoundError, CheckpointError, BackendError: The default model cannot be loaded.
     """
     return default_model().zero_shot(
         images,

@@ -1,20 +1,20 @@
-"""The exceptions of clipita: one tree, so that `except ClipitaError` catches all of it."""
+"""Define the exceptions of clipita, all of which `except ClipitaError` catches."""
 
 
 class ClipitaError(Exception):
-    """Base class of every error that clipita raises on purpose."""
+    """The base class of every error that clipita raises on purpose."""
 
 
 class ImageError(ClipitaError, ValueError):
-    """An image cannot be used: unreadable, truncated, of a wrong type or shape. Names the path or the index."""
+    """An image cannot be used: it is unreadable, truncated, or of a wrong type or shape. Names its path or index."""
 
 
 class ImageTooLargeError(ImageError):
-    """An image has more pixels than the limit, or takes more than a file of its size may; no pixel is decoded."""
+    """An image has more pixels than the limit, or takes more memory than a file of its size may; none is decoded."""
 
 
 class TextError(ClipitaError, ValueError):
-    """A text or a label cannot be used. Names the index."""
+    """A text or a label cannot be used. Names its index."""
 
 
 class ModelNotFoundError(ClipitaError, LookupError):

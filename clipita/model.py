@@ -1,4 +1,4 @@
-"""`Model`, the class that users hold."""
+"""Define `Model`, which embeds texts and images and finds the labels that fit an image."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ from clipita.zero_shot import (
     rank,
 )
 
-_MANY = 1000  # texts, from which on it takes seconds
+_MANY = 1000  # texts; more take seconds, and get a progress bar
 _RECENT_BANKS = 8  # 1,000 labels take 2 MB at a width of 512
 
 
@@ -41,7 +41,7 @@ class Encoded(NamedTuple):
     Attributes:
         key: The path as it was given, or the position for an image that is not a path.
         embedding: (E,) float32 of unit norm, or None if the image could not be read.
-        error: Why it could not, or None.
+        error: The error that it met, or None.
     """
 
     key: str | int
@@ -79,37 +79,37 @@ class Model:
 
     @property
     def name(self) -> str:
-        """What the model is called."""
+        """The name of the model."""
         return self._config.name
 
     @property
     def license(self) -> str:
-        """The licence of the weights."""
+        """The license of the weights."""
         return self._config.license
 
     @property
     def embed_dim(self) -> int:
-        """Width E of the embeddings."""
+        """The width E of the embeddings."""
         return self._config.embed_dim
 
     @property
     def image_size(self) -> int:
-        """Side of the square of pixels that the image tower sees."""
+        """The side of the square that the image tower reads, in pixels."""
         return self._preprocessing.image_size
 
     @property
     def max_tokens(self) -> int:
-        """Longest text that the text tower reads, special tokens included."""
+        """The most tokens of a text that the text tower reads, special tokens included."""
         return self._tokenizer.config.max_tokens
 
     @property
     def logit_scale(self) -> float:
-        """What cosines are multiplied by before a softmax."""
+        """The multiplier of cosines before a softmax."""
         return self._config.logit_scale
 
     @property
     def logit_bias(self) -> float | None:
-        """What is added to the logits of a model that was trained with sigmoids; None for all others."""
+        """The summand of logits in a model that was trained with sigmoids; None for all others."""
         return self._config.logit_bias
 
     @property
@@ -119,7 +119,7 @@ class Model:
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """What the towers run on, first choice first."""
+        """The devices or execution providers that the towers run on, first choice first."""
         return self._backend.providers
 
     def __repr__(self) -> str:
@@ -147,15 +147,15 @@ class Model:
 
         Args:
             texts: A str, or any number of them.
-            batch_size: Most texts in one run of the tower.
+            batch_size: The most texts in one run of the tower.
             on_truncate: What to do about texts longer than `max_tokens`: cut them and "warn" once, "raise", or cut
                 them and "ignore" it.
 
         Returns:
-            (E,) for a str, (N, E) for many.
+            Float32 of unit norm, (E,) for a str, (N, E) for many.
 
         Raises:
-            TextError: a text is blank, not a str, or not valid Unicode; names its index.
+            TextError: A text is blank, not a str, or not valid Unicode; the message names its index.
 
         Example:
             >>> model.encode_text(["un gatto nero", "il mare d'inverno"]).shape
@@ -169,7 +169,7 @@ class Model:
         return output[0] if isinstance(texts, str) else output
 
     def _encode_batches(self, batches: list[TextBatch], output: FloatArray, on_done: Callable[[int], object]) -> None:
-        """Embed batches of texts into their rows of `output`, and tell after each how many more are done."""
+        """Embed batches of texts into their rows of `output`, and call `on_done` with the size of each."""
         for batch in batches:
             embeddings = self._backend.encode_tokens(batch.input_ids, batch.attention_mask)
             output[batch.indices] = embeddings[batch.rows]
@@ -185,18 +185,19 @@ class Model:
         Args:
             images: A path, bytes, an open binary file, a PIL image, a uint8 array (H, W), (H, W, 1), (H, W, 3) or
                 (H, W, 4); or any number of those.
-            crop: What is seen of an image that is wider or higher than the model's square. "center": what the model was
-                trained on, for most the middle square; "pad": the whole, smaller, with gray beside it; "tiles": the
-                whole, square by square along the longer side, at the price of each; the embedding is their mean.
-                "auto" means "tiles" for an image at least 2.5 times as long as it is wide, a panorama, and "center" for
-                all others, and for all of a model loaded with exact=True.
-            batch_size: Most images, or tiles of them, in one run of the tower.
+            crop: The part of an image that the model sees, if it is wider or higher than a square. "center": the part
+                that the model was trained on, for most models the middle square; "pad": the whole, smaller, with gray
+                beside it; "tiles": the whole in squares along the longer side, each of which takes as long as an image;
+                the embedding is their mean. "auto" means "tiles" for a panorama, at least 2.5 times as long as it is
+                wide, and "center" for all others, and for all images if the model was loaded with exact=True.
+            batch_size: The most images, or tiles of them, in one run of the tower.
 
         Returns:
-            (E,) for one image, (N, E) for many.
+            Float32 of unit norm, (E,) for one image, (N, E) for many.
 
         Raises:
-            ImageError: an image cannot be read; names its path or index. `iter_encode_image` goes on instead.
+            ImageError: An image cannot be read; the message names its path or index. To go on past such images, use
+                `iter_encode_image`.
 
         Example:
             >>> model.encode_image(["gatto.jpg", "mare.png"]).shape
@@ -218,16 +219,17 @@ class Model:
         of the one that is being yielded.
 
         Args:
-            images: As for `encode_image`, many; may be endless. Paths and bytes are decoded by threads; an array, a PIL
-                image or an open file is read at the moment it comes, so it may be changed afterwards.
+            images: Many images, as for `encode_image`; they may be endless. Paths and bytes are decoded by threads. An
+                array, a PIL image or an open file is read at once when it comes, so it may be changed afterwards.
             crop: As for `encode_image`.
-            batch_size: Most images in one run of the tower, with all their tiles.
+            batch_size: The most images in one run of the tower, with all their tiles.
 
         Yields:
             An `Encoded` for each image, in order, with its embedding or the `ImageError` that it met.
 
         Raises:
-            BackendError: a forked child goes on with what its parent began, whose threads it does not have.
+            BackendError: A forked child continues an iteration that its parent began; the child has no decoding
+                threads.
 
         Example:
             >>> for key, embedding, error in model.iter_encode_image(Path("foto").glob("*.jpg")):
@@ -250,18 +252,21 @@ class Model:
     def label_bank(self, labels: Iterable[str], *, templates: str | Sequence[str] | None = None) -> LabelBank:
         """Embed labels once, for `zero_shot` on many images.
 
-        The eight banks that were asked for last are kept: `zero_shot` with the labels of one of them embeds no text.
+        The last eight banks are kept: `zero_shot` with the labels of one of them embeds no text again.
 
         Args:
-            labels: Distinct, e.g. ["cane", "gatto"].
+            labels: Distinct labels, e.g. ["cane", "gatto"].
             templates: Sentences with one "{}" each, e.g. ["una foto di {}", "un disegno di {}"]; several are averaged.
-                None means those of the model, in which a bare noun takes its article, "gatto" as "un gatto" and "neve"
-                as "della neve"; labels with an article of their own, names and sentences stay as they are
-                (`clipita.text.italian.with_article`).
-                Labels go into given templates as they are: templates="{}" asks for the bare words.
+                Labels go into them as they are: templates="{}" embeds the bare words. None means the templates of the
+                model; bare nouns then get an article, so that "gatto" becomes "un gatto" and "neve" becomes "della
+                neve", and labels with an article of their own, names and sentences stay as they are (see
+                `clipita.text.italian.with_article`).
+
+        Returns:
+            The labels with their embeddings, (K, E).
 
         Raises:
-            TextError: no labels, one twice, one that is not text, or a template without its "{}".
+            TextError: There are no labels, one comes twice or is not text, or a template lacks its "{}".
         """
         checked = check_labels(labels)
         if templates is None:
@@ -269,7 +274,7 @@ class Model:
         return self._recent_bank(checked, check_templates(templates), bare=True)
 
     def _encode_with_bar(self, texts: list[str]) -> FloatArray:
-        """(N, E); on a terminal a bar shows how far it is, if it takes long."""
+        """Embed texts as (N, E), with a progress bar if they are many."""
         if len(texts) < _MANY:
             return self.encode_text(texts)
         output = np.empty((len(texts), self.embed_dim), np.float32)
@@ -281,7 +286,7 @@ class Model:
         phrases = labels if bare else [with_article(label) for label in labels]
         check_distinct(labels, [self._tokenizer.normalized(phrase) for phrase in phrases])
         embeddings = embed_labels(self._encode_with_bar, phrases, templates)
-        embeddings.flags.writeable = False  # whoever asks for the same labels shares them
+        embeddings.flags.writeable = False  # the bank is shared by all calls with the same labels
         return LabelBank(labels, embeddings, self.fingerprint)
 
     @overload
@@ -321,28 +326,29 @@ class Model:
         crop: Crop = "auto",
         batch_size: int = 32,
     ) -> list[LabelScore] | list[list[LabelScore]]:
-        """Say which labels fit an image, by a softmax over logit_scale x cosine.
+        """Find the labels that fit an image, by a softmax over logit_scale x cosine.
 
         A model with a `logit_bias` (SigLIP) judges each label by itself: scores are sigmoids of logit_scale x cosine +
-        logit_bias, do not sum to 1, and are all near 0 where none fits.
+        logit_bias, do not sum to 1, and are all near 0 if no label fits.
 
         Args:
             images: One image or many, as for `encode_image`.
-            labels: Distinct labels, or a `LabelBank` that this model made. "gatto" is asked for as "un gatto".
-            templates: As for `label_bank`; not with a bank, which has them in it.
-            top_k: Return only so many labels, the best; scores stay what they are among all.
-            min_cosine: Return only labels whose cosine with the image is no lower, so that a photograph of none of them
-                gives an empty list; scores stay what they are among all. Which cosine tells depends on the model, the
-                labels and the templates: MODEL_CARD.md has clipita-mini's.
-            crop: As for `encode_image`. Of tiles the best counts, label by label.
-            batch_size: Most images in one run of the tower.
+            labels: Distinct labels, or a `LabelBank` that this model made. A bare noun gets its article: "gatto"
+                becomes "un gatto".
+            templates: As for `label_bank`. A bank has its own templates in it, and takes no others.
+            top_k: Return only the best labels, at most this many; their scores stay those among all labels.
+            min_cosine: Return only labels whose cosine with the image is at least this, so that a photograph of none of
+                them gives an empty list; their scores stay those among all labels. A good threshold depends on the
+                model, the labels and the templates: MODEL_CARD.md has clipita-mini's.
+            crop: As for `encode_image`. In tiles each label gets the score of the tile that it fits best.
+            batch_size: The most images in one run of the tower.
 
         Returns:
-            Labels with scores, best first: one such list for one image, a list of them for many.
+            Labels with scores, best first: a list for one image, a list of lists for many.
 
         Raises:
-            ImageError, TextError: an image, a label or a template cannot be used.
-            CheckpointError: the bank was made by another model.
+            ImageError, TextError: An image, a label or a template cannot be used.
+            CheckpointError: The bank was made by another model.
 
         Example:
             >>> model.zero_shot("foto.jpg", ["cane", "gatto"])
@@ -377,15 +383,15 @@ class Model:
     def save_pretrained_hf(self, folder: str | os.PathLike[str]) -> None:
         """Write the model as a VisionTextDualEncoder, which the transformers library loads.
 
-        Its `logit_scale` is the logarithm of ours, as that library wants it, so that logits are the same. Weights of
-        few bits are written as the float32 numbers that they stand for.
+        Its `logit_scale` is the logarithm of ours, as that library expects, so that logits are the same. Weights of few
+        bits are written as the float32 numbers that they stand for.
 
         Args:
-            folder: Made if it does not exist; files of the same names are replaced.
+            folder: The folder to write to. It is made if it does not exist; files of the same names are replaced.
 
         Raises:
-            CheckpointError: that class has no such model. It takes BERT's or CLIP's text tower beside an image tower of
-                CLIP, SigLIP or ViT, linear projections, and no bias of the logits.
+            CheckpointError: That class cannot hold this model. It takes BERT's or CLIP's text tower with an image tower
+                of CLIP, SigLIP or ViT, linear projections, and no bias of the logits.
 
         Example:
             >>> model.save_pretrained_hf("clip-italian")
@@ -399,13 +405,14 @@ class Model:
 def _texts_listed(texts: object) -> list[str]:
     if isinstance(texts, str):
         return [texts]
-    # Of a set no caller could tell which row is whose; bytes would be taken for numbers.
+    # A set has no order, so that no caller could tell the rows apart; bytes would be taken for a list of numbers.
     if isinstance(texts, bytes | bytearray | Mapping | Set) or not isinstance(texts, Iterable):
         raise TextError(f"texts must be a str or a list of str, not {type(cast(object, texts)).__name__}.")
     return list(cast(Iterable[str], texts))
 
 
 def is_count(value: object) -> bool:
+    """Tell whether a value is a whole number from 1 on."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 

@@ -1,4 +1,4 @@
-"""Labels with a probability each: templates, label banks, and the softmax over them, or a sigmoid of each."""
+"""Give labels probabilities: check labels and templates, embed them, and turn cosines into scores."""
 
 import dataclasses
 from collections import Counter
@@ -15,8 +15,11 @@ from clipita.text.tokenizer import check_text
 
 
 class LabelScore(NamedTuple):
-    """A label and its probability, 0 to 1: its share, so that all labels of a bank sum to 1, or, from a model that was
-    trained with sigmoids (SigLIP), that of this label by itself, whatever the others."""
+    """A label and its probability, 0 to 1.
+
+    The scores of all labels of a bank sum to 1. From a model that was trained with sigmoids (SigLIP), a score is the
+    probability of this label by itself, whatever the others are.
+    """
 
     label: str
     score: float
@@ -24,12 +27,12 @@ class LabelScore(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LabelBank:
-    """The text side of zero-shot labelling, computed once. Made by `Model.label_bank`.
+    """Labels with their embeddings, computed once for many images. Made by `Model.label_bank`.
 
     Attributes:
         labels: K distinct labels.
         embeddings: (K, E) float32, unit norm.
-        fingerprint: Of the model that made it; no other may use it.
+        fingerprint: The fingerprint of the model that made it; no other model may use it.
     """
 
     labels: tuple[str, ...]
@@ -44,7 +47,7 @@ def check_labels(labels: Iterable[str]) -> tuple[str, ...]:
     """Return the labels as a tuple, each of them checked.
 
     Raises:
-        TextError: none, not a list of str, or one that is blank or not text.
+        TextError: There are none, they are not a list of str, or one is blank or not text.
     """
     if isinstance(labels, str | bytes) or not isinstance(labels, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TextError(f"labels must be a list such as ['cane', 'gatto'], not {labels!r}.")
@@ -54,21 +57,22 @@ def check_labels(labels: Iterable[str]) -> tuple[str, ...]:
     return checked
 
 
-def check_distinct(labels: Sequence[str], asked: Sequence[str]) -> None:
-    """Check that no two labels are asked for by one and the same phrase.
+def check_distinct(labels: Sequence[str], phrases: Sequence[str]) -> None:
+    """Check that no two labels become the same phrase.
 
     Args:
         labels: K labels.
-        asked: For each, the phrase that the model reads: with its article, in the spelling that it was trained on.
+        phrases: For each label the phrase that the model reads: with its article, in the spelling that the model was
+            trained on.
 
     Raises:
-        TextError: two are.
+        TextError: Two labels become the same phrase.
     """
-    phrase, count = Counter(asked).most_common(1)[0]
+    phrase, count = Counter(phrases).most_common(1)[0]
     if count == 1:
         return
-    first = asked.index(phrase)
-    second = asked.index(phrase, first + 1)
+    first = phrases.index(phrase)
+    second = phrases.index(phrase, first + 1)
     if labels[first] == labels[second]:
         raise TextError(
             f"labels[{first}] and labels[{second}] are both {labels[first]!r}; they would share its score. Remove one."
@@ -80,10 +84,10 @@ def check_distinct(labels: Sequence[str], asked: Sequence[str]) -> None:
 
 
 def check_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
-    """The templates as a tuple.
+    """Return the templates as a tuple, each of them checked.
 
     Raises:
-        TextError: none, or one that does not have exactly one "{}".
+        TextError: There are none, or one does not have exactly one "{}".
     """
     if not isinstance(templates, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TextError(f"templates must be a str or a list such as ['una foto di {{}}'], not {templates!r}.")
@@ -102,24 +106,34 @@ def check_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
 def embed_labels(
     encode_text: Callable[[list[str]], FloatArray], labels: Sequence[str], templates: Sequence[str]
 ) -> FloatArray:
-    """(K, E) of unit norm: for each label the mean over its templates, of unit vectors, normalised again."""
+    """Embed labels in templates: for each label the mean of its unit vectors over all templates, normalized again.
+
+    Args:
+        encode_text: Embeds texts as (N, E) of unit norm.
+        labels: K labels.
+        templates: T templates.
+
+    Returns:
+        (K, E) float32, unit norm.
+    """
     texts = [in_template(template, label) for template in templates for label in labels]
     embeddings = encode_text(texts).reshape(len(templates), len(labels), -1).mean(axis=0)  # (T, K, E) -> (K, E)
     return embeddings / np.linalg.norm(embeddings, axis=-1, keepdims=True)
 
 
 def probabilities(cosines: FloatArray, logit_scale: float, logit_bias: float | None = None) -> npt.NDArray[np.float64]:
-    """Softmax over the labels of logit_scale x cosine: (N, K) -> (N, K).
+    """Turn cosines into probabilities of labels: (N, K) float32 -> (N, K) float64.
 
-    With a bias, which only models with a sigmoid loss have: the sigmoid of logit_scale x cosine + logit_bias, each
-    label by itself. Rows then have any sum, near 0 for a picture of none of the labels.
+    Without a bias they are the softmax over the labels of logit_scale x cosine. With a bias, which only models with a
+    sigmoid loss have, each is the sigmoid of logit_scale x cosine + logit_bias. Rows then have any sum, near 0 for a
+    picture of none of the labels.
 
     Source: arXiv:2303.15343, section 3.
     """
     logits = logit_scale * cosines.astype(np.float64)  # (N, K)
     if logit_bias is not None:
-        return np.exp(-np.logaddexp(0, -(logits + logit_bias)))  # overflows nothing, and keeps small ones apart
-    # The largest becomes exp(0): scales of 100 and more overflow nothing.
+        return np.exp(-np.logaddexp(0, -(logits + logit_bias)))  # no overflow, and small ones stay above 0
+    # The largest becomes exp(0), so that scales of 100 and more do not overflow.
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
@@ -130,7 +144,14 @@ def rank(
     top_k: int | None,
     fits: npt.NDArray[np.bool_] | None = None,
 ) -> list[LabelScore]:
-    """The `top_k` best of (K,) scores, of those labels that fit, best first; equal ones in the order of the labels."""
+    """Return the `top_k` best of (K,) scores, best first; equal scores stay in the order of the labels.
+
+    Args:
+        labels: K labels.
+        scores: (K,).
+        top_k: The most labels to return; None means all.
+        fits: (K,), false for labels to leave out; None means that all fit.
+    """
     order = np.argsort(-scores, kind="stable")
     if fits is not None:
         order = order[fits[order]]

@@ -1,0 +1,1 @@
+"""Run the towers of a model, on ONNX Runtime or on JAX."""

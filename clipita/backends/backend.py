@@ -6,15 +6,20 @@ from clipita.system.arrays import FloatArray, IntArray, Pixels
 
 
 class Backend(Protocol):
-    """The engine under a model."""
+    """An engine that runs a model's two towers.
+
+    Attributes:
+        name: "onnx" or "flax".
+        providers: The devices or execution providers in use, first choice first.
+    """
 
     name: str
     providers: tuple[str, ...]
 
     def encode_pixels(self, pixels: Pixels) -> FloatArray:
-        """(B, S, S, 3) RGB to (B, E) of unit norm."""
+        """Embed images: (B, S, S, 3) RGB pixels to (B, E) of unit norm."""
         ...
 
     def encode_tokens(self, input_ids: IntArray, attention_mask: IntArray) -> FloatArray:
-        """(B, L) ids and mask to (B, E) of unit norm."""
+        """Embed texts: (B, L) ids and mask to (B, E) of unit norm."""
         ...

@@ -1,4 +1,4 @@
-"""The towers on JAX. The only backend module that imports it."""
+"""Run the towers on JAX. No other backend imports it."""
 
 # JAX and Flax leave parts of their interfaces without types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -33,18 +33,18 @@ _LENGTH_STEP = 8  # lengths are padded to its multiples: fewer shapes, and each 
 
 
 class FlaxBackend:
-    """Runs a bundle's weights through the Flax towers, on whatever device JAX has.
+    """Run a bundle's weights through the Flax towers, on the device that JAX has.
 
     Args:
-        bundle: a verified bundle.
-        precision: one of the bundle's precisions; all of them share the weights.
-        towers: the architecture that the bundle describes, if it has been read already; None means to read it here.
-        dtype: what matrix products and convolutions are computed in (see `DualEncoder`); None means bfloat16 on
-            accelerators, and float32 on CPUs, most of which have no units for less.
+        bundle: A verified bundle.
+        precision: One of the bundle's precisions; all of them share the weights.
+        towers: The architecture that the bundle describes, if it has been read already; None means to read it here.
+        dtype: The type that matrix products and convolutions are computed in (see `DualEncoder`); None means bfloat16
+            on accelerators, and float32 on CPUs, most of which have no units for less.
 
     Raises:
-        BackendError: the bundle has no such precision.
-        CheckpointError: the weights are not those of the architecture.
+        BackendError: The bundle has no such precision.
+        CheckpointError: The weights are not those of the architecture.
     """
 
     name = "flax"
@@ -64,14 +64,14 @@ class FlaxBackend:
         config = towers or DualConfig.from_bundle(bundle.config)
         self._name, self._width = bundle.config.name, config.embed_dim
         self._positions = config.text.positions
-        # A tower that sees padding would see what is added here.
+        # A tower that sees padding would also see the padding that is added here.
         sees_padding = isinstance(config.text, ClipTextConfig) and config.text.attention == "full"
         self._length_step = 1 if sees_padding else _LENGTH_STEP
         try:
             table = dequantize(load_file(bundle.path(WEIGHTS)))
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{str(bundle.path(WEIGHTS))!r} cannot be read: {error}") from error
-        # Before the towers are traced, which takes minutes for hundreds of layers, and these may be a number in a file.
+        # This comes before the towers are traced: a damaged file may ask for hundreds of layers, which takes minutes.
         check_table(table, parameter_shapes(config))
         # The initial weights are never computed: only their shapes are needed.
         fast = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
@@ -83,13 +83,13 @@ class FlaxBackend:
         self._image, self._text = compiled(model)
 
     def encode_pixels(self, pixels: Pixels) -> FloatArray:
-        """(B, S, S, 3) RGB to (B, E) of unit norm."""
+        """Embed images: (B, S, S, 3) RGB pixels to (B, E) of unit norm."""
         self._check_process()
         embeddings = np.asarray(self._image(_pad_batch(pixels)))[: len(pixels)]
         return checked(embeddings, len(pixels), self._width, f"{self._name!r}: the image tower")
 
     def encode_tokens(self, input_ids: IntArray, attention_mask: IntArray) -> FloatArray:
-        """(B, L) ids and mask to (B, E) of unit norm."""
+        """Embed texts: (B, L) ids and mask to (B, E) of unit norm."""
         self._check_process()
         length = input_ids.shape[1]
         if length > self._positions:
@@ -112,9 +112,11 @@ class FlaxBackend:
 
 
 def compiled(model: DualEncoder) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
-    """Two functions, each compiled once for every shape: of pixels (B, S, S, 3) uint8, and of ids and mask (B, L).
+    """Compile the two towers, each once for every shape of its input.
 
-    Both give embeddings (B, E) of unit norm.
+    Returns:
+        A function of pixels (B, S, S, 3) uint8, and one of ids and mask (B, L). Both give embeddings (B, E) of unit
+        norm.
     """
     graph, state = nnx.split(model)
 
@@ -132,6 +134,9 @@ def compiled(model: DualEncoder) -> tuple[Callable[..., jax.Array], Callable[...
 
 
 def _pad_batch(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """Repeats the last row up to a power of two; a row of zeros would be a text without tokens, a mean over nothing."""
+    """Repeat the last row until there are a power of two of them.
+
+    Rows of zeros would be texts without tokens, and the mean over no token is NaN.
+    """
     size = 1 << (len(array) - 1).bit_length()
     return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])

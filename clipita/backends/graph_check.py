@@ -1,24 +1,31 @@
-"""Look at a bundle's graph before ONNX Runtime does, which before 1.24 reads the numbers of a tensor from wherever the
-graph says: any path, or an address in memory.
+"""Check a bundle's graph before ONNX Runtime loads it.
+
+Before version 1.24 ONNX Runtime reads the numbers of a tensor from wherever the graph says: any path, or an address in
+memory.
 """
 
 from clipita.bundles.bundle import EMBEDDED, Bundle
 from clipita.convert.graph.contents import graph_contents
 from clipita.errors import BackendError, CheckpointError
 
-# Elements of all that a graph builds out of next to nothing: 1 GiB of float32. Masks and positions take a millionth.
+# Most elements of the tensors that a graph builds from constants: 1 GiB of float32. Masks and positions, which towers
+# do build, take a millionth of that.
 _MAX_BUILT = 1 << 28
 
 
 def check_graph(bundle: Bundle, name: str) -> None:
-    """Refuse a graph of a bundle that reads what the bundle does not list, or that says of itself that it is huge.
+    """Refuse a graph that reads files which its bundle does not list, or that builds huge tensors.
+
+    Args:
+        bundle: The bundle of the graph.
+        name: The graph's file in it.
 
     Raises:
-        CheckpointError: its weights are elsewhere than in the bundle's own files, or it builds tensors of more than
+        CheckpointError: The graph's weights are outside the bundle's own files, or it builds tensors of more than
             2**28 elements from constants.
-        BackendError: it is damaged, so that ONNX Runtime cannot load it.
+        BackendError: The graph is damaged, so that ONNX Runtime cannot load it.
     """
-    if bundle.folder.parent == EMBEDDED:  # comes with this code, and is as good as it
+    if bundle.folder.parent == EMBEDDED:  # it comes with this code, and is trusted as much
         return
     path = bundle.path(name)
     called = repr(str(path))

@@ -1,4 +1,4 @@
-"""Images through an image tower: decoded ahead by a few threads, in batches, past those that cannot be read."""
+"""Embed images in batches: threads decode them ahead of the tower, and unreadable ones do not stop it."""
 
 import contextlib
 import os
@@ -16,16 +16,16 @@ from clipita.images.pixels import Crop, ImageInput, Preprocessing, describe, loa
 from clipita.system.arrays import FloatArray, Pixels
 from clipita.system.memory import give_back
 
-FEW = 32  # images or texts: after so many, or fewer, giving memory back costs more (2 to 3 ms) than it brings
+FEW = 32  # images or texts: after this many or fewer, giving memory back costs more (2 to 3 ms) than it brings
 
 
 class ImageEncoder:
-    """Embeds images square by square; threads may share it.
+    """Embed images square by square. Threads may share one encoder.
 
     Args:
-        backend: Runs the tower.
-        preprocessing: Says what the tower reads.
-        decode_threads: How many threads read files ahead of the tower.
+        backend: The engine that runs the tower.
+        preprocessing: How an image becomes the pixels that the tower reads.
+        decode_threads: How many threads decode files ahead of the tower.
         exact: As for `load`.
     """
 
@@ -34,16 +34,19 @@ class ImageEncoder:
         self._decode_threads, self._exact = decode_threads, exact
 
     def all(self, images: ImageInput | Iterable[ImageInput], crop: Crop, batch_size: int) -> list[FloatArray]:
-        """Return for one image, or for each of many, (T, E): an embedding for each square that is seen of it.
+        """Embed one image or many, and stop at the first that cannot be read.
+
+        Returns:
+            For each image (T, E): the embeddings of the T squares that the tower sees of it.
 
         Raises:
-            ImageError: one cannot be read.
+            ImageError: An image cannot be read.
         """
         if is_one_image(images):
             image = cast(ImageInput, images)
             return [self._backend.encode_pixels(self._squares(image, describe(image), crop))]
         found: list[FloatArray] = []
-        # Closed at once if it raises: until its traceback is dropped, the generator would keep its threads.
+        # An error closes the generator at once, which otherwise kept its threads for as long as the traceback exists.
         many = cast(Iterable[ImageInput], images)
         with contextlib.closing(self.iter(many, crop, batch_size)) as results:
             for _, squares in results:
@@ -55,7 +58,7 @@ class ImageEncoder:
     def iter(
         self, images: Iterable[ImageInput], crop: Crop, batch_size: int
     ) -> Generator[tuple[str | int, FloatArray | ImageError], None, None]:
-        """Yield for each image its key and (T, E), or why it cannot be read."""
+        """Yield for each image its key, and its (T, E) embeddings or the error that it met."""
         process = os.getpid()
         source = enumerate(images)
         waiting: deque[tuple[str | int, Future[Pixels | ImageError]]] = deque()
@@ -82,9 +85,9 @@ class ImageEncoder:
                 taken = [waiting.popleft() for _ in range(min(batch_size, len(waiting)))]
                 count += len(taken)
                 decoded = [(key, future.result()) for key, future in taken]
-                read_ahead()  # what the threads do while the tower runs
+                read_ahead()  # gives the threads work for the time that the tower runs
                 yield from self._encode_decoded(decoded)
-                del taken, decoded  # 150 kB an image, which could not be given back
+                del taken, decoded  # 150 kB an image, which could not be given back to the system while referred to
         finally:
             pool.shutdown(cancel_futures=True)
             if count > FEW:
@@ -97,7 +100,7 @@ class ImageEncoder:
             return error
 
     def _squares(self, image: ImageInput, name: str, crop: Crop) -> Pixels:
-        """(T, S, S, 3): what the tower sees of an image, more than one square only in tiles."""
+        """Return the squares that the tower sees of an image, (T, S, S, 3); T is above 1 only in tiles."""
         return load_squares(image, self._preprocessing, crop=crop, name=name, exact=self._exact)
 
     def _encode_decoded(
@@ -115,7 +118,7 @@ class ImageEncoder:
 
 
 def mean_direction(embeddings: FloatArray) -> FloatArray:
-    """Return the mean of the (T, E) embeddings of an image's squares, (E,) of unit norm; of one square, its own."""
+    """Average the (T, E) embeddings of an image's squares to (E,) of unit norm; a single one stays as it is."""
     if len(embeddings) == 1:
         return embeddings[0]
     mean = embeddings.mean(axis=0)
@@ -123,7 +126,7 @@ def mean_direction(embeddings: FloatArray) -> FloatArray:
 
 
 def is_one_image(images: object) -> bool:
-    """Whether it is an image and not many. What is neither counts as one, and is refused when it is read."""
+    """Tell one image from many. An object that is neither counts as one, and is refused when it is read."""
     one = isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | np.ndarray) or hasattr(images, "read")
     return one or not isinstance(images, Iterable)
 

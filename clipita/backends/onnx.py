@@ -1,4 +1,4 @@
-"""The towers on ONNX Runtime. The only module that imports it."""
+"""Run the towers on ONNX Runtime. No other module imports it."""
 
 import ctypes
 import threading
@@ -22,28 +22,28 @@ from clipita.system.process import in_forked_children
 
 _ort: Any = onnxruntime
 
-# On a CPU a large batch is no faster: what a run holds has to stay in the caches, and grows with it. On two cores,
+# On a CPU a large batch is no faster, since the memory of a run grows with it and leaves the caches. On two cores,
 # runs of 1, 2, 4, 8, 16, 32 images of 224 x 224 take 4.2, 3.7, 3.5, 3.6, 4.2, 4.5 ms an image through
 # EfficientNet-lite2, whose early maps are large (13 MB an image), and 16.0, 13.2, 11.6, 11.1, 11.1, 11.5 through an
-# int8 ViT-B/32. Maps of more than some 20 MB also go back to the system after every run, and their pages have to be
-# asked for again: from JPEG to embedding, runs of 2, 3, 4 images of 256 x 256 take 6.0, 6.0, 9.7 ms an image, with 83,
-# 120, 2,191 page faults.
+# int8 ViT-B/32. Maps of more than some 20 MB also go back to the system after every run, and the next run asks for
+# their pages again: from JPEG to embedding, runs of 2, 3, 4 images of 256 x 256 take 6.0, 6.0, 9.7 ms an image, with
+# 83, 120, 2,191 page faults.
 _IMAGES_PER_RUN = 8
 _PIXELS_PER_RUN = {"efficientnet-lite": 4 * 224 * 224}
 
 
 class OnnxBackend:
-    """Runs a bundle's graphs. A tower is loaded when it is first used, and threads may share it.
+    """Run a bundle's graphs. A tower is loaded when it is first used, and threads may share it.
 
     Args:
         bundle: A verified bundle.
         precision: One of the bundle's precisions.
         threads: Threads within one operator; None means the CPUs this process may use.
-        providers: ONNX Runtime execution providers, first choice first; None means the CPU. What is named must be
-            there: nothing falls back silently.
+        providers: ONNX Runtime execution providers, first choice first; None means the CPU. A provider that is named
+            must be there: nothing falls back silently.
 
     Raises:
-        BackendError: a provider is not available, or `threads` is not positive; later, whatever fails in a run.
+        BackendError: A provider is not available, or `threads` is not positive; later, a run failed.
     """
 
     name = "onnx"
@@ -78,7 +78,7 @@ class OnnxBackend:
         self._text = _Tower(bundle, graphs.text, width, self.threads, self.providers)
 
     def encode_pixels(self, pixels: Pixels) -> FloatArray:
-        """(B, S, S, 3) RGB to (B, E) of unit norm."""
+        """Embed images: (B, S, S, 3) RGB pixels to (B, E) of unit norm."""
         step = self._images_per_run or len(pixels)
         if len(pixels) <= step:
             return self._image.run({"pixels": pixels})
@@ -86,19 +86,19 @@ class OnnxBackend:
         return np.concatenate(runs)
 
     def encode_tokens(self, input_ids: IntArray, attention_mask: IntArray) -> FloatArray:
-        """(B, L) ids and mask to (B, E) of unit norm."""
+        """Embed texts: (B, L) ids and mask to (B, E) of unit norm."""
         return self._text.run({"input_ids": input_ids, "attention_mask": attention_mask})
 
 
 def images_per_run(kind: str, image_size: int) -> int:
-    """How many images of `image_size` x `image_size` pixels a tower of this kind takes at once on a CPU."""
+    """Return how many images of `image_size` x `image_size` pixels a tower of this kind takes in one run on a CPU."""
     if kind not in _PIXELS_PER_RUN:
         return _IMAGES_PER_RUN
     return max(1, _PIXELS_PER_RUN[kind] // image_size**2)
 
 
 class _Tower:
-    """One graph, loaded at its first run, and again at the first run in a forked child."""
+    """Run one graph, which is loaded at its first run, and again at the first run in a forked child."""
 
     def __init__(self, bundle: Bundle, name: str, width: int, threads: int, providers: tuple[str, ...]) -> None:
         self._bundle, self._name, self._path = bundle, name, bundle.path(name)
@@ -108,22 +108,31 @@ class _Tower:
         _towers.add(self)
 
     def run(self, inputs: dict[str, npt.NDArray[Any]]) -> FloatArray:
+        """Return the embeddings (B, E) of the inputs, checked.
+
+        Args:
+            inputs: The graph's inputs by name, B rows each.
+
+        Raises:
+            BackendError: The graph cannot be loaded, or its run failed.
+            CheckpointError: The output is no embeddings, see `checked`.
+        """
         with self._lock:
             if self._session is None:
                 self._session = self._load()
         try:
             result: object = self._session.run(None, inputs)[0]
-        except Exception as error:  # its exceptions share no other base
+        except Exception as error:  # ONNX Runtime's exceptions share no other base
             shapes = {name: value.shape for name, value in inputs.items()}
             raise BackendError(f"ONNX Runtime failed to run {str(self._path)!r} on {shapes}: {error}") from error
         rows = len(next(iter(inputs.values())))
         return checked(result, rows, self._width, f"{self._bundle.config.name!r} ({str(self._path)!r})")
 
     def leave_session_to_parent(self) -> None:
-        """Start without a session in a forked child, whatever the parent's threads were doing.
+        """Forget, in a forked child, the session and the lock of the parent.
 
-        The session's own threads do not exist in the child, and its destructor would wait for them for ever: so it is
-        never destroyed here, by a reference that nobody gives back.
+        The session's own threads do not exist in the child, and its destructor would wait for them for ever. It is
+        therefore never destroyed here: one reference to it is never given back.
         """
         self._lock = threading.Lock()
         if self._session is not None:
@@ -144,7 +153,7 @@ class _Tower:
                 f"ONNX Runtime could not start {', '.join(self._providers)}; it would run on {', '.join(active)}. "
                 "Check the driver and the device, or leave `providers` out to run on the CPU."
             )
-        give_back()  # what optimising the graph took
+        give_back()  # the memory that optimizing the graph took
         return session
 
 
@@ -160,14 +169,14 @@ in_forked_children(_leave_sessions_to_parent)
 
 
 def session_options(threads: int | None = None) -> Any:
-    """ONNX Runtime's options as every session of ours has them; None means the CPUs this process may use."""
+    """Return the options that every session of ours has; None means as many threads as this process may use CPUs."""
     options = _ort.SessionOptions()
     options.intra_op_num_threads = usable_cpus() if threads is None else threads
     options.inter_op_num_threads = 1
-    # An arena never returns what its largest batch took (1.5 GB after 128 images at once), and would be no faster: in
-    # runs of a few images malloc has the pages at hand as well.
+    # An arena never returns the memory that its largest batch took (1.5 GB after 128 images at once), and would be no
+    # faster: in runs of a few images malloc has the pages at hand as well.
     options.enable_cpu_mem_arena = False
     # Spinning threads burn the CPUs that decode the next images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4  # what is fatal: errors are raised, and need not be printed as well
+    options.log_severity_level = 4  # fatal only: other errors are raised, and need not be printed as well
     return options

@@ -1,4 +1,4 @@
-"""Check what a tower gave before anybody relies on it, in the same way for every engine."""
+"""Check the output of a tower, in the same way for every engine."""
 
 from typing import Any, cast
 
@@ -10,20 +10,23 @@ from clipita.system.arrays import FloatArray
 
 
 def checked(result: object, rows: int, width: int, called: str) -> FloatArray:
-    """Return the embeddings that a tower gave, if that is what they are.
+    """Return the output of a tower, once it is sure to be embeddings.
 
-    A NaN would go into every index and every ranking without a word: damaged weights give them, and so does float16
-    where a model's numbers do not fit into it. Looking takes 4 us for 32 embeddings.
+    A NaN would get into every index and every ranking unnoticed. Damaged weights give NaN, and so does float16 where a
+    model's numbers do not fit into it. The check takes 4 us for 32 embeddings.
 
     Args:
-        result: What the engine gave.
-        rows: How many inputs it had.
-        width: How wide the bundle says that embeddings are.
-        called: How errors call the tower.
+        result: The engine's output.
+        rows: The number of inputs, B.
+        width: The width E that the bundle states.
+        called: The tower's name in error messages.
+
+    Returns:
+        `result`: (B, E) float32.
 
     Raises:
-        CheckpointError: they are of another shape or type, or not finite. The weights are at fault and not the input,
-            which is whole numbers: it may be one input alone that shows it, and the message says which.
+        CheckpointError: The shape or the type differs, or a number is not finite. The weights are at fault and not the
+            input, which is whole numbers; still it may be one input alone that shows it, and the message says which.
     """
     embeddings = cast("npt.NDArray[Any]", result)
     if not isinstance(result, np.ndarray) or embeddings.dtype != np.float32:

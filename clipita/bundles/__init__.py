@@ -1,0 +1,1 @@
+"""Read, check and write bundles, the folders that models are kept in."""

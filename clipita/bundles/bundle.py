@@ -1,10 +1,10 @@
-"""The folder that a model is: read and verified, or written. `clipita.json` describes it and is written last.
+"""Read, verify and write bundles, the folders that models are kept in.
 
-clipita.json         what the model is, and the sha256 of every other file
+clipita.json         the description of the model, and the sha256 of every other file; written last
 image.onnx           the towers; their large weights are external data that points into weights.safetensors,
-text.onnx              so that each weight exists once, for ONNX Runtime as for Flax
-tokenizer.json       of the tokenizers library
-weights.safetensors
+text.onnx              so that ONNX Runtime and Flax share one copy of each weight
+tokenizer.json       the text tower's tokenizer, in the format of the tokenizers library
+weights.safetensors  the weights of both towers
 """
 
 import contextlib
@@ -26,21 +26,21 @@ MANIFEST = "clipita.json"
 TOKENIZER = "tokenizer.json"
 WEIGHTS = "weights.safetensors"
 
-EMBEDDED = Path(__file__).parent.parent / "models"  # the models inside the package, a bundle a folder
+EMBEDDED = Path(__file__).parent.parent / "models"  # the models inside the package, each a folder
 
-# Part of every fingerprint: it is raised when `clipita.images` makes other pixels of the same file. From 2 on, colors
-# are converted to sRGB where a profile says that they are others.
+# The version of `clipita.images`, a part of every fingerprint: raise it when the same file becomes other pixels. From 2
+# on, colors are converted to sRGB where an ICC profile says that they are in another space.
 PIXELS = 2
 
-# clipita-mini's is 2 kB, and a list of a thousand templates 100.
+# clipita-mini's clipita.json has 2 kB, and a list of a thousand templates would add 100 kB.
 MAX_MANIFEST_BYTES = 1 << 20
-# Graphs have their weights beside them: those of the largest towers in use take 2 MB. Exports may keep small tensors.
+# Graphs keep their weights in another file: those of the largest towers in use have 2 MB. Exports may hold more.
 MAX_GRAPH_BYTES = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Graphs:
-    """The file names of one precision's towers."""
+    """The file names of the two graphs of one precision."""
 
     image: str
     text: str
@@ -48,17 +48,18 @@ class Graphs:
 
 @dataclasses.dataclass(frozen=True)
 class BundleConfig:
-    """What `clipita.json` says about the model, but for the format version and the hashes.
+    """The contents of `clipita.json`, without the format version and the hashes.
 
     Attributes:
-        source: Where the weights come from; `revision` is which of them.
+        source: Where the weights come from.
+        revision: Which version of the source, e.g. a commit.
         embed_dim: Width E of the embeddings.
         logit_scale: Multiplier of the cosine, 1/temperature; never its logarithm.
         logit_bias: Added to the logits by models with a sigmoid loss, else None.
-        templates: Label to sentence; each with one "{}" for the label.
-        image: The image tower's fields and its "preprocessing"; read in full by `clipita.towers` and `clipita.images`.
-        text: The text tower's fields and its "tokenizer"; the same.
-        fidelity: Of weights in few bits, what was measured when they were made: cosines to the embeddings of float32.
+        templates: Sentences that labels are put into, each with one "{}" for the label.
+        image: The image tower's fields and its "preprocessing", which `clipita.towers` and `clipita.images` read.
+        text: The text tower's fields and its "tokenizer", which `clipita.towers` and `clipita.text` read.
+        fidelity: For weights in few bits, the cosines to the embeddings of float32, measured when they were made.
     """
 
     name: str
@@ -85,21 +86,21 @@ class _Manifest(BundleConfig):
 
 @dataclasses.dataclass(frozen=True)
 class Bundle:
-    """A verified bundle: the folder, what it says of itself, and the sha256 of its files."""
+    """A verified bundle: its folder, its description, and the sha256 of its files."""
 
     folder: Path
     config: BundleConfig
     files: Mapping[str, str]
 
     def path(self, name: str) -> Path:
-        """The file `name` of this bundle."""
+        """Return the path of the file `name` of this bundle."""
         return self.folder / name
 
     def fingerprint(self, precision: str, *, exact: bool = False) -> str:
         """Return 16 hex digits that are equal for two models exactly when their embeddings may be compared.
 
-        They cover the weights, all that happens to an input before the towers, and the precision. Not the graph files:
-        a better graph over the same weights gives the same embeddings.
+        They cover the weights, the preparation of inputs before the towers, and the precision. They do not cover the
+        graph files: a better graph over the same weights gives the same embeddings.
 
         Args:
             precision: One of the bundle's.
@@ -117,15 +118,16 @@ class Bundle:
 
 
 def read_bundle(folder: str | os.PathLike[str], *, verify: bool = True) -> Bundle:
-    """Read a bundle and verify all of it, the contents of its files included.
+    """Read a bundle, and verify its description and the contents of its files.
 
     Args:
         folder: The bundle.
-        verify: Compare the hashes; False is for a caller that knows the files to be those that it wrote.
+        verify: Whether to compare the hashes; False is for a caller that knows that the files are those it wrote.
 
     Raises:
-        CheckpointError: a file is missing, damaged, or outside the folder; `clipita.json` is of a newer format, or has
-            keys or values that are not understood or out of all proportion. The message says which, and what to do.
+        CheckpointError: A file is missing, damaged, or outside the folder; `clipita.json` is of a newer format, has
+            unknown keys, or has values that are of a wrong type or far too large. The message says which, and what to
+            do.
     """
     folder = Path(folder)
     manifest = read_manifest(folder / MANIFEST)
@@ -159,7 +161,11 @@ def read_bundle(folder: str | os.PathLike[str], *, verify: bool = True) -> Bundl
 
 
 def read_manifest(path: Path) -> _Manifest:
-    """Read `clipita.json` and check it against itself, without opening the files that it names."""
+    """Read `clipita.json` and check that it agrees with itself, without opening the files that it names.
+
+    Raises:
+        CheckpointError: As `read_bundle`, but for the other files.
+    """
     where = repr(str(path))
     try:
         with path.open("rb") as file:
@@ -182,7 +188,7 @@ def read_manifest(path: Path) -> _Manifest:
         raise CheckpointError(f"{where} must hold a JSON object, but it holds a {type(data).__name__}.")
     values = cast("dict[str, Any]", data)
 
-    # First of all: of a newer format no other complaint would be true.
+    # The version comes first: about a newer format any other complaint could be wrong.
     version = values.pop("format_version", None)
     if type(version) is int and version > FORMAT_VERSION:
         raise CheckpointError(
@@ -205,14 +211,15 @@ def write_bundle(
 ) -> Bundle:
     """Write a bundle, and return it as `read_bundle` reads it.
 
-    At every moment `folder` is either no bundle or a whole one: `clipita.json` goes first and comes last.
+    At every moment `folder` is either no bundle or a whole one: an old `clipita.json` is deleted first, and the new one
+    is written last.
 
     Args:
         folder: Made if it does not exist. A bundle in it is replaced; files of other names stay.
-        config: What `clipita.json` is to say.
-        files: Every file that `config` names, "tokenizer.json" and "weights.safetensors": its contents, or where to
-            copy them from.
-        moved: Names of those that are moved from where they are, on the same disk, so that none is there twice.
+        config: The contents of `clipita.json`.
+        files: Every file that `config` names, "tokenizer.json" and "weights.safetensors": its contents, or the path to
+            copy it from.
+        moved: The names of files to move instead of copying them; they must be on the same disk.
 
     Raises:
         CheckpointError: `config` and `files` do not make a bundle.
@@ -263,7 +270,7 @@ def _check_manifest(manifest: _Manifest, where: str) -> None:
     for graphs in manifest.precisions.values():
         needed |= {graphs.image, graphs.text}
         for name in (graphs.image, graphs.text):
-            if not name.endswith(".onnx"):  # the name tells ONNX Runtime the format, and it reads others unchecked
+            if not name.endswith(".onnx"):  # ONNX Runtime tells the format by the name, and others are not checked
                 raise CheckpointError(f"{where}: {name[:80]!r} must end with '.onnx', as a graph. Export it again.")
     if unlisted := sorted(needed - manifest.files.keys()):
         raise CheckpointError(f"{where}: 'files' lacks {', '.join(map(repr, unlisted))}. Export the bundle again.")
@@ -272,7 +279,7 @@ def _check_manifest(manifest: _Manifest, where: str) -> None:
 
 
 def _check_name(name: str, where: str) -> None:
-    """A bundle is flat, so a name that is more than a name could only lead out of it."""
+    """Refuse a name with a path in it: a bundle is flat, so that the path could only lead out of it."""
     odd = name in ("", ".", "..", MANIFEST) or any(character in name for character in "/\\:\0")
     if odd or len(name.encode(errors="replace")) > 255:
         raise CheckpointError(
@@ -281,11 +288,17 @@ def _check_name(name: str, where: str) -> None:
 
 
 def check_inside(path: Path, folder: Path) -> None:
-    """Refuse a link that leads out of `folder`, but for the hub's cache, where snapshots/<commit>/<name> links to
-    blobs/<hash>, and that may link on to what all repositories share. `folder` may also be one inside a snapshot.
+    """Refuse a link that leads out of its folder.
+
+    The hub's cache is an exception: there snapshots/<commit>/<name> links to blobs/<hash> of the repository, and that
+    may link on to the blobs that all repositories share.
+
+    Args:
+        path: The file.
+        folder: The folder that it must stay in: a bundle, a checkpoint, or a folder inside a snapshot.
 
     Raises:
-        CheckpointError: it does.
+        CheckpointError: The link leads elsewhere, or nowhere.
     """
     try:
         home, target = folder.resolve(), path.resolve()
@@ -302,7 +315,7 @@ def check_inside(path: Path, folder: Path) -> None:
 
 
 def _replace(path: Path, source: Path | bytes, *, move: bool = False) -> None:
-    """Write `path` so that it is never seen half written. `source` may be `path` itself."""
+    """Write a file so that no other process sees it half written. `source` may be `path` itself."""
     if source == path and not path.is_symlink():
         return
     if move and isinstance(source, Path):

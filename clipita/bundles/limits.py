@@ -1,6 +1,7 @@
-"""Bound what `clipita.json` may say. Whatever a tower in use has is far below; what is above means harm.
+"""Bound the numbers and texts of `clipita.json`, before anything is built by them.
 
-Checked before anything is built by it: an image of 2**31 pixels a side, or a prefix of 30 MB before each text.
+An image of 2**31 pixels a side, or a prefix of 30 MB before each text, would take all memory. The limits are far above
+the values of any tower in use; a file that passes them means harm.
 """
 
 from collections.abc import Mapping
@@ -8,12 +9,12 @@ from typing import Any, cast
 
 from clipita.errors import CheckpointError
 
-MAX_TEXT = 1000  # characters of a name, a template or a prefix; instructions that go before queries take 300
+MAX_TEXT = 1000  # characters of a name, a template or a prefix; the longest prefixes in use have 300
 _MAX_ENTRIES = 1000  # CLIP's list of templates has 80
 _MAX_DEPTH = 4
-_MAX_NUMBER = 1 << 24  # pieces of a vocabulary are the largest numbers there are: a million
+_MAX_NUMBER = 1 << 24  # the largest numbers in use are counts of pieces in a vocabulary: a million
 
-# Fields by name, wherever they are: the least and the most. The largest in use stand behind.
+# The least and the most of each field, by its name, wherever it is. The largest value in use stands behind it.
 _WHOLE = {
     "image_size": (1, 2048),  # 512
     "short_side": (1, 2048),
@@ -34,23 +35,23 @@ _REAL = {
     "logit_scale": (0.0, 1e6),  # 117
     "logit_bias": (-1e6, 1e6),  # -17
     "epsilon": (0.0, 1.0),  # 1e-3
-    "width": (0.0, 1 << 16),  # of a transformer channels, 1,664; of an EfficientNet a factor
+    "width": (0.0, 1 << 16),  # channels of a transformer (1,664), a factor of an EfficientNet
     "depth": (0.0, 10.0),  # 3.1
 }
 _ABOVE_ZERO = ("logit_scale", "epsilon", "width")
 
 
 def check_limits(values: Mapping[str, Any], where: str) -> None:
-    """Refuse what no model has: numbers out of all proportion, and texts, lists and nesting without end.
+    """Refuse numbers, texts, lists and nesting that are far beyond those of any model.
 
-    Types are not checked here: whoever uses a field knows its type.
+    Types are not checked here, but where a field is used.
 
     Args:
         values: The whole of `clipita.json`.
-        where: Begins every message.
+        where: The beginning of every message.
 
     Raises:
-        CheckpointError: names the field.
+        CheckpointError: A value is outside its limits; the message names the field.
     """
     for key, value in values.items():
         _check(value, key, f"{where}: {key[:80]!r}", 0)

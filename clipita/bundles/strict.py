@@ -1,4 +1,4 @@
-"""JSON objects read into frozen dataclasses, forgiving nothing: unknown, missing or mistyped keys are errors."""
+"""Read JSON objects into frozen dataclasses strictly: unknown, missing and mistyped keys are errors."""
 
 import dataclasses
 import difflib
@@ -16,8 +16,8 @@ _LONGEST_NAME = 200
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence to end an error with, which offers the known name nearest to `name`; "" where none is near."""
-    # Its time grows with the square of the length, and no name is longer.
+    """Return a sentence for the end of an error, which offers the known name nearest to `name`; "" if none is near."""
+    # The time of the comparison grows with the square of the length.
     near = difflib.get_close_matches(name, list(known), n=1) if len(name) <= _LONGEST_NAME else []
     return f" Did you mean {near[0]!r}?" if near else ""
 
@@ -25,7 +25,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def from_mapping(cls: type[T], data: object, where: str) -> T:
     """Build the dataclass `cls` from a JSON object.
 
-    A field with a default may be missing. `where` begins every message, e.g. "'models/x/clipita.json': text.tokenizer".
+    Args:
+        cls: The class. A field with a default may be missing from the object.
+        data: The object.
+        where: The beginning of every message, e.g. "'models/x/clipita.json': text.tokenizer".
 
     Raises:
         CheckpointError: `data` is no object, a key is unknown or missing, or a value has the wrong type.
@@ -52,7 +55,7 @@ def from_mapping(cls: type[T], data: object, where: str) -> T:
 
 
 def _checked(value: Any, hint: Any, where: str) -> Any:
-    """`value` as the type that `hint` asks for: JSON's lists become tuples, and an int may stand for a float."""
+    """Return a value as the type that `hint` asks for: a list as a tuple, an int as a float."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         return from_mapping(cast(Any, hint), value, where)
@@ -72,7 +75,7 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
     is_number = type(value) is float or (type(value) is int and abs(value) < 1 << 1000)
     if hint is float and is_number and math.isfinite(value):
         return float(value)
-    # bool is an int to isinstance(), and `true` tokens is nonsense: compare exact types.
+    # Exact types are compared, because isinstance() takes a bool for an int: `true` is no number of tokens.
     if hint is Any or (hint in (bool, int, str) and type(value) is hint):
         return value
     expected = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

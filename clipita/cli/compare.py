@@ -1,4 +1,4 @@
-"""Measure what another form of a model costs, on pictures that the user knows the answers for."""
+"""Compare two forms of a model on pictures for which the user knows the right labels or captions."""
 
 import dataclasses
 import json
@@ -17,16 +17,15 @@ CAPTIONS = "captions.jsonl"
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-    """Pictures with what is right for them.
+    """A set of pictures with their right labels or captions.
 
     Attributes:
-        folder: Where they are.
+        folder: The folder of the pictures.
         keys: Their paths below it.
-        texts: Captions, or labels.
-        owners: With captions, for each of them the index of its picture; with labels, for each picture that of its
-            label.
-        are_captions: Which of the two.
-        left_aside: What else the folder holds, in a sentence, or "".
+        texts: The captions, or the distinct labels.
+        owners: For each caption the index of its picture; or, with labels, for each picture the index of its label.
+        are_captions: Whether `texts` are captions.
+        left_aside: A sentence about other files in the folder, or "".
     """
 
     folder: Path
@@ -38,32 +37,34 @@ class Pictures:
 
 
 def read_pictures(folder: Path) -> Pictures:
-    """Read a set to judge on.
+    """Read a set of pictures with their labels or captions.
 
     Args:
-        folder: With a `captions.jsonl`, whose lines are {"image_path": ..., "captions": [...]}, or with a folder for
-            each label that holds its pictures.
+        folder: Holds a `captions.jsonl`, whose lines are {"image_path": ..., "captions": [...]}, or a folder for each
+            label with its pictures.
 
     Raises:
-        ClipitaError: the set holds no pictures, or a folder or a line of it cannot be read.
+        ClipitaError: The set holds no pictures, or a folder or a line of it cannot be read.
     """
-    return _captioned(folder) if (folder / CAPTIONS).is_file() else _labelled(folder)
+    return _captioned(folder) if (folder / CAPTIONS).is_file() else _labeled(folder)
 
 
 def compare(reference: Model, other: Model, pictures: Pictures) -> dict[str, float]:
-    """Return the cosines between the embeddings of two models on a set of pictures, and the scores of both.
+    """Measure how near the embeddings of two models are on a set of pictures, and how often each model is right.
 
     Args:
-        reference, other: Two forms of one model.
+        reference: One form of a model.
+        other: Another form of it.
         pictures: With captions, "recall" is the share of captions whose own picture comes first. With labels,
             "accuracy" is the share of pictures whose label comes first.
 
     Returns:
-        "images", "image_cosine", "text_cosine" (with the smallest as "..._min"), "accuracy" or "recall" of the
-        reference, that of the other as "other_...", and "same": how often both give the same answer.
+        Figures by name: "images", their number; "image_cosine" and "text_cosine", means, with the smallest as
+        "..._min"; "accuracy" or "recall" of the reference, and of the other as "other_..."; and "same", the share of
+        answers that are the same.
 
     Raises:
-        ImageError: a picture cannot be used.
+        ImageError: A picture cannot be read.
     """
     paths = [pictures.folder / key for key in pictures.keys]
     images = [model.encode_image(paths) for model in (reference, other)]
@@ -87,22 +88,22 @@ def compare(reference: Model, other: Model, pictures: Pictures) -> dict[str, flo
 
 
 def loss(found: dict[str, float]) -> tuple[str, float]:
-    """The largest of the losses in what `compare` or a bundle's fidelity says, and what it is a loss of."""
+    """Return the name and the size of the largest loss among the figures of `compare` or of a bundle's fidelity."""
     losses = {name: 1 - value for name, value in found.items() if name in ("image_cosine", "text_cosine")}
     losses |= {name: found[name] - found[f"other_{name}"] for name in ("accuracy", "recall") if name in found}
     return max(losses.items(), key=lambda item: item[1])
 
 
-def _labelled(folder: Path) -> Pictures:
+def _labeled(folder: Path) -> Pictures:
     found = find_photos(folder)
     if found.failed:
         place, reason = next(iter(found.failed.items()))
         raise ClipitaError(f"{str(folder / place)!r} {reason}")
-    keys = [key for key in found.keys if "/" in key]  # others are of no label
+    keys = [key for key in found.keys if "/" in key]  # pictures outside these folders have no label
     if not keys:
         raise ClipitaError(
             f"{str(folder)!r} is no set to check on: it has neither {CAPTIONS} nor folders that are called as their "
-            f"pictures are labelled. {found.describe()}".rstrip()
+            f"pictures are labeled. {found.describe()}".rstrip()
         )
     labels = sorted(path.name for path in folder.iterdir() if path.is_dir() and is_users_folder(path))
     owners = [labels.index(key.partition("/")[0]) for key in keys]

@@ -1,4 +1,4 @@
-"""The command `embed`: the photographs of a folder into one file."""
+"""Define the command `embed`, which embeds the photographs of a folder into one file."""
 
 import contextlib
 import importlib.util
@@ -18,7 +18,7 @@ from clipita.images.pixels import Crop
 from clipita.loading.load import load
 from clipita.search.embed_folder import Summary, embed_folder, fingerprint_of
 
-# Two batches are decoded ahead, some 150 kB an image: 1.2 GB.
+# Two batches are decoded ahead, at 150 kB an image: 1.2 GB.
 _LARGEST_BATCH = 4096
 
 
@@ -59,7 +59,7 @@ def embed(folder: Path, output: Path, batch_size: int, overwrite: bool, crop: Cr
                 on_failed=progress.fail,
             )
     except KeyboardInterrupt as stopped:
-        with contextlib.suppress(OSError):  # the terminal may be what is gone
+        with contextlib.suppress(OSError):  # the signal may mean that the terminal is gone
             echo("Interrupted. Give the same command again, without --overwrite, to go on.", err=True)
         number = stopped.number if isinstance(stopped, _Stopped) else signal.SIGINT
         raise click.exceptions.Exit(128 + number) from None
@@ -77,21 +77,21 @@ def embed(folder: Path, output: Path, batch_size: int, overwrite: bool, crop: Cr
             fingerprint=fingerprint_of(loaded, crop),
         )
     else:
-        echo(f"{output}: {_told(summary)}")
+        echo(f"{output}: {_in_words(summary)}")
     if left_aside := summary.found.describe():
         echo(left_aside, err=True)
     if summary.failed:
         raise click.exceptions.Exit(1)
 
 
-def _told(summary: Summary) -> str:
+def _in_words(summary: Summary) -> str:
     changed = f", {summary.changed} changed" if summary.changed else ""
     gone = f", {summary.gone} gone" if summary.gone else ""
     return f"{summary.total} images, {summary.new} of them new{changed}; {len(summary.failed)} failed{gone}"
 
 
 def _check_output(output: Path) -> None:
-    """Find what would fail at the end before any work is done."""
+    """Check, before any work is done, that the output can be written at the end."""
     if output.suffix not in (".npz", ".parquet"):
         raise click.BadParameter(f"{str(output)!r} must end in .npz or .parquet.", param_hint="'--output'")
     if output.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
@@ -101,7 +101,7 @@ def _check_output(output: Path) -> None:
 
 
 class _Progress:
-    """A bar, where standard error is a terminal, and the images that failed, wherever it goes."""
+    """Show a bar where standard error is a terminal, and always the images that failed."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -110,7 +110,7 @@ class _Progress:
         self._bar = tqdm(total=total, initial=done, unit=" images", miniters=1, disable=None, file=sys.stderr)
 
     def advance(self, count: int) -> None:
-        with contextlib.suppress(OSError):  # a terminal that is gone is no reason to stop
+        with contextlib.suppress(OSError):  # a terminal that is gone does not stop the run
             self._bar.update(count)
 
     def fail(self, key: str, error: str) -> None:
@@ -134,10 +134,11 @@ class _Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def _signals_interrupt() -> Generator[None]:
-    """Have what ends a process (`docker stop`, a closed terminal) interrupt it as Ctrl-C does, so that work is kept.
+    """Let the signals that end a process (`docker stop`, a closed terminal) interrupt it as Ctrl-C does.
 
-    Only the first of them does: systemd sends SIGHUP after SIGTERM, and a second may not stop what the first began. A
-    second Ctrl-C does. Whatever is ignored already, as SIGHUP is below `nohup`, stays so.
+    The work that is done is then kept. Only the first signal interrupts: systemd sends SIGHUP after SIGTERM, and the
+    second must not stop the writing that the first began. A second Ctrl-C does stop it. A signal that is ignored
+    already, such as SIGHUP below `nohup`, stays ignored.
     """
     taken: dict[int, Any] = {}
 
@@ -146,8 +147,8 @@ def _signals_interrupt() -> Generator[None]:
             signal.signal(other, signal.default_int_handler if other == signal.SIGINT else signal.SIG_IGN)
         raise _Stopped(number)
 
-    if threading.current_thread() is threading.main_thread():  # no other may
-        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):  # the last is Windows's, for a closed console
+    if threading.current_thread() is threading.main_thread():  # Python sets handlers in this thread alone
+        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):  # Windows sends the last when a console is closed
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 taken[number] = signal.signal(number, stop)

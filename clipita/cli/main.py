@@ -1,4 +1,7 @@
-"""The command `clipita`. Exit codes: 0 done, 1 done but for some images, 2 not done, 128 + n stopped by signal n."""
+"""Define the command `clipita`.
+
+Its exit codes are 0 for done, 1 for done except for some images, 2 for not done, and 128 + n for stopped by signal n.
+"""
 
 import contextlib
 import errno
@@ -24,33 +27,36 @@ from clipita.images.photo_files import is_picture_name
 
 
 class Commands(click.Group):
-    """Shows clipita's errors and the system's as errors of the command, and not as tracebacks."""
+    """Show the errors of clipita and of the system on one line, and not as tracebacks."""
 
     def make_context(self, *arguments: Any, **named: Any) -> click.Context:
+        """Parse the command line as click does, with visible mistakes."""
         with _visible_mistakes():
             return super().make_context(*arguments, **named)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the command as click does, and refuse files that would be read as options."""
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None:
             _refuse_file_as_option(command.get_params(ctx), rest)
         return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, and show its errors on one line."""
         try:
             with _visible_mistakes():
                 return super().invoke(ctx)
         except ClipitaError as error:
             raise Unusable(str(error)) from error
         except OSError as error:
-            if error.errno == errno.EPIPE:  # the reader of the output is gone, which click knows how to take
+            if error.errno == errno.EPIPE:  # the reader of the output is gone, which click handles
                 raise
             raise Unusable(str(error)) from error
 
 
 @contextlib.contextmanager
 def _visible_mistakes() -> Generator[None]:
-    """Have click quote what was typed so that a terminal does not obey it."""
+    """Write control characters visibly where click's errors quote the user's words, so that no terminal obeys them."""
     try:
         yield
     except click.UsageError as error:
@@ -61,10 +67,10 @@ def _visible_mistakes() -> Generator[None]:
 
 
 def _refuse_file_as_option(parameters: list[click.Parameter], words: list[str]) -> None:
-    """Say what to do about a file whose name begins with "-", which would be read as options, -t of -topo.jpg.
+    """Refuse a file whose name begins with "-": click would read options in it, such as -t in -topo.jpg.
 
     Raises:
-        Unusable: one of the words is such a file, or is called like an image.
+        Unusable: One of the words is such a file, or is named like an image.
     """
     options = [parameter for parameter in parameters if isinstance(parameter, click.Option)]
     names = {name for option in options for name in option.opts}
@@ -72,7 +78,7 @@ def _refuse_file_as_option(parameters: list[click.Parameter], words: list[str]) 
     for before, word in itertools.pairwise(["", *words]):
         if word == "--":
             return
-        if before in with_value:  # the word is what was asked for
+        if before in with_value:  # the word is the value of the option before it
             continue
         is_file = re.match("--?[^-]", word) and word not in names and "=" not in word and os.path.exists(word)
         if is_file or (re.match("-[^-]", word) and is_picture_name(word)):
@@ -83,7 +89,7 @@ def _refuse_file_as_option(parameters: list[click.Parameter], words: list[str]) 
 
 
 def show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """Print a warning as the user of a command wants it: without its place in the code."""
+    """Print a warning without its place in the code."""
     echo(f"Warning: {message}", err=True)
 
 
@@ -103,7 +109,7 @@ def main(context: click.Context) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine("%(levelname)s: %(message)s"))
     logging.basicConfig(handlers=[handler])
-    # Of a pipe that is not UTF-8 (Windows) what it has no character for is written as \U0001f431; standard error is so.
+    # In a pipe that is not UTF-8 (Windows) missing characters are written as \U0001f431, as in standard error.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore[reportUnknownMemberType]
 

@@ -1,4 +1,4 @@
-"""The commands about models: which there are, what one is, and turning one into another form."""
+"""Define the commands about models: `models` lists them, `info` describes one, `convert` changes its form."""
 
 import dataclasses
 import importlib.metadata
@@ -33,7 +33,7 @@ from clipita.system.cpus import usable_cpus
 @click.command()
 @json_option
 def models(as_json: bool) -> None:
-    """List models that are known to read Italian or to load here, with the licence of their weights.
+    """List models that are known to read Italian or to load here, with the license of their weights.
 
     Any other model in one of their layouts loads as well.
     """
@@ -51,7 +51,7 @@ def models(as_json: bool) -> None:
 @click.argument("name", required=False)
 @common_options
 def info(name: str | None, model: str, as_json: bool) -> None:
-    """Say what a model is, and what runs it. NAME is the same as --model NAME."""
+    """Describe a model and the engine that runs it. NAME is the same as --model NAME."""
     name = name or model
     folder = resolve(name)
     bundle = open_model(name).bundle
@@ -104,16 +104,16 @@ def info(name: str | None, model: str, as_json: bool) -> None:
     "checks",
     multiple=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Pictures to judge int8 on: a folder for each label, or a captions.jsonl. May be repeated.",
+    help="Folder of pictures to judge int8 on: with a folder for each label, or a captions.jsonl. May be repeated.",
 )
 @click.option(
     "--max-loss",
     default=0.02,
     show_default=True,
     callback=number_between(0, 2, "a loss of a cosine or a score"),
-    help="Most that int8 may lose of a cosine or a score.",
+    help="The most that int8 may lose of a cosine or a score.",
 )
-@click.option("--accept-loss", is_flag=True, help="Keep it whatever it loses.")
+@click.option("--accept-loss", is_flag=True, help="Keep the int8 form however much it loses.")
 @click.option("--revision", help="Branch, tag or commit on the hub.")
 @json_option
 def convert(
@@ -127,7 +127,7 @@ def convert(
     revision: str | None,
     as_json: bool,
 ) -> None:
-    """Turn the checkpoint NAME into a bundle, and say what int8 costs.
+    """Turn the checkpoint NAME into a bundle, and print how much int8 loses.
 
     NAME is a folder or a name on the hub. Without --output the bundle is kept where `load` finds it.
     """
@@ -142,7 +142,7 @@ def convert(
     if "fp32" not in reference.config.precisions:
         raise Unusable(
             f"{name!r} is a bundle already, and has no float32 weights to begin with, only "
-            f"{', '.join(reference.config.precisions)}."
+            f"{', '.join(reference.config.precisions)}. Convert the checkpoint that it was made from."
         )
     sets = [read_pictures(folder) for folder in checks]
     report: dict[str, Any] = {"model": reference.config.name, "license": reference.config.license}
@@ -150,7 +150,7 @@ def convert(
         bundle = int8_of(opened, None) if precision == "int8" else reference
         _judge(reference, bundle, sets, None if accept_loss else max_loss, report, is_cached=True)
     else:
-        # Beside its place, so that nothing is there if it is refused or the command is stopped.
+        # The bundle is made beside its place, which stays empty if it is refused or the command is stopped.
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
             bundle = rewritten(opened, Path(scratch) / "bundle", precision=precision, portable=portable)
@@ -187,7 +187,7 @@ def _judge(
     *,
     is_cached: bool,
 ) -> None:
-    """Add what an int8 bundle costs to the report, and refuse it if that is too much."""
+    """Add the losses of an int8 bundle to the report, and refuse the bundle if one is too large."""
     if bundle is reference or not bundle.config.fidelity:
         return
     report["samples"] = dict(bundle.config.fidelity)
@@ -198,7 +198,7 @@ def _judge(
     for where, found in measured.items():
         what, lost = loss(found)
         if max_loss is not None and lost > max_loss:
-            if is_cached:  # where `load` would find it
+            if is_cached:  # `load` would find it there
                 shutil.rmtree(bundle.folder)
             raise Unusable(
                 f"int8 loses {lost:.4f} of {what} on {where}, more than --max-loss {max_loss}. Nothing was kept; use "
@@ -215,7 +215,7 @@ def _layout(folder: Path) -> str:
 
 
 def _tower(bundle: Bundle, tower: str) -> str:
-    """Kind, parameters and sizes."""
+    """Describe one tower by its kind, its number of parameters and its sizes."""
     from clipita.convert.weights.safetensors_file import parameter_counts
 
     fields = {

@@ -1,4 +1,4 @@
-"""Share among the commands their options, their refusals, and how they print."""
+"""Define the options, the errors and the printing that all commands share."""
 
 import json
 import re
@@ -12,16 +12,16 @@ from clipita.loading.load import DEFAULT_MODEL
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-# What a terminal obeys instead of showing it: control characters, line ends of Unicode, and those that turn the
+# Characters that a terminal obeys instead of showing: control characters, line ends of Unicode, and those that turn the
 # direction of writing, by which "gpj.exe" reads as "exe.jpg". Halves of surrogate pairs are bytes of no character.
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def visible(text: str, *, keep: str = "") -> str:
-    r"""Return the text with all that a terminal would obey written as Python writes it, `\x1b`.
+    r"""Escape the characters that a terminal would obey, as Python does: `\x1b`.
 
     Args:
-        text: May have names of files and labels in it, which may have anything in them.
+        text: Any text. Names of files and labels in it may hold such characters.
         keep: Characters that stay as they are.
     """
 
@@ -33,12 +33,12 @@ def visible(text: str, *, keep: str = "") -> str:
 
 
 def echo(line: str, *, err: bool = False) -> None:
-    """Print one line, whatever is in it."""
+    """Print one line of any text; characters that a terminal would obey are escaped."""
     click.echo(visible(line), err=err)
 
 
 class Unusable(click.ClickException):
-    """Shows what clipita refuses as one line."""
+    """Show a refusal of clipita on one line, with exit code 2."""
 
     exit_code = 2
 
@@ -71,13 +71,19 @@ def crop_option(command: Command) -> Command:
         type=click.Choice(get_args(Crop)),
         default="auto",
         show_default=True,
-        help="What is seen of a photograph: its middle square, all of it with gray beside it, all of it square by "
-        "square; auto takes tiles of panoramas and the center of all others.",
+        help="The part of a photograph that the model sees: its middle square, all of it with gray beside it, or all "
+        "of it square by square; auto takes tiles of panoramas and the center of all others.",
     )(command)
 
 
 def number_between(least: float, most: float, what: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """Return a callback for an option: a number in these bounds, and not nan, which click.FloatRange lets pass."""
+    """Return a callback that checks an option's number: within the bounds, and not nan, which click.FloatRange allows.
+
+    Args:
+        least: The smallest number allowed.
+        most: The largest.
+        what: What the number is, in the error.
+    """
 
     def check(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
         if value is not None and not least <= value <= most:
@@ -88,12 +94,12 @@ def number_between(least: float, most: float, what: str) -> Callable[[click.Cont
 
 
 def print_json(**values: Any) -> None:
-    """Print one object on one line."""
+    """Print one JSON object on one line."""
     click.echo(json.dumps(values))
 
 
 def print_facts(facts: dict[str, Any]) -> None:
-    """Print one line for each."""
+    """Print one line for each fact: its name, and its value."""
     width = max(map(len, facts)) + 2
     for name, value in facts.items():
         shown: Any = ", ".join(map(str, value)) if isinstance(value, list) else value  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]

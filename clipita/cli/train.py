@@ -1,4 +1,4 @@
-"""Where the command `clipita-train` begins, so that it can say what to install where training cannot be imported."""
+"""Start the command `clipita-train`, or say what to install where its packages are missing."""
 
 import sys
 
@@ -6,14 +6,14 @@ from clipita.cli.options import echo
 
 
 def main() -> None:
-    """Run `clipita-train`, or say on one line, with exit code 2, that it needs its extra."""
+    """Run `clipita-train`, or print on one line which extra it needs, and exit with 2."""
     try:
         from clipita_train.cli import main as train  # pyright: ignore[reportUnknownVariableType]
 
         train()
     except ModuleNotFoundError as error:
         name = error.name or ""
-        if name.partition(".")[0] in ("clipita", "clipita_train"):  # a mistake of ours, and no extra brings it
+        if name.partition(".")[0] in ("clipita", "clipita_train"):  # our own mistake, which no extra mends
             raise
         message = str(error)
         if "pip install" not in message:

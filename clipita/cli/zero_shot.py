@@ -1,4 +1,4 @@
-"""The command `zero-shot`: which labels fit a photograph, or several."""
+"""Define the command `zero-shot`, which says which labels fit a photograph, or several."""
 
 import os
 import re
@@ -24,12 +24,12 @@ _SEPARATE = "Labels are separated by spaces: clipita zero-shot foto.jpg gatto ca
 @click.argument("words", nargs=-1, required=True, metavar="IMAGE LABELS...")
 @click.option("--label", "-l", "labels", multiple=True, help="A label, for several images; may be repeated.")
 @click.option("--template", "-t", "templates", multiple=True, help='Sentence with "{}" for the label; may be repeated.')
-@click.option("--top-k", "-k", type=click.IntRange(min=1), help="Print only so many labels, the best.")
+@click.option("--top-k", "-k", type=click.IntRange(min=1), help="Print only this many labels, the best.")
 @click.option(
     "--min-cosine",
     type=float,
     callback=number_between(-1, 1, "a cosine"),
-    help="Leave out labels whose cosine is lower: none may be left.",
+    help="Leave out labels whose cosine with the image is lower, even all of them.",
 )
 @crop_option
 @common_options
@@ -49,16 +49,16 @@ def zero_shot(
         clipita zero-shot foto.jpg cane gatto "un cane che corre"
         clipita zero-shot - cane gatto < foto.jpg
 
-    "-" is the image from standard input. With the labels as options, all else are images:
+    "-" is the image from standard input. If the labels are given as options, all arguments are images:
 
     \b
         clipita zero-shot *.jpg -l cane -l gatto
-    """
+    """  # noqa: D301 (click's mark is the character, not its escape)
     are_all_images = bool(labels)
     labels = labels or _labels(words)
     loaded = load(model)
     _warn_of_labels(loaded, labels, min_cosine)
-    # Made once, and so that what is wrong with it is said before an image is read.
+    # The bank is made before an image is read, so that an unusable label is reported at once.
     bank = loaded.label_bank(labels, templates=templates or None)
 
     def scores_of(image: str) -> list[LabelScore]:
@@ -78,7 +78,7 @@ def zero_shot(
 def _several(
     loaded: Model, images: tuple[str, ...], scores_of: Callable[[str], list[LabelScore]], as_json: bool
 ) -> None:
-    """Go through images, past those that cannot be read."""
+    """Print the scores of several images, and the error of each that cannot be read."""
     found: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     for image in images:
@@ -99,11 +99,11 @@ def _several(
 
 
 def _labels(words: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the words after the first, if none of them was meant as an image.
+    """Return the words after the first as labels.
 
     Raises:
-        UsageError: there are none.
-        Unusable: one is called like an image.
+        UsageError: There are none.
+        Unusable: One is named like an image, and was probably meant as one.
     """
     image, *labels = words
     if not labels:
@@ -111,14 +111,14 @@ def _labels(words: tuple[str, ...]) -> tuple[str, ...]:
     for label in labels:
         if is_picture_name(label) and (os.path.isfile(label) or not re.search(r"\s", label)):
             raise Unusable(
-                f"{label!r} is called like an image, and stands where the labels are. For several images give the "
+                f"{label!r} is named like an image, but stands among the labels. For several images give the "
                 f"labels as options: clipita zero-shot {image!r} {label!r} -l gatto -l cane"
             )
     return tuple(labels)
 
 
 def _warn_of_labels(loaded: Model, labels: tuple[str, ...], min_cosine: float | None) -> None:
-    """Say what is likely to be a mistake, and is none that can be refused."""
+    """Warn of labels that are probably a mistake, but may be meant."""
     if any(re.search(r"\w,\w|,$", label.strip()) for label in labels) and not any(" " in label for label in labels):
         echo(f"Warning: the labels have commas in them: {', '.join(map(repr, labels))}. {_SEPARATE}", err=True)
     elif len(labels) == 1 and loaded.logit_bias is None and min_cosine is None:

@@ -1,8 +1,8 @@
-"""Where bundles are kept that were made here, so that each is made once.
+"""Keep the bundles that were made on this machine, so that each is made once.
 
-They are at $HF_HOME/clipita/<model>/<key>, or below the `cache_dir` that was given: whole bundles, that may be copied
-elsewhere and loaded as folders. A new converter has new keys; folders of old ones may be deleted, and so may the rest,
-which is made again.
+They are at $HF_HOME/clipita/<model>/<key>, or below the `cache_dir` of `load`. Each is a whole bundle, which may be
+copied elsewhere and loaded as a folder. A new version of the conversion has new keys. Any of these folders may be
+deleted: a bundle that is needed is made again.
 """
 
 import json
@@ -15,40 +15,40 @@ from pathlib import Path
 from clipita.bundles.bundle import Bundle, read_bundle
 from clipita.errors import CheckpointError
 
-# Beside a bundle, the sizes and times of its files when it was made. While they are the same, nobody has touched them,
-# and 0.7 GB need not be hashed at every start (which takes 0.4 s, more than all the rest).
+# This file beside a bundle holds the sizes and times of its files when it was made. While they are the same, nobody has
+# touched the files, and 0.7 GB need not be hashed at every start (which takes 0.4 s, more than all the rest).
 _STAMP = "unchanged.json"
 
 _log = logging.getLogger("clipita")
 
 
 def cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
-    """Where the bundles are that were made here."""
+    """Return the folder of the bundles that were made on this machine."""
     if cache_dir is not None:
         return Path(cache_dir).expanduser() / "clipita"
     from huggingface_hub import constants
 
-    # For who writes HF_HOME= it is not set; huggingface_hub takes the empty path for the working directory.
+    # An empty HF_HOME counts as not set; huggingface_hub would take the empty path for the working directory.
     home = constants.HF_HOME or os.path.join(constants.default_home, "huggingface")
     return Path(home) / "clipita"
 
 
 def cached_bundle(place: Path, make: Callable[[Path], object], *, called: str, needed_bytes: int) -> Bundle:
-    """The bundle at `place`, made if it is not there or is damaged.
+    """Return the bundle at `place`; make it first if it is missing or damaged.
 
-    It appears whole or not at all, whatever ends the process, and of two processes that want it at once one makes it
-    while the other waits: the lock is the system's, and goes with the process that holds it.
+    A new bundle appears whole or not at all, even if the process is killed. If two processes want it at once, one makes
+    it and the other waits; the lock is the system's, and ends with the process that holds it.
 
     Args:
         place: A folder of `cache_folder` that belongs to this bundle alone.
-        make: Writes the bundle into the folder that it is given.
-        called: How errors call the model.
-        needed_bytes: What the bundle will take on the disk at least, as far as it is known before anything is read;
-            `write_weights` looks again when it knows.
+        make: Called with a folder, writes the bundle into it.
+        called: The model's name in error messages.
+        needed_bytes: The least that the bundle will take on the disk, as far as is known before anything is read;
+            `write_weights` checks again when it knows more.
 
     Raises:
-        CheckpointError: it cannot be written (the disk is full, the folder may not be written to), or whatever `make`
-            raises.
+        CheckpointError: The bundle cannot be written (the disk is full, the folder may not be written to), or `make`
+            raised an error.
     """
     bundle = _read(place)
     if bundle is not None:
@@ -68,7 +68,7 @@ def cached_bundle(place: Path, make: Callable[[Path], object], *, called: str, n
             bundle = _read(place)
             if bundle is None:
                 _clear(place)
-                _clear(part)  # of a process that was killed
+                _clear(part)  # left by a process that was killed
                 free = shutil.disk_usage(place.parent).free
                 if free < needed_bytes:
                     raise CheckpointError(
@@ -109,7 +109,7 @@ def _read(place: Path) -> Bundle | None:
 
 
 def _stamp(folder: Path) -> dict[str, list[int]]:
-    """Size and time of every file of a bundle."""
+    """Return the size and the time of every file of a bundle."""
     found = ((path.name, path.stat()) for path in sorted(folder.iterdir()) if path.name != _STAMP)
     return {name: [status.st_size, status.st_mtime_ns] for name, status in found}
 

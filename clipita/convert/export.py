@@ -1,4 +1,4 @@
-"""Writes a dual encoder as a bundle: weights stored once, graphs that point into them, `clipita.json` beside."""
+"""Write a dual encoder as a bundle: its weights once, the graphs that point into them, and `clipita.json`."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from clipita.towers.config import DualConfig
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a bundle says of itself: its name, the licence of its weights, where they come from, and which of them."""
+    """The name of a model, the license of its weights, and their source and its revision, as the bundle states them."""
 
     name: str
     license: str
@@ -41,22 +41,24 @@ def write_dual_bundle(
     templates: Sequence[str] = ("{}",),
     portable: bool = False,
 ) -> Bundle:
-    """Writes a bundle that both backends run.
+    """Write a bundle that both backends run.
 
     Args:
-        folder: made if it does not exist; a bundle in it is replaced.
-        table: `clipita.towers.parameters.parameter_table` of a `DualEncoder`; normalisations are folded here.
-        config: its architecture.
-        provenance: what the bundle says of itself.
-        weight_formats: pattern of a name -> format, as `clipita.convert.weights.quantize.quantize` takes them.
-        precision: what users call these weights: "fp32", "int8".
-        tokenizer, tokenizer_file: its limits, and the `tokenizer.json` itself.
-        logit_scale, logit_bias: logits = logit_scale x cosine (+ logit_bias).
-        templates: sentences with one "{}" each, for the label.
-        portable: write graphs of standard ONNX operators only, for other runtimes.
+        folder: Made if it does not exist; a bundle in it is replaced.
+        table: The `clipita.towers.parameters.parameter_table` of a `DualEncoder`; normalizations are folded here.
+        config: The architecture of the `DualEncoder`.
+        provenance: The model's name, license and source.
+        weight_formats: Pattern of a name -> format, as `clipita.convert.weights.quantize.quantize` takes them.
+        precision: The name that users know these weights by: "fp32", "int8".
+        tokenizer: The rules and limits of the tokenizer.
+        tokenizer_file: The path of its `tokenizer.json`.
+        logit_scale: The multiplier: logits = logit_scale x cosine + logit_bias.
+        logit_bias: The summand, or None.
+        templates: Sentences with one "{}" each, for the label.
+        portable: Write graphs of standard ONNX operators only, for other runtimes.
 
     Raises:
-        CheckpointError: the table is not that of this architecture.
+        CheckpointError: The table is not that of this architecture.
     """
     graphs = Graphs("image.onnx", "text.onnx")
     bundle_config = BundleConfig(
@@ -73,7 +75,7 @@ def write_dual_bundle(
         recommended_precision=precision,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    # Written to disk tensor by tensor: in memory the weights of a large model would be there twice.
+    # The weights are written to disk tensor by tensor: a large model would otherwise be in memory twice.
     with tempfile.TemporaryDirectory(prefix=".weights.", dir=folder) as scratch:
         weights_file = Path(scratch) / WEIGHTS
         write_weights(weights_file, plan(fold_batch_norm(dict(table)), weight_formats))
@@ -81,7 +83,7 @@ def write_dual_bundle(
         image, text = image_graph(config, weights, portable=portable), text_graph(config, weights, portable=portable)
         used = {tensor.name for graph in (image, text) for tensor in graph.graph.initializer}
         if unused := sorted(weights.places.keys() - used):
-            raise CheckpointError(f"the weights hold what the model does not use: {unused[:5]}")
+            raise CheckpointError(f"the weights hold tensors that the model does not use: {unused[:5]}")
         files: dict[str, Path | bytes] = {
             graphs.image: image.SerializeToString(deterministic=True),
             graphs.text: text.SerializeToString(deterministic=True),

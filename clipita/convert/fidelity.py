@@ -1,4 +1,4 @@
-"""How near two forms of one model are: the cosines of their embeddings."""
+"""Measure how near the embeddings of two forms of one model are, by their cosines."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -13,15 +13,28 @@ from clipita.towers.opened import OpenedModel
 
 
 class Encoder(Protocol):
-    """What a bundle runs on; `pixels` (B, S, S, 3) and tokens (B, L) to (B, E) of unit norm."""
+    """Any object that embeds pixels (B, S, S, 3) and tokens (B, L) as (B, E) of unit norm, such as a backend."""
 
-    def encode_pixels(self, pixels: Pixels) -> FloatArray: ...
+    def encode_pixels(self, pixels: Pixels) -> FloatArray:
+        """Embed images: (B, S, S, 3) to (B, E)."""
+        ...
 
-    def encode_tokens(self, input_ids: IntArray, attention_mask: IntArray) -> FloatArray: ...
+    def encode_tokens(self, input_ids: IntArray, attention_mask: IntArray) -> FloatArray:
+        """Embed texts: (B, L) ids and mask to (B, E)."""
+        ...
 
 
 def fidelity(model: OpenedModel, reference: Encoder, other: Encoder) -> dict[str, float]:
-    """Mean and smallest cosine between two encoders, on `clipita.convert.samples`, one input at a time."""
+    """Compare two encoders on `clipita.convert.samples`, one input at a time.
+
+    Args:
+        model: Says how pictures and texts are prepared for both encoders.
+        reference: One encoder.
+        other: The other.
+
+    Returns:
+        The figures of `cosines` for both towers.
+    """
     batches = Tokenizer.from_file(model.bundle.path(TOKENIZER), model.tokenizer).encode(
         TEXTS, batch_size=1, on_truncate="ignore"
     )
@@ -36,6 +49,6 @@ def fidelity(model: OpenedModel, reference: Encoder, other: Encoder) -> dict[str
 
 
 def cosines(tower: str, first: Sequence[FloatArray], second: Sequence[FloatArray]) -> dict[str, float]:
-    """Mean and smallest cosine of rows of unit norm, called after the tower."""
+    """Return the mean and the smallest cosine of rows of unit norm, under "<tower>_cosine" and "<tower>_cosine_min"."""
     found = (np.concatenate(first) * np.concatenate(second)).sum(axis=-1)
     return {f"{tower}_cosine": round(float(found.mean()), 6), f"{tower}_cosine_min": round(float(found.min()), 6)}

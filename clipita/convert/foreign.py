@@ -1,4 +1,4 @@
-"""The folder of a model in another layout -> a bundle."""
+"""Convert the folder of a model in another layout to a bundle."""
 
 import tempfile
 from collections.abc import Callable
@@ -21,18 +21,18 @@ def convert(
     portable: bool = False,
     on_step: Callable[[str], object] = str,
 ) -> Bundle:
-    """Write the bundle of a folder in any of the layouts that are known.
+    """Write the bundle of a folder that is in one of the known layouts.
 
     Args:
-        folder: What `clipita.loading.hub.resolve` gives, if it is no bundle.
+        folder: A folder that `clipita.loading.hub.resolve` returned and that is no bundle.
         out: The folder to write to.
-        origin: What is known of it.
-        precision: Which of several ONNX exports is taken; checkpoints become float32 whatever it is.
+        origin: The source of `folder`.
+        precision: Which of several ONNX exports to take; it has no effect on checkpoints, which become float32.
         portable: Write graphs of standard ONNX operators only, for other runtimes.
-        on_step: Called with what is done next.
+        on_step: Called with the name of each step as it begins.
 
     Raises:
-        CheckpointError: it is in no such layout, or damaged; the message names what is wrong.
+        CheckpointError: The folder is in no known layout, or is damaged; the message names the cause.
     """
     license = license_of(folder) or origin.license or "unknown"
     provenance = Provenance(origin.name, license, origin.source, origin.revision)
@@ -61,5 +61,5 @@ def convert(
 
 
 def layout_of(folder: Path) -> str | None:
-    """What layout a folder is in; None if in none that is known."""
+    """Return the name of a folder's layout, or None if it is not known."""
     return "onnx-exports" if is_export(folder) else detect_layout(folder)

@@ -1,7 +1,8 @@
-"""ONNX exports in the layout of transformers.js as a bundle: their nodes as they are, between ours.
+"""Make a bundle of ONNX exports in the layout of transformers.js.
 
-`onnx/vision_model.onnx` takes normalised pixels and `onnx/text_model.onnx` token ids; what a bundle's graphs do beside
-(uint8 pixels in, embeddings of unit norm out) is put around them, and their weights move into `weights.safetensors`.
+`onnx/vision_model.onnx` takes normalized pixels and `onnx/text_model.onnx` token ids. A bundle's graphs take uint8
+pixels and give embeddings of unit norm, so nodes for both are put around those of the exports, which stay as they are.
+Their weights move into `weights.safetensors`.
 """
 
 # onnx generates its types at run time.
@@ -40,9 +41,9 @@ _TYPES: dict[int, type[np.generic]] = {
     TensorProto.INT8: np.int8,
     TensorProto.UINT8: np.uint8,
 }
-KIND = "onnx"  # of such towers, in clipita.json
-# What a tower's graph may take and give, best first. SigLIP's pooled output is its embedding; CLIP's is not, but its
-# exports have the embeddings beside.
+KIND = "onnx"  # the "kind" of such towers in clipita.json
+# The inputs that a tower's graph may have, and its possible outputs, best first. SigLIP's pooled output is its
+# embedding; CLIP's is not, but its exports have the embeddings as well.
 _OUTPUTS = {"image": ("image_embeds", "pooler_output"), "text": ("text_embeds", "pooler_output")}
 _INPUTS = {"image": {"pixel_values"}, "text": {"input_ids", "attention_mask"}}
 
@@ -50,18 +51,19 @@ _INPUTS = {"image": {"pixel_values"}, "text": {"input_ids", "attention_mask"}}
 def write_export_bundle(folder: Path, out: Path, provenance: Provenance, precision: str) -> Bundle:
     """Write a bundle around two exported graphs.
 
-    The scale and the bias of the logits are in neither of them. CLIP's scale ends at 100, where its training holds it;
-    SigLIP's are different for each model, so that of its exports labels get shares, as of CLIP's, and no sigmoids.
+    The scale and the bias of the logits are in neither graph. The scale is set to 100, at which CLIP's training
+    caps it. SigLIP's scale and bias differ from model to model, so its exports get a softmax over labels, as CLIP's do,
+    and no sigmoids.
 
     Args:
-        folder: What holds config.json and the folder "onnx".
+        folder: The folder with config.json and the folder "onnx".
         out: The folder to write to.
-        provenance: What the bundle says of itself.
-        precision: As `load` calls the variant.
+        provenance: The model's name, license and source.
+        precision: The variant, by the name that `load` knows it by.
 
     Raises:
-        CheckpointError: there is no such variant; a graph is damaged, takes or gives what those of CLIP and SigLIP do
-            not, or keeps weights outside its folder.
+        CheckpointError: There is no such variant; or a graph is damaged, has other inputs or outputs than those of CLIP
+            and SigLIP, or keeps weights outside its folder.
     """
     paths = _paths(folder, precision)
     models = {tower: _read(path, folder) for tower, path in paths.items()}
@@ -159,12 +161,12 @@ def _read(path: Path, folder: Path) -> onnx.ModelProto:
     external_data_inside(path, folder)
     try:
         return onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf's own, which is not part of its interface
+    except Exception as error:  # protobuf's exception is not part of its interface
         raise CheckpointError(f"{str(path)!r} is no ONNX model that can be read: {error}. Fetch it again.") from error
 
 
 def _take_weights(model: onnx.ModelProto, tower: str, path: Path) -> dict[str, Stored]:
-    """The large tensors, which are left in the model without their numbers."""
+    """Move the numbers of large tensors out of the model; the tensors stay in it without them."""
     taken: dict[str, Stored] = {}
     for tensor in model.graph.initializer:
         is_external = tensor.data_location == TensorProto.EXTERNAL
@@ -188,12 +190,12 @@ def _take_weights(model: onnx.ModelProto, tower: str, path: Path) -> dict[str, S
 def _internal(tensor: TensorProto, path: Path) -> Array:
     try:
         return numpy_helper.to_array(tensor)
-    except Exception as error:  # whatever a damaged file makes it stumble over
+    except Exception as error:  # a damaged file makes it raise anything
         raise CheckpointError(f"{str(path)!r}: the tensor {tensor.name!r} is damaged: {error}.") from error
 
 
 def _external(tensor: TensorProto, path: Path) -> Array:
-    """The numbers of a tensor that are in a file beside the graph, mapped and not read."""
+    """Map the numbers of a tensor that are in a file beside the graph, without reading them."""
     where = {entry.key: entry.value for entry in tensor.external_data}
     called = f"{str(path)!r}: the tensor {tensor.name!r}"
     location = where.get("location", "")
@@ -222,7 +224,7 @@ def _external(tensor: TensorProto, path: Path) -> Array:
 
 
 def _wrap(model: onnx.ModelProto, tower: str, preprocessing: Preprocessing) -> int:
-    """Our inputs and our output around the graph. Returns the width of the embeddings."""
+    """Put our inputs and our output around the graph, and return the width of its embeddings."""
     graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}
     inputs = {value.name: value for value in graph.input if value.name not in weights}
@@ -281,6 +283,6 @@ def _tokens(graph: Any, inputs: Mapping[str, Any], _: Preprocessing) -> tuple[li
         raise CheckpointError(
             "the graph of the text tower takes token ids in another form than int64. Export it again."
         )
-    # A tower that sees its padding has no mask, and is given one that it does not look at.
+    # A tower that sees its padding has no mask; its graph gets one as an input that nothing uses.
     names = ("input_ids", "attention_mask")
     return [], [helper.make_tensor_value_info(name, TensorProto.INT64, ["B", "L"]) for name in names]

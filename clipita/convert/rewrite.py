@@ -1,4 +1,4 @@
-"""A bundle of float32 weights in another form: in 8 bits, or for other runtimes. It is whole, and needs no other."""
+"""Write a bundle of float32 weights in another form: in 8 bits, or for other runtimes."""
 
 import dataclasses
 from pathlib import Path
@@ -13,18 +13,18 @@ from clipita.towers.opened import OpenedModel
 
 
 def rewrite(model: OpenedModel, folder: Path, *, precision: str, portable: bool = False) -> Bundle:
-    """Write a float32 bundle in another form.
+    """Write a float32 bundle in another form, which does not need the first one any more.
 
     Args:
-        model: What to begin with.
+        model: The float32 bundle.
         folder: The folder to write to.
         precision: "fp32", or "int8": matrices are then int8 and multiplied in integers
             (`clipita.convert.weights.quantize.INTEGER` says which, and why); activations are brought to 8 bits by the
-            range of each batch, so that an embedding depends a little (some 1e-3) on what it is computed beside.
+            range of each batch, so that an embedding depends a little (some 1e-3) on the others of its batch.
         portable: Write graphs of standard ONNX operators only, for other runtimes.
 
     Raises:
-        CheckpointError: its towers are not among those that are known here.
+        CheckpointError: The towers are of kinds that are not known here.
     """
     bundle, config = model.bundle, model.bundle.config
     if config.image.get("kind") == "onnx":
@@ -51,6 +51,6 @@ def rewrite(model: OpenedModel, folder: Path, *, precision: str, portable: bool 
 
 
 def with_fidelity(bundle: Bundle, measured: dict[str, float]) -> Bundle:
-    """The bundle with these numbers in its `clipita.json`."""
+    """Write the measured fidelity into the `clipita.json` of a bundle."""
     config = dataclasses.replace(bundle.config, fidelity=measured)
     return write_bundle(bundle.folder, config=config, files={name: bundle.path(name) for name in bundle.files})

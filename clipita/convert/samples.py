@@ -1,4 +1,4 @@
-"""Texts and pictures to compare two forms of one model on, where nothing else is at hand."""
+"""Provide texts and pictures on which two forms of one model are compared, if the user gives no others."""
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ TEXTS = (
 
 
 def pictures(size: int, count: int = 8) -> npt.NDArray[np.uint8]:
-    """(count, size, size, 3): coloured clouds, whose contrast falls with fineness as that of photographs does."""
+    """Make random colored clouds, (count, size, size, 3), whose contrast falls with fineness as in photographs."""
     random = np.random.default_rng(0)
     frequencies = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.fftfreq(size)[None])  # (size, size)
     frequencies[0, 0] = 1 / size

@@ -1,4 +1,4 @@
-"""A bundle as the folder of a VisionTextDualEncoder, which the transformers library loads."""
+"""Write a bundle as the folder of a VisionTextDualEncoder, which the transformers library loads."""
 
 import json
 from pathlib import Path
@@ -18,10 +18,10 @@ _RESAMPLING = {"nearest": 0, "bilinear": 2, "bicubic": 3}  # PIL.Image.Resamplin
 
 
 def write_vision_text_dual_encoder(bundle: Bundle, folder: Path) -> None:
-    """Write `config.json`, `model.safetensors`, the tokenizer, the preprocessing, and a model card with the licence.
+    """Write `config.json`, `model.safetensors`, the tokenizer, the preprocessing, and a model card with the license.
 
     Raises:
-        CheckpointError: VisionTextDualEncoder has no such towers, projections, bias, preprocessing or spelling.
+        CheckpointError: A VisionTextDualEncoder cannot have these towers, projections, bias, preprocessing or spelling.
     """
     config = bundle.config
     if config.image.get("kind") == "onnx":
@@ -30,7 +30,7 @@ def write_vision_text_dual_encoder(bundle: Bundle, folder: Path) -> None:
         raise CheckpointError(
             f"{config.name!r} was trained with sigmoids: a VisionTextDualEncoder has no place for its logit_bias."
         )
-    # All that can be refused is, before anything is written.
+    # Everything that may be refused is checked before anything is written.
     table = dequantize(load_file(bundle.path(WEIGHTS)))
     settings, tensors = to_vision_text_dual_encoder(DualConfig.from_bundle(config), table, config.logit_scale)
     pixels = _preprocessor(Preprocessing.from_dict(config.image["preprocessing"]))

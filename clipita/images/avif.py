@@ -1,7 +1,7 @@
-"""AVIF files by what is coded in them: the container says one size, and the pictures inside may have another.
+"""Find the sizes of the pictures inside AVIF files, which may differ from the size that the container states.
 
-A decoder makes room for what is coded, and scales it to what the container says. AV1 bitstream specification, sections
-5.3 to 5.5; ISO/IEC 14496-12, "iloc" and "stco".
+A decoder allocates memory for the pictures inside, and then scales them to the container's size. Sources: AV1 bitstream
+specification, sections 5.3 to 5.5; ISO/IEC 14496-12, "iloc" and "stco".
 """
 
 import re
@@ -9,16 +9,16 @@ from collections.abc import Iterator
 
 _SEQUENCE_HEADER, _FRAMES = 1, (3, 6)
 _NOTHING = (0, 0, 0)
-# Boxes that say where pictures lie; found by their names, wherever they are nested.
+# The boxes with the places of pictures. They are found by their names, however deep they are nested.
 _PLACES = re.compile(rb"iloc|stco|co64")
 
 
 def coded_sizes(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield the width, height and bytes a pixel of what is coded in a file, as far as it can be read.
+    """Yield the width, the height and the bytes a pixel of each picture inside a file, as far as it can be read.
 
-    Of items that is all: one may be put together from many. Of tracks, which are animations, it is what comes before
-    the first frame. Whatever else is gone over yields zeros, so that whoever asks may stop: a small file may point to
-    itself many times.
+    All items are read, since a picture may be put together from many. In tracks, which are animations, only the part
+    before the first frame is read. Every other unit that is passed yields zeros, so that the caller can count and stop:
+    a small file may point to the same bytes many times.
     """
     for found in _PLACES.finditer(data):
         yield _NOTHING
@@ -36,7 +36,7 @@ def coded_sizes(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _items(data: bytes, at: int) -> Iterator[memoryview]:
-    """Yield each item, put together from where the box "iloc" says that its parts lie."""
+    """Yield each item, put together from the parts that the box "iloc" lists."""
     version = data[at : at + 1]
     if version not in (b"\0", b"\1", b"\2") or at + 8 > len(data):
         return
@@ -64,15 +64,15 @@ def _items(data: bytes, at: int) -> Iterator[memoryview]:
             number(index_size)
             start, length = base + number(offset_size), number(length_size)
             parts.append(whole[start : start + length if length else None])
-            yield whole[:0]  # is gone over
+            yield whole[:0]  # stands for one more entry, so that the caller can count
             if position > len(data):
                 return
-        if parts and sum(map(len, parts)) <= len(data):  # or parts lie upon each other, which no decoder needs to see
+        if parts and sum(map(len, parts)) <= len(data):  # otherwise the parts overlap, which a valid file never needs
             yield parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
 
 
 def _units(data: memoryview) -> Iterator[tuple[int, tuple[int, int, int]]]:
-    """Yield the kind of each unit of a stream, and of sequence headers what they say."""
+    """Yield the kind of each unit of a stream, with the figures of `_sequence` for a sequence header, else zeros."""
     at = 0
     while at + 2 <= len(data) and not data[at] & 0x81 and data[at] & 2:  # nothing reserved, and a length
         kind, start = data[at] >> 3 & 15, at + 1 + (data[at] >> 2 & 1)
@@ -88,7 +88,7 @@ def _units(data: memoryview) -> Iterator[tuple[int, tuple[int, int, int]]]:
 
 
 def _sequence(body: bytes) -> tuple[int, int, int] | None:
-    """Return the largest width and height, and how many bytes a pixel takes; AV1, 5.5.1."""
+    """Read the largest width and height and the bytes a pixel from a sequence header; AV1, 5.5.1."""
     bits, place = int.from_bytes(body, "big"), 8 * len(body)
 
     def read(count: int) -> int:

@@ -1,9 +1,9 @@
-"""How much a picture may take to decode, by its kind: few bytes that ask for much are refused from their header.
+"""Limit the memory and time of decoding a picture: small files that would take much are refused by their header.
 
-Every figure is of Pillow's decoders, measured with tests/hostile_pictures.py on two cores. What is let in of files
-below 1.2 MB takes 1 to 2 s and less than 1 GB; larger ones take what their bytes warrant, up to the limit of pixels.
-A decoder cannot be stopped once it is at work: whoever must hold strangers' large pictures to a time decodes them in a
-process that may be ended.
+Every figure is of Pillow's decoders, measured with tests/hostile_pictures.py on two cores. A file below 1.2 MB that is
+let in takes 1 to 2 s and less than 1 GB. A larger file may take more, in proportion to its bytes, up to the limit of
+pixels. A decoder cannot be stopped once it is at work: to limit the time of strangers' large pictures, decode them in a
+process of their own.
 """
 
 import io
@@ -17,34 +17,35 @@ from clipita.images.avif import coded_sizes
 from clipita.images.jpeg import MAX_VISITS, read_head, scans
 from clipita.images.jpeg2000 import MAX_STYLES, survey
 
-# Bytes that a picture may take whatever its file: 100 megapixels of 4 bytes, 1 to 2 s. Where EXIF turns it, that is
-# twice as much for a moment.
+# Bytes of memory that a picture may take however small its file: 100 megapixels of 4 bytes, 1 to 2 s. If EXIF turns the
+# picture, it takes twice as much for a moment.
 _FREE = 400_000_000
-# More is taken for a file of a byte for so many pixels, 0.25 bits each. Photographs have 0.5 and more; below it are
-# pictures of one color, which few have reason to keep in a hundred megapixels.
+# A picture may take more if its file has a byte for each of this many pixels, 0.25 bits a pixel. Photographs have 0.5
+# bits and more; pictures of one color have fewer, but hardly any has a hundred megapixels.
 _PIXELS_A_BYTE = 32
-# Run lengths of BMP are decoded in Python, 170 ns a pixel: 1 s is free, and 1.4 µs for each byte.
+# Run lengths of BMP are decoded in Python, at 170 ns a pixel: any file may take 1 s, and 1.4 µs more for each byte.
 _FREE_RUN_LENGTHS, _RUN_LENGTHS_A_BYTE = 6_000_000, 8
 
-# Bytes a pixel by Pillow's mode: the picture as it is decoded, and as it lies on white in "L" or "RGB".
+# Bytes a pixel by Pillow's mode: of the decoded picture, and of its copy on white in "L" or "RGB".
 _BY_MODE = {"1": 2, "L": 1, "P": 5, "RGB": 4, "RGBA": 8, "LA": 12, "PA": 12, "CMYK": 8, "I;16": 5, "I;16B": 5, "I": 9}
-_OTHER_MODES = 8  # YCbCr, LAB: 4 as they are decoded, 4 in "RGB"
-# Bytes of a row at least, however narrow: for each image in between a pointer, and up to 4 that fill it up.
+_OTHER_MODES = 8  # YCbCr, LAB: 4 decoded, 4 in "RGB"
+# The least bytes of a row, however narrow: each intermediate image has a pointer to it, and up to 4 bytes of padding.
 _ROW = 48
-# What decoders take beside it: WebP two canvases of 4 bytes and a copy; AVIF and HEIF a copy, and planes of up to 16
-# bits; GIF a frame to go back to; BMP what its run lengths stand for, twice.
+# Bytes a pixel that decoders take in addition: WebP two canvases of 4 bytes and a copy; AVIF and HEIF a copy, and
+# planes of up to 16 bits; GIF a frame to go back to; BMP its unpacked run lengths, twice.
 _BY_KIND = {"WEBP": 12, "AVIF": 10, "HEIF": 10, "GIF": 1, "BMP": 2}
-_BY_JPEG2000_BAND = 6  # 4 as they are decoded, and a copy
+_BY_JPEG2000_BAND = 6  # 4 decoded, and a copy
 _TIFF_STRIP = {"1": 1, "L": 1, "P": 1}  # by mode; a strip may be as high as the picture
 _OTHER_STRIPS = 4
 
-# Each strip or tile of an uncompressed TIFF takes 30 µs. Those of one row are as many as rows, 65,535 at most in what
-# scanners write; tiles are of 16 x 16 pixels at least, 128 x 128 as a rule: 11,000 of 178 megapixels.
+# Each strip or tile of an uncompressed TIFF takes 30 µs. Strips of one row are as many as the rows, at most 65,535 in
+# files of scanners. Tiles have at least 16 x 16 pixels, mostly 128 x 128: 178 megapixels are 11,000 of these.
 _MAX_PIECES = 65_536
 # Pillow reads a PPM's header byte by byte, and copies up to 1 MB for each comment between the numbers.
 _MAX_PPM_HEADER = 65_536
 _MAX_PPM_COMMENTS = 1_000
-# Items and units in them: 178,956,970 pixels in a grid of tiles of 512 x 512, as phones write, are 683 of 3 units.
+# Items and their units together: phones write grids of tiles of 512 x 512, so that 178,956,970 pixels are 683 items of
+# 3 units.
 _MAX_AVIF_PARTS = 16_384
 # Bytes beside the pixels of a JPEG 2000: blocks of 64 x 64, as all encoders write, take 66 million for 178,956,970
 # pixels in 3 components.
@@ -57,10 +58,15 @@ _TRUSTED = "If you trust it, open it with Pillow and pass that image; or export 
 
 
 def check_head(kind: str, file: BinaryIO, name: str, max_pixels: int) -> bool:
-    """Refuse what Pillow would spend much on by opening it, or would not see. Where the file is read from changes.
+    """Refuse a file that Pillow would spend much on by opening it, or whose cost it would not see.
+
+    The position in the file changes.
 
     Returns:
-        Whether the picture comes in several scans, as JPEGs may, and is decoded when the last of them is read.
+        Whether the picture is a JPEG in several scans, which is decoded when the last of them is read.
+
+    Raises:
+        ImageError: The file is refused.
     """
     file.seek(0)
     match kind:
@@ -83,7 +89,7 @@ def check_head(kind: str, file: BinaryIO, name: str, max_pixels: int) -> bool:
 
 
 def check_pixels(width: int, height: int, name: str, max_pixels: int) -> None:
-    """Refuse a picture of more pixels than the limit that the caller set."""
+    """Refuse a picture of more pixels than `max_pixels`, by an `ImageTooLargeError`."""
     if width * height > max_pixels:
         raise ImageTooLargeError(
             f"{name} has {_text(width, height)}, more than the limit of {max_pixels:,}. Scale it down first."
@@ -91,16 +97,16 @@ def check_pixels(width: int, height: int, name: str, max_pixels: int) -> None:
 
 
 def cost(image: Image.Image, size: tuple[int, int], *, has_scans: bool = False) -> int:
-    """Return how many bytes it takes to decode an image whose file has `size`, and to lay it on white.
+    """Return how many bytes of memory it takes to decode an image and to lay it on white.
 
     Args:
-        image: Opened and not decoded; a JPEG may be set to be decoded in fewer pixels.
-        size: Width and height before that.
-        has_scans: What `check_head` returned.
+        image: The image, opened and not decoded; a JPEG may be set to be decoded in fewer pixels.
+        size: The width and height in its file, before that.
+        has_scans: The result of `check_head`.
     """
     each = _BY_MODE.get(image.mode, _OTHER_MODES)
     if image.mode == "P" and "transparency" in image.info:
-        each += 5  # itself once more, and "RGBA"
+        each += 5  # a second copy, and one in "RGBA"
     if image.format == "JPEG2000":
         each += _BY_JPEG2000_BAND * len(image.getbands())
     elif image.format == "TIFF":
@@ -112,10 +118,13 @@ def cost(image: Image.Image, size: tuple[int, int], *, has_scans: bool = False) 
 
 
 def check(image: ImageFile.ImageFile, size: tuple[int, int], file: BinaryIO, name: str, *, has_scans: bool) -> int:
-    """Refuse a picture that takes more than a file of its size may, before it is decoded.
+    """Refuse a picture that takes more memory or time than a file of its size may, before it is decoded.
 
     Returns:
-        What `cost` says of it.
+        The picture's `cost`.
+
+    Raises:
+        ImageError, ImageTooLargeError: The picture is refused.
     """
     needed = cost(image, size, has_scans=has_scans)
     _check_ratio(_text(*size), size[0] * size[1], needed, file, name)
@@ -155,7 +164,7 @@ def _check_run_lengths(pixels: int, length: int, name: str) -> None:
 
 
 def _samples(image: Any) -> float:
-    """Samples a pixel, of all components of a JPEG."""
+    """Return how many samples all components of a JPEG have together for each pixel."""
     layers: list[tuple[int, int, int, int]] = getattr(image, "layer", [])
     most = max((across for _, across, _, _ in layers), default=1) * max((down for _, _, down, _ in layers), default=1)
     return sum(across * down for _, across, down, _ in layers) / max(1, most)
@@ -196,10 +205,10 @@ def _whole(file: BinaryIO) -> bytes:
 
 
 def _check_webp(file: BinaryIO, name: str, max_pixels: int) -> None:
-    """Pillow makes room for the canvas when it opens the file."""
+    """Refuse a canvas that is too large: Pillow allocates it when it opens the file."""
     head = file.read(30)
     size = _webp_size(head)
-    if size is None:  # Pillow says what is wrong
+    if size is None:  # Pillow reports the cause
         return
     check_pixels(*size, name, max_pixels)
     pixels = size[0] * size[1]
@@ -207,7 +216,7 @@ def _check_webp(file: BinaryIO, name: str, max_pixels: int) -> None:
 
 
 def _webp_size(head: bytes) -> tuple[int, int] | None:
-    """Width and height, from the first chunk; RFC 9649, section 2. None if they are not where they belong."""
+    """Read width and height from the first chunk, or None if they are not there; RFC 9649, section 2."""
     if len(head) < 30:
         return None
     match head[12:16]:
@@ -253,7 +262,7 @@ def _check_jpeg2000(file: BinaryIO, name: str) -> None:
 
 
 def _check_avif(file: BinaryIO, name: str, max_pixels: int) -> None:
-    """The container may claim fewer pixels than are coded in it, and these are decoded first."""
+    """Refuse pictures inside the container that are too large: they are decoded whatever size it states."""
     data = file.read()
     pixels = needed = 0
     for part, (width, height, each) in enumerate(coded_sizes(data)):

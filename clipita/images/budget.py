@@ -1,4 +1,4 @@
-"""Big pictures wait for each other: those that threads decode at one time do not multiply what one of them may take."""
+"""Limit the memory of all pictures that threads decode at one time: large ones wait for each other."""
 
 import contextlib
 import threading
@@ -7,38 +7,40 @@ from collections.abc import Generator
 from clipita.system.memory import give_back
 from clipita.system.process import in_forked_children
 
-# Bytes that all pictures together may take: as many as the largest alone, 178,956,970 pixels of 4 bytes.
+# Bytes that all pictures together may take: as many as the largest one alone, 178,956,970 pixels of 4 bytes.
 TOTAL = 4 * 178_956_970
-# Below this a picture is not counted, and waits for none: 5 megapixels of 4 bytes, which a JPEG of any size becomes on
-# its way to a tower. 16 threads of such take half the total.
+# Pictures that take less than this are not counted and do not wait: 5 megapixels of 4 bytes, to which a JPEG of any
+# size is shrunk as it is decoded for a tower. 16 threads with such pictures take half the total.
 SMALL = TOTAL // 32
-# From here on what a picture took is given back to the system before others go on: the C library keeps it for the
-# thread that freed it, and each thread would come to keep as much. It takes some milliseconds.
+# The memory of pictures from this size on is given back to the system before others go on, which takes some
+# milliseconds. The C library keeps freed memory for the thread that freed it, and each thread would come to keep as
+# much.
 _LARGE = 1 << 26
 
 
 class _Shared:
-    """What the threads of this process hold."""
+    """The bytes that the threads of this process hold."""
 
     def __init__(self) -> None:
         self.taken = 0
         self.changed = threading.Condition()
-        self.turn = threading.Lock()  # of the one that waits first: smaller ones do not overtake it for ever
+        self.turn = threading.Lock()  # held by the first that waits: smaller ones do not overtake it for ever
 
     def take(self, size: int) -> None:
-        """Wait for so many bytes; more than there are in all are had by one that is alone."""
+        """Wait until `size` bytes are free, and take them. More than the total is given to a thread that is alone."""
         with self.turn, self.changed:
             self.changed.wait_for(lambda: self.taken == 0 or self.taken + size <= TOTAL)
             self.taken += size
 
     def give(self, size: int) -> None:
+        """Give bytes back, and wake the threads that wait."""
         with self.changed:
             self.taken -= size
             self.changed.notify_all()
 
 
 class _Held(threading.local):
-    """What this thread holds of `shared`; outside of `one_picture` there is nobody to give it back."""
+    """The bytes that this thread holds; outside of `one_picture` it takes none, since nothing would give them back."""
 
     shared: _Shared | None = None
     size: int = 0
@@ -49,7 +51,7 @@ _held = _Held()
 
 
 def _start_anew() -> None:
-    """Forget, in a forked child, what threads hold that exist in its parent only."""
+    """Forget, in a forked child, the bytes of threads that exist in its parent only."""
     global _shared
     _shared = _Shared()
 
@@ -59,7 +61,7 @@ in_forked_children(_start_anew)
 
 @contextlib.contextmanager
 def one_picture() -> Generator[None]:
-    """Give back at the end what `reserve` took for the picture of this thread; within another, leave that to it."""
+    """Give back at the end the bytes that `reserve` took for this thread's picture. Only the outermost use does so."""
     if _held.shared is _shared:
         yield
         return
@@ -72,9 +74,9 @@ def one_picture() -> Generator[None]:
 
 
 def reserve(size: int) -> None:
-    """Wait until the picture that this thread works on may take so many bytes, within `one_picture`.
+    """Wait until this thread's picture may take so many bytes. Called within `one_picture`.
 
-    A thread that asks for more than it holds gives that back first, so that none waits for another that waits for it.
+    A thread that asks for more than it holds gives its bytes back first, so that no two threads wait for each other.
     """
     if size < SMALL or size <= _held.size or _held.shared is not _shared:
         return

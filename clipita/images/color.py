@@ -1,7 +1,7 @@
-"""Colors of a picture that says what it means by them -> sRGB, which image towers learn from.
+"""Convert the colors of a picture with an ICC profile to sRGB, which image towers are trained on.
 
-Phones write Display P3 by default, cameras may write Adobe RGB, printers want CMYK. A picture says so by the ICC
-profile that it carries, and every viewer reads it; read as if they were sRGB, its colors are paler or wrong.
+Phones write Display P3 by default, cameras may write Adobe RGB, printers want CMYK. The ICC profile in a picture states
+its color space, and every viewer reads it. Without the conversion the colors would be paler, or wrong.
 """
 
 import io
@@ -14,22 +14,23 @@ from PIL import Image
 
 # The profiles of printing presses are the largest, up to 3 MB; those of cameras and phones take 0.5 to 4 kB.
 _MAX_PROFILE_BYTES = 4 << 20
-# A profile that moves no color by more than this, of 255, is one of the many descriptions of sRGB itself.
+# A profile that changes no color by more than this, of 255, is one of the many descriptions of sRGB itself.
 _SAME = 3
 
 _SPACES = {"L": "GRAY", "RGB": "RGB ", "CMYK": "CMYK"}
 
 
 def to_srgb(profile: bytes | None, mode: str) -> Callable[[Image.Image], Image.Image] | None:
-    """Return what converts images from the space that an ICC profile describes to sRGB.
+    """Return a function that converts images from the color space of an ICC profile to sRGB.
 
     Args:
         profile: The ICC profile, or None. One that is damaged, too large or of another kind of color than `mode` is
             ignored, as viewers do.
-        mode: Of the images: "L", "RGB" or "CMYK".
+        mode: The mode of the images: "L", "RGB" or "CMYK".
 
     Returns:
-        A function from an image in `mode` to one in mode "RGB", some 10 ns a pixel; None where nothing is to be done.
+        A function from an image in `mode` to one in mode "RGB", which takes 10 ns a pixel; None if there is nothing to
+        convert.
     """
     if not profile or len(profile) > _MAX_PROFILE_BYTES:
         return None
@@ -39,7 +40,7 @@ def to_srgb(profile: bytes | None, mode: str) -> Callable[[Image.Image], Image.I
 
 @lru_cache(maxsize=8)
 def _transform(profile: bytes, mode: str) -> Any:
-    """The transform from a profile's space to sRGB; None where it cannot be had, or would change nothing."""
+    """Return the transform from a profile's space to sRGB; None if there is none, or if it would change nothing."""
     from PIL import ImageCms  # 4 ms, which pictures without a profile need not wait for
 
     try:

@@ -1,4 +1,4 @@
-"""Any image input -> an upright, opaque picture in 8 bits: found by its signature, decoded, turned, laid on white."""
+"""Decode any image input to an upright, opaque picture in 8 bits."""
 
 import contextlib
 import dataclasses
@@ -27,15 +27,15 @@ from clipita.images.libtiff import without_messages
 from clipita.system.arrays import Pixels
 from clipita.system.process import in_forked_children
 
-Encoded: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
-ImageInput: TypeAlias = Encoded | Image.Image | Pixels
+EncodedImage: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+ImageInput: TypeAlias = EncodedImage | Image.Image | Pixels
 Shrink: TypeAlias = Callable[[int, int], int]
 
-# Where Pillow itself stops by default: 2 * 1024**3 // 4 // 3. Decoded to 4 bytes a pixel it is 0.7 GB.
+# The number from which on Pillow itself refuses by default: 2 * 1024**3 // 4 // 3. At 4 bytes a pixel it is 0.7 GB.
 DEFAULT_MAX_PIXELS = 178_956_970
 
-# In the order in which they are tried. Nothing here runs another program (EPS would start Ghostscript), guesses without
-# a signature (TGA), or wraps a second file of another size (ICO). HEIF is there once pillow-heif is installed.
+# In the order in which they are tried. Left out are formats that run another program (EPS starts Ghostscript), have no
+# signature (TGA), or wrap a second file of another size (ICO). HEIF needs pillow-heif.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM", "HEIF")
 
 _ACCEPTED = "a path, bytes, a binary file, a PIL image or a NumPy uint8 array"
@@ -60,15 +60,16 @@ in_forked_children(_new_lock)
 
 @dataclasses.dataclass(frozen=True)
 class Decoding:
-    """How an image is to be decoded.
+    """The settings of decoding an image.
 
     Attributes:
-        name: How errors call the image.
-        max_pixels: Width x height above this is refused, for files before any pixel is decoded.
-        drop_alpha: Whether the colors under transparency are seen; otherwise the image is laid on white.
-        colors: Whether the ICC profile that the image carries counts: CMYK is then converted by it, and of other images
-            it is handed on.
-        shrink: Gives, for a JPEG of (width, height), by which factor it may be decoded smaller; None keeps every pixel.
+        name: The image's name in error messages.
+        max_pixels: The most pixels, width x height. A larger file is refused before any pixel is decoded.
+        drop_alpha: Whether to show the colors under transparency; otherwise the image is laid on white.
+        colors: Whether to heed the ICC profile of the image: CMYK is then converted by it, and for other images it is
+            returned with the picture.
+        shrink: A function that returns, for a JPEG of (width, height), by which factor it may be decoded smaller; None
+            keeps every pixel.
     """
 
     name: str
@@ -79,17 +80,20 @@ class Decoding:
 
 
 def decode(image: ImageInput, how: Decoding) -> View:
-    """Decode an image, whatever holds it.
+    """Decode an image of any kind of input, which is neither changed nor closed.
 
-    Nothing that is passed in is changed or closed.
+    Args:
+        image: A path, bytes, an open binary file, a PIL image, or a uint8 array (H, W), (H, W, 1), (H, W, 3) or
+            (H, W, 4).
+        how: The settings.
 
     Returns:
         The picture upright, opaque and in mode "L" or "RGB"; its image may be `image` itself. An ICC profile that is
-        still to be applied, best to few pixels, is beside it.
+        still to be applied comes with it, since that is faster after the picture is resized.
 
     Raises:
-        ImageTooLargeError: it has more pixels than `how.max_pixels`, or takes more than a file of its size may.
-        ImageError: anything else that keeps it from being used; whatever the bytes, there is no other error.
+        ImageTooLargeError: It has more pixels than `how.max_pixels`, or takes more memory than a file of its size may.
+        ImageError: It cannot be used for any other reason. No bytes cause another kind of error.
     """
     with contextlib.ExitStack() as stack:
         if isinstance(image, np.ndarray):
@@ -103,7 +107,7 @@ def decode(image: ImageInput, how: Decoding) -> View:
         except ImageError as error:
             _let_go(error)
             raise
-        except Exception as error:  # Pillow's decoders raise whatever hostile bytes make them stumble over
+        except Exception as error:  # hostile bytes make Pillow's decoders raise anything
             _let_go(error)
             whole = None if isinstance(source, Image.Image) else _without_its_end(source, how)
             if whole is None:
@@ -114,21 +118,21 @@ def decode(image: ImageInput, how: Decoding) -> View:
 def _decode_quietly(source: Image.Image | BinaryIO, how: Decoding) -> View:
     try:
         return _decode(source, how)
-    except Warning:  # under `-W error`, of a decoder that warns while it decodes, such as that of animated PNGs
+    except Warning:  # under `-W error`, from a decoder that warns while it decodes, such as that of animated PNGs
         if not isinstance(source, Image.Image):
             source.seek(0)
         return _decode(source, how, quiet=True)
 
 
 def _let_go(error: BaseException | None) -> None:
-    """Free the pictures that an error keeps by its traceback: callers collect errors, of many pictures at a time."""
+    """Free the pictures that an error's traceback refers to: callers may collect the errors of many pictures."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__context__
 
 
 def _without_its_end(file: BinaryIO, how: Decoding) -> View | None:
-    """The picture of a JPEG file that lacks its end mark and no pixel; None of any other file."""
+    """Decode a JPEG file that lacks its end mark but no pixel; return None for any other file."""
     file.seek(0)
     ended = endings(file.read())
     if ended is None:
@@ -136,13 +140,13 @@ def _without_its_end(file: BinaryIO, how: Decoding) -> View | None:
     try:
         first = _digest(_decode_quietly(io.BytesIO(ended[0]), how).image)  # one at a time: each may be large
         view = _decode_quietly(io.BytesIO(ended[1]), how)
-    except Exception:  # the error that led here says more
+    except Exception:  # the first error tells the user more
         return None
     return view if _digest(view.image) == first else None
 
 
 def _digest(image: Image.Image) -> bytes:
-    """What two images have in common only if all their pixels are the same."""
+    """Return a hash of all pixels of an image."""
     found = hashlib.blake2b(repr((image.mode, image.size)).encode())
     rows = max(1, (1 << 20) // image.width)
     for top in range(0, image.height, rows):
@@ -156,7 +160,7 @@ def _image_from_array(image: npt.NDArray[Any], name: str) -> Image.Image:
             f"{name} is an array of {image.dtype}, expected uint8. Scale it to 0..255, then use .astype(numpy.uint8)."
         )
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
-        advice = "Pass grey, RGB or RGBA pixels"
+        advice = "Pass gray, RGB or RGBA pixels"
         if image.ndim == 4:
             advice = "Pass a batch as a list of arrays: list(images)"
         elif image.ndim == 3 and image.shape[0] in (1, 3, 4):
@@ -169,8 +173,8 @@ def _image_from_array(image: npt.NDArray[Any], name: str) -> Image.Image:
     return Image.fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
 
 
-def _open(image: Encoded, name: str) -> BinaryIO:
-    """The encoded image as a file at its first byte, for the caller to close."""
+def _open(image: EncodedImage, name: str) -> BinaryIO:
+    """Open an encoded image as a file at its first byte, for the caller to close."""
     if isinstance(image, (bytes, bytearray, memoryview)):
         return io.BytesIO(bytes(image))
     if isinstance(image, (str, os.PathLike)):
@@ -228,8 +232,8 @@ def _decode(source: Image.Image | BinaryIO, how: Decoding, *, quiet: bool = Fals
         else:
             margins = NO_MARGINS if how.shrink is None else _draft(image, how.shrink)
             needed = check(image, size, source, name, has_scans=has_scans)
-    reserve(needed)  # not within the lock, which those that hold what this waits for may need
-    if image.format == "TIFF":  # reads tags while it decodes, and warns of the odd ones
+    reserve(needed)  # outside the lock, which the threads that this waits for may need
+    if image.format == "TIFF":  # its decoder reads tags, and warns of odd ones
         with _quiet_pillow(), without_messages():
             image.load()
     else:
@@ -244,19 +248,19 @@ def _decode(source: Image.Image | BinaryIO, how: Decoding, *, quiet: bool = Fals
     if image.mode == "CMYK":
         convert, profile = to_srgb(profile, "CMYK"), None
         image = image if convert is None else convert(image)
-    image = _flatten(image, name, how.drop_alpha)  # the one before is not held on to
+    image = _flatten(image, name, how.drop_alpha)  # frees the picture before it
     view = View(image, size, margins, profile)
     return view if turn is None else view.turned(*turn)
 
 
 def _profile(image: Image.Image) -> bytes | None:
-    """The ICC profile that an image carries."""
+    """Return the ICC profile in an image, or None."""
     profile: object = image.info.get("icc_profile")
     return profile if isinstance(profile, bytes) and profile else None
 
 
 def _draft(image: ImageFile.ImageFile, shrink: Shrink) -> Margins:
-    """Have a JPEG decoded in fewer pixels, and return the margins of its `View`. Other formats stay whole."""
+    """Set a JPEG to be decoded in fewer pixels, and return the margins of its `View`. Other formats stay whole."""
     if image.format not in ("JPEG", "MPO"):
         return NO_MARGINS
     width, height = image.size
@@ -269,7 +273,7 @@ def _draft(image: ImageFile.ImageFile, shrink: Shrink) -> Margins:
 
 
 def _identify(file: BinaryIO, how: Decoding) -> tuple[ImageFile.ImageFile, bool]:
-    """Read the header; the second value is that of `check_head`.
+    """Open an image by its header, and return it with the result of `check_head`.
 
     `Image.open` is not used: it would try every format it knows, apply the pixel limit of the whole process, and hide
     the cause of a failure behind "cannot identify image file".
@@ -277,7 +281,7 @@ def _identify(file: BinaryIO, how: Decoding) -> tuple[ImageFile.ImageFile, bool]
     signature = file.read(16)
     if not signature:
         raise ImageError(f"{how.name} is empty (0 bytes). {_GO_ON}")
-    for register_formats in (Image.preinit, Image.init, _register_heif):  # the common ones first, all of them at need
+    for register_formats in (Image.preinit, Image.init, _register_heif):  # common formats first
         register_formats()
         for known in FORMATS:
             factory, accepts = Image.OPEN.get(known, (None, None))
@@ -293,7 +297,7 @@ def _identify(file: BinaryIO, how: Decoding) -> tuple[ImageFile.ImageFile, bool]
 
 
 def _register_heif() -> None:
-    """Have Pillow read HEIC, which phones write, by pillow-heif where it is installed."""
+    """Let Pillow read HEIC, which phones write, if pillow-heif is installed."""
     with contextlib.suppress(ModuleNotFoundError):
         pillow_heif: Any = importlib.import_module("pillow_heif")
         pillow_heif.register_heif_opener()
@@ -303,8 +307,8 @@ def _register_heif() -> None:
 def _quiet_pillow() -> Generator[None]:
     """Silence Pillow's warnings (odd EXIF, malformed MPO), which under `-W error` would refuse good images.
 
-    Warning filters belong to the process, not to the thread: hence the lock, and decoding as much as can be outside
-    (`_decode_quietly` has what that leaves).
+    Warning filters belong to the process and not to the thread. This therefore holds a lock, and most images are
+    decoded outside it (see `_decode_quietly` for the others).
     """
     with _warning_filters, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -312,7 +316,7 @@ def _quiet_pillow() -> Generator[None]:
 
 
 def _diagnosis(error: Exception, name: str) -> ImageError:
-    if isinstance(error, Image.DecompressionBombError):  # the decoders of TIFF and WebP ask Pillow themselves
+    if isinstance(error, Image.DecompressionBombError):  # the decoders of TIFF and WebP apply Pillow's own limit
         return ImageTooLargeError(f"{name} is too large for Pillow: {_text(error)}. Scale it down first.")
     if isinstance(error, MemoryError):
         return ImageError(f"{name} takes more memory to decode than there is. Scale it down first.")
@@ -327,7 +331,7 @@ def _text(error: Exception) -> str:
 
 
 def _flatten(image: Image.Image, name: str, drop_alpha: bool) -> Image.Image:
-    """Mode "L" or "RGB", 8 bits, opaque. An image that is so already is returned as it is."""
+    """Return an image as opaque "L" or "RGB" in 8 bits. One that is so already is returned itself."""
     if image.mode.startswith("I"):  # "I;16", its byte orders, and "I", which Pillow uses for 16 bits too
         return _scale_16_bit(image, name)
     if image.has_transparency_data and not drop_alpha:
@@ -351,8 +355,9 @@ def _scale_16_bit(image: Image.Image, name: str) -> Image.Image:
             f"{name} holds values from {values.min()} to {values.max()}, expected 16 bits: 0 to 65535. "
             "Scale it to 0..255 in 8 bits."
         )
-    # round(values / 257), a band of rows at a time: 65535 / 257 = 255. Above 65407 it is 255, and + 128 would overflow.
-    grey = np.empty(values.shape, np.uint8)
+    # round(values / 257), for a band of rows at a time: 65535 / 257 = 255. Values above 65407 give 255, but adding 128
+    # to them would overflow.
+    gray = np.empty(values.shape, np.uint8)
     rows = max(1, (1 << 20) // values.shape[1])
     for top in range(0, len(values), rows):
         band = values[top : top + rows]
@@ -361,5 +366,5 @@ def _scale_16_bit(image: Image.Image, name: str) -> Image.Image:
         scaled //= 257
         if (transparent := image.info.get("transparency")) is not None:
             scaled[band == transparent] = 255
-        grey[top : top + rows] = scaled
-    return Image.fromarray(grey)
+        gray[top : top + rows] = scaled
+    return Image.fromarray(gray)

@@ -1,7 +1,7 @@
-"""From a picture to the square an image tower reads: where to resize and crop.
+"""Resize and crop a picture to the square that an image tower reads.
 
-With `exact` the geometry is torchvision's (`Resize(size)` then `CenterCrop(size)` on Pillow images), to the bit.
-Without, only what the square shows is resized, from a picture that its decoder may have shrunk before.
+With `exact` the result is that of torchvision (`Resize(size)` then `CenterCrop(size)` on Pillow images), to the bit.
+Without it, only the part inside the square is resized, from a picture that its decoder may have shrunk before.
 """
 
 import math
@@ -14,17 +14,17 @@ FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "nearest": Image.Resampling.NEAREST,
 }
-_FILTER_RADIUS = 2  # of the widest of them, in pixels of the coarser side
+_FILTER_RADIUS = 2  # of the widest filter, in pixels of the coarser image
 
-# Enlarging to more pixels than this takes the crop from a piece of the image: at image_size 224 that is a strip more
-# than 334 times as long as it is wide. 1 x 20000 pixels would become 224 x 4,480,000, which is 4 GB.
+# If an image would be enlarged to more pixels than this, only a piece of it is: at image_size 224, a strip more than
+# 334 times as long as it is wide. 1 x 20000 pixels would become 224 x 4,480,000, which is 4 GB.
 _MAX_ENLARGED_PIXELS = 2**24
 
-# Squares that a strip is seen in, at most: 16 take as long as 16 photographs.
+# The most squares that a strip is cut into: 16 take as long as 16 photographs.
 _MAX_TILES = 16
 
-# By the value of the EXIF tag "Orientation"; 1 is upright. With each, where the margins on the left, top, right and
-# bottom come from.
+# How to turn a picture upright, by the value of its EXIF tag "Orientation" (1 is upright), and from which sides its
+# margins on the left, top, right and bottom come.
 UPRIGHT = {
     2: (Image.Transpose.FLIP_LEFT_RIGHT, (2, 1, 0, 3)),
     3: (Image.Transpose.ROTATE_180, (2, 3, 0, 1)),
@@ -41,10 +41,14 @@ NO_MARGINS: Margins = (0.0, 0.0, 0.0, 0.0)
 
 
 class View(NamedTuple):
-    """A picture of `size` (width, height) as `image` shows it: whole, or in fewer pixels.
+    """A picture, decoded whole or in fewer pixels.
 
-    A decoder that shrinks by 8 makes 13 pixels of 97, the last of them for one column: such parts of a pixel, which
-    show nothing, are the `margins` on the left, top, right and bottom. `profile` is the ICC profile of its colors.
+    Attributes:
+        image: The decoded pixels.
+        size: The (width, height) of the picture in its file.
+        margins: The parts of pixels at the left, top, right and bottom of `image` that show nothing. A decoder that
+            shrinks by 8 makes 13 pixels of 97, and the last one shows a single column.
+        profile: The ICC profile of the colors, or None.
     """
 
     image: Image.Image
@@ -54,12 +58,12 @@ class View(NamedTuple):
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """Where the picture lies in `image`: left, top, right, bottom."""
+        """The box of the picture in `image`, without the margins: left, top, right, bottom."""
         left, top, right, bottom = self.margins
         return left, top, self.image.width - right, self.image.height - bottom
 
     def turned(self, transpose: Image.Transpose, margins_from: tuple[int, int, int, int]) -> "View":
-        """The picture turned by an entry of `UPRIGHT`."""
+        """Turn the picture by an entry of `UPRIGHT`."""
         is_on_its_side = margins_from[0] in (1, 3)
         width, height = self.size
         size = (height, width) if is_on_its_side else self.size
@@ -67,7 +71,7 @@ class View(NamedTuple):
         return View(self.image.transpose(transpose), size, (left, top, right, bottom), self.profile)
 
     def reduced(self, factor: int) -> "View":
-        """The picture in a `factor`-th of its pixels each way."""
+        """Shrink the picture to a `factor`-th of its pixels each way."""
         image = self.image.reduce(factor)
         left, top, right, bottom = (value / factor for value in self.box)
         return self._replace(image=image, margins=(left, top, image.width - right, image.height - bottom))
@@ -82,10 +86,19 @@ def resize_and_crop(
     *,
     exact: bool,
 ) -> Image.Image:
-    """The shorter side to `short_side`, then the centre.
+    """Resize the shorter side to `short_side`, and crop a square of `size` from the center.
 
-    Resizing the crop alone saves a third of the work of shrinking, but Pillow keeps the box in float32 and may change
-    the order of its two passes with it: 1 level off on photographs. Enlarging would gain little, and be up to 18 off.
+    Without `exact` only the crop is resized, which saves a third of the work of shrinking. Pillow then keeps the box in
+    float32 and may change the order of its two passes, so that photographs are 1 level of 255 off. Enlarged pictures
+    are resized whole: they would gain little, and be up to 18 levels off.
+
+    Args:
+        view: The picture.
+        short_side: The length of the shorter side after resizing, in pixels.
+        size: The side of the square.
+        resample: Pillow's filter.
+        rounding: How to round the beginning of the crop: "round" half to even, or "floor".
+        exact: Whether to give torchvision's pixels to the bit.
     """
     width, height = view.size
     short, long = sorted(view.size)
@@ -108,12 +121,12 @@ def resize_and_crop(
     if (exact or short <= short_side) and not is_strip:
         return view.image.resize(shape, resample).crop((left, top, left + size, top + size))
     x, y, right, bottom = view.box
-    across, down = (right - x) / shape[0], (bottom - y) / shape[1]  # pixels of `image` for one of the result
+    across, down = (right - x) / shape[0], (bottom - y) / shape[1]  # pixels of `image` for one pixel of the result
     box = (x + left * across, y + top * down, x + (left + size) * across, y + (top + size) * down)
     if not is_strip:
         return view.image.resize((size, size), resample, box)
-    # Of the source, keep what the crop sees, so that the box is of small numbers, which float32 holds to 1e-5
-    # pixels: within 1 level of the whole.
+    # Only the part that the crop needs is kept, so that the box has small numbers, which float32 holds to 1e-5 pixels:
+    # the result is within 1 level of that from the whole picture.
     reach = _FILTER_RADIUS + 1
     first_x, first_y = max(0, math.floor(box[0]) - reach), max(0, math.floor(box[1]) - reach)
     last_x = min(view.image.width, math.ceil(box[2]) + reach)
@@ -125,14 +138,14 @@ def resize_and_crop(
 
 
 def fit(view: View, size: int, resample: Image.Resampling) -> Image.Image:
-    """The longer side to `size`, and the shorter by the same ratio."""
+    """Resize the longer side to `size`, and the shorter by the same ratio."""
     ratio = max(view.size) / size
     width, height = (max(1, round(length / ratio)) for length in view.size)
     return view.image.resize((width, height), resample, view.box)
 
 
 def resize_and_pad(view: View, size: int, resample: Image.Resampling, fill: int) -> Image.Image:
-    """The longer side to `size`, in the middle of a square: open_clip's ResizeKeepRatio and CenterCropOrPad."""
+    """Resize the longer side to `size` in the middle of a square, as open_clip's ResizeKeepRatio, CenterCropOrPad."""
     square = Image.new("RGB", (size, size), (fill, fill, fill))
     resized = fit(view, size, resample)
     square.paste(resized, ((size - resized.width) // 2, (size - resized.height) // 2))
@@ -140,15 +153,15 @@ def resize_and_pad(view: View, size: int, resample: Image.Resampling, fill: int)
 
 
 def squash(view: View, size: int, resample: Image.Resampling) -> Image.Image:
-    """The whole picture as a square, whatever its shape."""
+    """Resize the whole picture to a square, without regard to its shape."""
     return view.image.resize((size, size), resample, view.box)
 
 
 def tile_boxes(view: View) -> list[tuple[float, float, float, float]]:
-    """The squares of a picture's shorter side that cover it along its longer one, evenly, as boxes in `view.image`.
+    """Return squares that cover a picture evenly along its longer side, as boxes in `view.image`.
 
-    There is one square for each time that the longer side holds the shorter, begun ones included, and at most
-    `_MAX_TILES`; a rest of less than a tenth of a square counts for none.
+    Their side is the picture's shorter side. There are as many as the longer side holds, rounded up, and at most
+    `_MAX_TILES`; a remainder of less than a tenth of a square is not counted.
     """
     left, top, right, bottom = view.box
     short, long = sorted(view.size)

@@ -1,7 +1,7 @@
-"""JPEG files by their markers: what is odd about their header, how many scans they have, what they lack at their end.
+"""Read the markers of JPEG files: oddities of the header, the number of scans, and a missing end.
 
-A transfer that stops a few bytes short leaves a file that every viewer shows whole. Decoders complain of it as they do
-of half a picture, and fill what is missing with gray; so whether anything is missing has to be found out otherwise.
+A transfer that stops a few bytes short leaves a file that every viewer shows whole. Decoders report it just as half a
+picture, and fill missing pixels with gray; `endings` finds out whether any pixel is missing.
 """
 
 import re
@@ -11,29 +11,29 @@ from typing import BinaryIO, NamedTuple
 
 START, END = b"\xff\xd8", b"\xff\xd9"
 
-# What a decoder would take for more of the picture. After a picture that is all there, it changes no pixel.
+# Bytes that a decoder would take for more of the picture. Behind a complete picture they change no pixel.
 _MORE = b"\x55\xaa\x33\x96" * 16
 
 _SCAN = 0xDA
-# Blocks that all scans go over: each takes 6 ns even where the scan says nothing of it. The 10 scans that libjpeg
-# writes go over 13 times as many as a component has: 36 million of 178,956,970 pixels.
+# The most blocks that all scans together may visit: each takes 6 ns even if the scan has no data for it. The 10 scans
+# that libjpeg writes visit 13 times the blocks of a component: 36 million for 178,956,970 pixels.
 MAX_VISITS = 100_000_000
-# Before the first scan. Pillow joins EXIF segments one by one; cameras write one, a JPEG of 16 MB of depth or of
-# signed history 256 of others. What lies between segments it reads byte by byte.
+# Limits before the first scan. Pillow joins EXIF segments one by one, and cameras write one. Other segments are up to
+# 256, in a JPEG with 16 MB of depth or of signed history. Bytes between segments are read one by one.
 _MAX_EXIF, _MAX_SEGMENTS, _MAX_BETWEEN = 64, 4096, 65_536
-_BLOCK = 4096  # of the file at a time
+_BLOCK = 4096  # bytes of the file that are read at a time
 
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 _NO_FRAMES = (0xC4, 0xC8, 0xCC)
-# A marker that a length follows: no byte 255 of coded data (0 comes after it), no fill (255), no restart or other mark.
+# A marker with a length behind it. It is no byte 255 of coded data (followed by 0), no fill (255), and no mark alone.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd9\xff]")
 
 
 def endings(data: bytes) -> tuple[bytes, bytes] | None:
     """Return a JPEG file that has no end mark with two different endings.
 
-    A picture that is all there decodes to the same pixels with both. If some of it is missing, a decoder makes it up:
-    in the first from nothing, in the second from other data, and the pixels differ.
+    A complete picture decodes to the same pixels with both. If some of it is missing, a decoder makes it up from the
+    ending, and the pixels differ.
 
     Returns:
         The file with each ending; None if it is no JPEG, if it has its end mark, or if it lacks whole scans, so that
@@ -41,19 +41,19 @@ def endings(data: bytes) -> tuple[bytes, bytes] | None:
     """
     if not data.startswith(START) or data.rstrip(b"\0").endswith(END):
         return None
-    data = data[:-1] if data.endswith(b"\xff") else data  # the first half of the end mark
+    data = data[:-1] if data.endswith(b"\xff") else data  # drops half an end mark
     return (data + END, data + _MORE + END) if _has_all_scans(data) else None
 
 
 def _has_all_scans(data: bytes) -> bool:
-    """Tell whether every coefficient of every component is sent down to its last bit, as scans announce it."""
+    """Tell whether the scans announce every coefficient of every component down to its last bit."""
     components: set[int] = set()
     sent: defaultdict[int, set[int]] = defaultdict(set)
     for marker, body in _segments(data):
         if marker == _SCAN and len(body) >= 1 and len(body) >= 4 + 2 * body[0]:
             count = body[0]
             first, last, bits = body[1 + 2 * count : 4 + 2 * count]
-            if bits & 15 == 0:  # the lowest bit that the scan brings
+            if bits & 15 == 0:  # the scan brings the lowest bit
                 for component in body[1 : 1 + 2 * count : 2]:
                     sent[component] |= set(range(first, min(last, 63) + 1))
         elif 0xC0 <= marker <= 0xCF and marker not in _NO_FRAMES and len(body) >= 6:  # a frame
@@ -62,10 +62,10 @@ def _has_all_scans(data: bytes) -> bool:
 
 
 class Head(NamedTuple):
-    """What a JPEG's header says.
+    """The findings in a JPEG's header.
 
     Attributes:
-        oddity: What no camera or program writes and would take long to read, or None.
+        oddity: A description of something that no camera or program writes and that would take long to read, or None.
         has_scans: Whether the picture comes in several scans, and is decoded when the last of them is read.
     """
 
@@ -74,7 +74,7 @@ class Head(NamedTuple):
 
 
 def read_head(file: BinaryIO) -> Head:
-    """Read from the start of a file up to its first scan."""
+    """Read the header of a JPEG file, from its start to its first scan."""
     data, start, position, is_progressive = b"", 0, 2, False
     segments = exif = between = components = 0
     while True:
@@ -103,10 +103,10 @@ def read_head(file: BinaryIO) -> Head:
 
 
 def scans(data: bytes, width: int, height: int) -> tuple[int, int]:
-    """Count the scans of a JPEG of so many pixels, and the blocks that they go over, at least as many as there are."""
+    """Return the number of scans of a JPEG, and an upper bound of the blocks that they visit."""
     blocks = -(-width // 8) * -(-height // 8)
-    count = data.count(b"\xff\xda\0")  # and the first byte of a length
-    if count * 4 * blocks <= MAX_VISITS:  # each of up to 4 components: no need to look closer
+    count = data.count(b"\xff\xda\0")  # the marker, and the first byte of its length
+    if count * 4 * blocks <= MAX_VISITS:  # with 4 components in each scan it is few enough: no need to look closer
         return count, count * 4 * blocks
     each = [body[0] for marker, body in _segments(data) if marker == _SCAN and body]
     return len(each), sum(each) * blocks

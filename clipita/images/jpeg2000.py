@@ -1,7 +1,7 @@
-"""JPEG 2000 files by their markers: into how many parts the picture is cut, each of which a decoder makes room for.
+"""Count the parts that a JPEG 2000 picture is cut into, by its markers: a decoder allocates memory for each part.
 
-A few bytes may cut a small picture into precincts of one pixel, or announce 65,535 layers of each.
-ITU-T T.800, annexes A and B.
+A few bytes may cut a small picture into precincts of one pixel, or announce 65,535 layers of each. Source: ITU-T T.800,
+annexes A and B.
 """
 
 from collections.abc import Iterator
@@ -9,19 +9,19 @@ from typing import NamedTuple
 
 _START = b"\xff\x4f\xff\x51"
 _COD, _COC, _POC, _SOT, _SOD, _EOC = 0x52, 0x53, 0x5F, 0x90, 0x93, 0xD9
-# Those that a length follows. OpenJPEG looks for the next of them two bytes on where it finds another.
+# Markers with a length behind them. Where OpenJPEG finds another marker, it looks for the next of these two bytes on.
 _SEGMENTS = frozenset(b"\x50\x51\x52\x53\x55\x57\x58\x59\x5c\x5d\x5e\x5f\x60\x61\x63\x64\x74\x75\x77\x78\x90")
 
-# Bytes that OpenJPEG takes for each, measured on pictures of 3 million precincts, 0.2 million blocks and 8,836 tiles. A
-# packet takes 9 bytes, and 70 ns: it is counted as the bytes that are as slow.
+# Bytes that OpenJPEG takes for each part, measured on pictures of 3 million precincts, 0.2 million blocks and 8,836
+# tiles. A packet takes 9 bytes, but 70 ns: it counts as the bytes that take as long.
 _TILE, _BLOCK, _PRECINCT, _PACKET = 12_000, 500, 600, 70
 
-# Ways in which tiles and components are coded, of which files have one or two.
+# The most coding styles of tiles and components; files have one or two.
 MAX_STYLES = 256
 
 
 class Survey(NamedTuple):
-    """How many parts there are of each kind, what they take together, and in how many styles they are coded."""
+    """The number of parts of each kind, and of the styles that they are coded in."""
 
     tiles: int
     blocks: int
@@ -31,12 +31,12 @@ class Survey(NamedTuple):
 
     @property
     def structure(self) -> int:
-        """Bytes beside those of the pixels."""
+        """The bytes that the parts take in addition to the pixels."""
         return self.tiles * _TILE + self.blocks * _BLOCK + self.precincts * _PRECINCT + self.packets * _PACKET
 
 
 class _Style(NamedTuple):
-    """How a component is coded; `layers` are as many as are gone through, for each order that packets come in."""
+    """The coding style of a component; `layers` counts them for each order in which packets come."""
 
     layers: int
     block: tuple[int, int]  # log2 of width and height
@@ -44,9 +44,9 @@ class _Style(NamedTuple):
 
 
 def survey(data: bytes) -> Survey | None:
-    """Count the parts of a JP2 file or a codestream; None if it is damaged before that is known.
+    """Count the parts of a JP2 file or a codestream; return None if it is damaged before they can be counted.
 
-    Where tiles or components differ, all are taken for the one with most parts.
+    If tiles or components differ, all are counted as the one with most parts.
     """
     at = _codestream(data)
     size = data[at + 6 : at + 42]
@@ -74,7 +74,7 @@ def survey(data: bytes) -> Survey | None:
 
 
 def _codestream(data: bytes) -> int:
-    """Find where the codestream begins: at once, or in the first box that holds one."""
+    """Find the beginning of the codestream: that of the file, or of the first box that holds one."""
     at = 0
     while not data.startswith(_START) and at + 8 <= len(data):
         length, start = int.from_bytes(data[at : at + 4], "big"), at + 8
@@ -93,8 +93,8 @@ def _parts(width: int, height: int, style: _Style) -> tuple[int, int, int]:
     for level, (across, down) in enumerate(style.precincts):
         wide, high = _shrunk(width, last - level), _shrunk(height, last - level)
         count = _shrunk(wide, across) * _shrunk(high, down)
-        bands, halved = (3, 1) if level else (1, 0)  # each of three has half the width and height
-        # A block is no larger than its precinct in the band.
+        bands, halved = (3, 1) if level else (1, 0)  # each of the three has half the width and height
+        # A block is at most as large as its precinct in the band.
         block_wide, block_high = (
             min(style.block[0], max(0, across - halved)),
             min(style.block[1], max(0, down - halved)),
@@ -107,12 +107,12 @@ def _parts(width: int, height: int, style: _Style) -> tuple[int, int, int]:
 
 
 def _shrunk(length: int, halvings: int) -> int:
-    """A length in units of 2 ** halvings, begun ones included."""
+    """Return a length in units of 2 ** halvings, rounded up."""
     return -(-length >> halvings)
 
 
 def _styles(data: bytes, at: int, *, wide: bool) -> Iterator[_Style]:
-    """Yield what the main header and those of all tile parts say."""
+    """Yield the styles in the main header and in those of all tile parts."""
     layers, orders, start, end = 1, 1, 0, 0
     style: tuple[int, bytes] | None = None
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != _EOC:

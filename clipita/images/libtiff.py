@@ -1,7 +1,7 @@
-"""Silence libtiff: it writes lines about damaged TIFFs to standard error, and does not say of which file.
+"""Silence libtiff, which writes lines about damaged TIFFs to standard error without the name of the file.
 
-Nothing in Pillow turns that off. Where its libtiff is a library of its own, as in Pillow's wheels for Linux and macOS,
-what it reports errors and warnings by can be taken away; where it is not, as on Windows, its lines remain.
+Pillow has no setting for that. If its libtiff is a separate library, as in Pillow's wheels for Linux and macOS, its
+handlers of errors and warnings can be removed; otherwise, as on Windows, its lines remain.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from PIL import Image
 
 @cache
 def _setters() -> tuple[Any, ...]:
-    """Functions that set what libtiff reports by, and return what was set before; none where they cannot be reached."""
+    """Return the functions that set libtiff's handlers and return the old ones; none if they cannot be reached."""
     core: Any = Image.core
     try:
         # A symbol is looked for in the library and in those that it depends on.
@@ -30,7 +30,7 @@ def _setters() -> tuple[Any, ...]:
 
 @contextlib.contextmanager
 def without_messages() -> Generator[None]:
-    """Keep libtiff from writing to standard error. It is a setting of the process: one thread at a time."""
+    """Keep libtiff from writing to standard error. This changes the whole process: use it in one thread at a time."""
     setters = _setters()
     before = [setter(None) for setter in setters]
     try:

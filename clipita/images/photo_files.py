@@ -1,9 +1,9 @@
-"""Decide which files of a folder are photographs, for every command that reads one, and account for all others.
+"""Decide which files of a folder are photographs, for every command that reads a folder, and account for the others.
 
-Read are regular files, and links to such, whose names end as those of formats do that clipita decodes. Left aside, and
-counted by reason, are pictures in other formats, whatever is hidden, and the thumbnails and bins that systems and other
-programs keep among photographs. Links to folders are followed, each folder once, after all that is not a link: a
-photograph that is there without a link is known by that path.
+A photograph is a regular file, or a link to one, whose name has an ending of a format that clipita decodes. Pictures in
+other formats, hidden files, and the thumbnails and bins of systems and other programs are left aside, and counted by
+reason. Links to folders are followed last, and each folder is read once: a photograph that can be reached without a
+link is known by that path.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-# By what a file is called; what it is, the decoders tell (`clipita.images.pixels.FORMATS`).
+# Endings of file names; the decoders tell the true format (`clipita.images.pixels.FORMATS`).
 _PILLOW = frozenset(
     (
         *(".jfif", ".jpe", ".jpeg", ".jpg", ".mpo"),
@@ -39,8 +39,8 @@ _OTHER_PICTURES = frozenset(
     )
 )
 
-# Folders of copies and of what was deleted, by the systems and programs that make them; most others are hidden, as are
-# QNAP's .@__thumb, macOS's .Trashes, freedesktop's .thumbnails, Picasa's .picasaoriginals and digiKam's .dtrash.
+# Folders in which systems and programs keep copies and deleted files. Most others are hidden, and need no entry: QNAP's
+# .@__thumb, macOS's .Trashes, freedesktop's .thumbnails, Picasa's .picasaoriginals and digiKam's .dtrash.
 _NO_PHOTOGRAPHS_OF_THE_USER = frozenset(
     (
         *("@eadir", "#recycle", "#snapshot", "@sharesnap", "@tmp"),  # Synology; also TerraMaster, ReadyNAS
@@ -52,12 +52,12 @@ _NO_PHOTOGRAPHS_OF_THE_USER = frozenset(
     )
 )
 _PREVIEWS = (".lrdata", ".lrcat-data")  # Lightroom's
-# Apple's libraries are folders that hold each photograph several times; the files themselves are in these.
+# Apple's libraries are folders that hold each photograph several times; the original files are in these folders.
 _APPLE_LIBRARIES = (".photoslibrary", ".photolibrary", ".migratedphotolibrary", ".aplibrary")
 _APPLE_ORIGINALS = frozenset(("originals", "masters"))
 
-# Reasons for which a file or folder is left aside, in the order in which they are told: what one is and several are,
-# and what to do.
+# The reasons for which a file or folder is left aside, in the order in which they are reported: the words for one and
+# for several, and what to do.
 _REASONS = {
     "heif": ("in HEIC", "in HEIC", "pip install 'clipita[heic]' reads it"),
     "raw": ("raw", "raw", "export as JPEG"),
@@ -80,7 +80,7 @@ _SHOWN = 3
 
 
 class Stamp(NamedTuple):
-    """What tells that a file was replaced: its size in bytes, and when it was changed, in nanoseconds."""
+    """The size of a file in bytes and the time of its last change in nanoseconds, which tell that it was replaced."""
 
     size: int
     mtime_ns: int
@@ -88,15 +88,15 @@ class Stamp(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PhotoFiles:
-    """Everything that a folder holds, sorted.
+    """The contents of a folder: its photographs, and all that was left aside.
 
     Attributes:
-        keys: Paths of the photographs below the folder, with "/" between their parts.
-        stamps: Size and time of each of them, when it was found.
-        failed: What could not be looked at, with the reason.
+        keys: The paths of the photographs below the folder, with "/" between their parts.
+        stamps: The size and time of each photograph when it was found.
+        failed: Paths that could not be read, with the reason.
         left_aside: Other files and folders, by the reason: "heif", "raw", "other_formats", "not_regular",
             "links_to_nothing", "read_already", "leads_back_up", "thumbnails_and_bins", "hidden" or "no_pictures".
-        unseen: Folders that may hold more: they cannot be listed, or are links to what is not there now.
+        unseen: Folders that may hold more photographs: they cannot be listed, or are links whose target is gone now.
     """
 
     keys: list[str]
@@ -106,7 +106,7 @@ class PhotoFiles:
     unseen: list[str]
 
     def describe(self) -> str:
-        """Say on one line how many of what were left aside, why, and what would read them; "" if nothing was."""
+        """Say on one line how many files were left aside, why, and how to read them; "" if there are none."""
         parts: list[str] = []
         for reason, names in self.left_aside.items():
             what = _suffixes(names) if reason in _BY_SUFFIX else _first(names)
@@ -116,7 +116,7 @@ class PhotoFiles:
         return f"Left aside: {'; '.join(parts)}." if parts else ""
 
     def pictures_not_read(self) -> dict[str, str]:
-        """Return the pictures that are left aside for what they are, each with the reason and what would help."""
+        """Return the pictures that are left aside for their format, each with the reason and a remedy."""
         told: dict[str, str] = {}
         for reason in _PICTURES:
             one, _, advice = _REASONS[reason]
@@ -128,7 +128,7 @@ class PhotoFiles:
         return {reason: len(names) for reason, names in self.left_aside.items()}
 
     def may_hold(self, key: str) -> bool:
-        """Tell whether a photograph that was not found may be there all the same, in a folder that was not seen."""
+        """Tell whether a photograph that was not found may be in a folder that could not be read."""
         return any(key.startswith(f"{place}/") or place == "." for place in self.unseen)
 
 
@@ -138,17 +138,17 @@ def readable_suffixes() -> frozenset[str]:
 
 
 def is_picture_name(name: str) -> bool:
-    """Tell whether a file is called like a picture, of a format that is read or of another."""
+    """Tell whether a file name has the ending of a picture, in a format that is read or in another."""
     return Path(name).suffix.lower() in _PILLOW | _HEIF | _RAW | _OTHER_PICTURES
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a file or folder of this name is hidden, as are those beside a photograph of a Mac (`._x.jpg`)."""
+    """Tell whether a file or folder of this name is hidden. macOS writes such files beside photographs (`._x.jpg`)."""
     return name.startswith(".")
 
 
 def is_users_folder(path: Path) -> bool:
-    """Tell whether a folder of this name is for people to put photographs into, and not hidden or a program's own."""
+    """Tell whether a folder is the user's own, by its name: it is not hidden, and no program keeps its files there."""
     name, parent = path.name.casefold(), path.parent.name.casefold()
     if parent.endswith(_APPLE_LIBRARIES):
         return name in _APPLE_ORIGINALS
@@ -159,23 +159,23 @@ def find_photos(folder: Path) -> PhotoFiles:
     """Find the photographs in a folder and in all folders below it.
 
     Args:
-        folder: May be a link, and may have a name that would be left aside inside another folder.
+        folder: The folder. It may be a link, and may have a name that is left aside inside other folders.
 
     Returns:
-        What it holds. A folder that cannot be listed is among `failed`, and the others are read.
+        The contents. A folder that cannot be listed is among `failed`, and the others are read.
 
     Example:
         >>> find_photos(Path("foto")).keys
         ['2023/mare.heic', 'gatto.jpg']
     """
-    walk = _Walk(folder)
+    walk = _FolderWalk(folder)
     walk.read(folder, followed=False)
     while walk.links:  # in the order of their names, and those inside them after them
         walk.follow(walk.links.popleft())
     return walk.found()
 
 
-class _Walk:
+class _FolderWalk:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._readable = readable_suffixes()
@@ -196,7 +196,7 @@ class _Walk:
         )
 
     def follow(self, link: Path) -> None:
-        """Read the folder that a link leads to, if it was not read and does not hold the link."""
+        """Read the folder that a link leads to, unless it was read already or holds the link."""
         key = self._key(link)
         try:
             target = link.resolve(strict=True)
@@ -209,11 +209,11 @@ class _Walk:
             self._cannot_list(link, error)
 
     def read(self, folder: Path, *, followed: bool) -> None:
-        """Look at all below a folder, but for what links lead to, which is kept for later.
+        """Read all files and folders below a folder, and keep links to folders for later.
 
         Args:
-            folder: Where to begin.
-            followed: Whether it was reached by a link, so that what is in it may have been read.
+            folder: The folder.
+            followed: Whether it was reached by a link, so that folders in it may have been read already.
         """
         waiting = [folder]
         while waiting:
@@ -246,12 +246,12 @@ class _Walk:
     def _look_at_file(self, entry: os.DirEntry[str], path: Path) -> None:
         key, suffix = self._key(path), path.suffix.lower()
         if is_hidden(entry.name):
-            if suffix in self._readable:  # others are nothing that anybody misses
+            if suffix in self._readable:  # nobody misses other files
                 self._left_aside["hidden"].append(key)
         elif suffix not in self._readable:
             reason = _reason(suffix)
             if reason == "no_pictures" and _is_link(entry) and not path.exists():
-                reason = "links_to_nothing"  # of a folder, maybe
+                reason = "links_to_nothing"  # perhaps a folder that is gone
                 self._unseen.append(key)
             self._left_aside[reason].append(key)
         else:
@@ -270,7 +270,7 @@ class _Walk:
         else:
             if stat.S_ISREG(status.st_mode):
                 self._stamps[key] = Stamp(status.st_size, status.st_mtime_ns)
-            else:  # a pipe would be waited for, maybe for ever
+            else:  # reading a pipe could wait for ever
                 self._left_aside["not_regular"].append(key)
 
     def _cannot_list(self, place: Path, error: Exception) -> None:
@@ -291,14 +291,14 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_link(entry: os.DirEntry[str]) -> bool:
-    """Tell whether it is a symbolic link or, from Python 3.12 on, one of Windows's junctions."""
+    """Tell whether an entry is a symbolic link or, from Python 3.12 on, a junction of Windows."""
     return entry.is_symlink() or bool(getattr(entry, "is_junction", bool)())
 
 
 def _identity(folder: Path) -> tuple[int, int] | str:
-    """Return what two paths to one folder have in common."""
+    """Return a value that is the same for all paths to one folder."""
     status = folder.stat()
-    # Some file systems have no such numbers, and say 0.
+    # Some file systems have no such numbers, and give 0.
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(folder)
 
 

@@ -1,7 +1,8 @@
-"""Any image input -> the uint8 RGB pixels an image tower reads: decoded, upright, on white, in sRGB, resized, cropped.
+"""Turn any image input into the uint8 RGB pixels that an image tower reads.
 
-What a tower is trained on, what it is evaluated on and what it serves are the same numbers: all come from here, decoded
-by `clipita.images.decode` and cut by the geometry of `clipita.images.geometry`.
+An image is decoded, turned upright, laid on white, converted to sRGB, resized and cropped. Training, evaluation and
+use all get their pixels from here, so that the numbers are the same. `clipita.images.decode` decodes, and
+`clipita.images.geometry` resizes and crops.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from clipita.bundles.strict import from_mapping
 from clipita.errors import CheckpointError
 from clipita.images.budget import one_picture
 from clipita.images.color import to_srgb
-from clipita.images.decode import DEFAULT_MAX_PIXELS, FORMATS, Decoding, Encoded, ImageInput, decode
+from clipita.images.decode import DEFAULT_MAX_PIXELS, FORMATS, Decoding, EncodedImage, ImageInput, decode
 from clipita.images.geometry import FILTERS, View, fit, resize_and_crop, resize_and_pad, squash, tile_boxes
 from clipita.system.arrays import Pixels
 
@@ -24,7 +25,7 @@ __all__ = [
     "DEFAULT_MAX_PIXELS",
     "FORMATS",
     "Crop",
-    "Encoded",
+    "EncodedImage",
     "ImageInput",
     "Pixels",
     "Preprocessing",
@@ -37,39 +38,39 @@ __all__ = [
 
 Crop: TypeAlias = Literal["auto", "center", "pad", "tiles"]
 
-# A JPEG is decoded in half, a quarter or an eighth of its pixels as long as each side keeps this many times those that
-# it is resized to. On photographs of 0.8 to 12 megapixels, at 4, 3 and 2 times the embeddings of the embedded model
-# have a mean cosine of 0.99996, 0.99986 and 0.9995 to those of all pixels (at least 0.9994, 0.9991, 0.998), in 1.9, 2.1
-# and 2.4 times the speed; 4000 x 3000 become 1000 x 750 at 3 as at 2, and only 2000 x 1500 at 4.
+# A JPEG is decoded in half, a quarter or an eighth of its pixels, as long as each side stays this many times as long as
+# after resizing. On photographs of 0.8 to 12 megapixels, factors of 4, 3 and 2 give the embedded model a mean cosine of
+# 0.99996, 0.99986 and 0.9995 to the embeddings of all pixels (at least 0.9994, 0.9991, 0.998), at 1.9, 2.1 and 2.4
+# times the speed. 4000 x 3000 pixels become 1000 x 750 with a factor of 3 or 2, and 2000 x 1500 with 4.
 _DRAFT_FACTOR = 3
-# Colors take 10 ns a pixel to convert: 30 ms of 3 megapixels, and 2 at twice what the picture is resized to. Converted
-# only then, they would be a little off, since a resized color lies between its neighbors in another way.
+# Colors take 10 ns a pixel to convert: 30 ms for 3 megapixels, and 2 ms at twice the size that the picture is resized
+# to. Converted after resizing they would be a little off, since mixtures of colors differ between color spaces.
 _CONVERSION_FACTOR = 2
 
-# By default, a picture that is so many times as long as it is wide is seen in tiles. Of strips of three to eight
-# photographs side by side, the middle square finds 51 to 79 % of what they show, tiles 97 to 98 % at their best; of
-# 53 single photographs with ratios of 2.2 to 4 both name all but one or two (clipita-mini).
+# A picture that is at least this many times as long as it is wide is cut into tiles by default. In strips of three to
+# eight photographs side by side, the middle square finds 51 to 79 % of the things shown, the best of the tiles 97 to
+# 98 %. For 53 single photographs with ratios of 2.2 to 4 both are right on all but one or two (clipita-mini).
 _PANORAMA = 2.5
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """What a bundle says about its pixels.
+    """The rules by which an image becomes pixels for a tower, as a bundle states them.
 
     Attributes:
-        image_size: Side of the square that the image tower reads, in pixels.
-        resize: "shortest": the shorter side becomes `short_side`, then the centre is cropped; "longest": the longer
-            side becomes `image_size`, and the rest of the square has the grey level `fill`; "squash": the whole image
-            becomes the square, whatever its shape.
+        image_size: The side of the square that the image tower reads, in pixels.
+        resize: "shortest": the shorter side becomes `short_side`, then the center is cropped; "longest": the longer
+            side becomes `image_size`, and the rest of the square has the gray level `fill`; "squash": the whole image
+            becomes the square, without regard to its shape.
         interpolation: Pillow's filter of that name, antialiased.
-        mean: Of red, green and blue, in units of 0..255.
-        std: Likewise. The graph computes (pixels - mean) / std; `load_pixels` does not.
-        short_side: For "shortest"; None means `image_size`.
-        crop: Where the crop begins when the two margins cannot be equal: "round" half to even, as torchvision and
-            open_clip do, or "floor", as transformers' image processors do.
-        transparency: "white": the image is laid on white; "drop": the colours under its transparency are seen, as
-            Pillow's convert("RGB") leaves them, and with it transformers and open_clip.
-        fill: For "longest".
+        mean: The mean of red, green and blue, in units of 0..255.
+        std: Their standard deviation. The graph computes (pixels - mean) / std; `load_pixels` does not.
+        short_side: The length of the shorter side for "shortest"; None means `image_size`.
+        crop: How to round the beginning of the crop if the two margins cannot be equal: "round" half to even, as
+            torchvision and open_clip do, or "floor", as transformers' image processors do.
+        transparency: "white": the image is laid on white; "drop": the colors under its transparency are shown, as by
+            Pillow's convert("RGB"), which transformers and open_clip use.
+        fill: The gray level for "longest", 0..255.
     """
 
     image_size: int
@@ -88,7 +89,7 @@ class Preprocessing:
         if self.short_side is not None and self.short_side < self.image_size:
             raise ValueError(f"short_side must be {self.image_size} or more, but it is {self.short_side}")
         if not 0 <= self.fill <= 255:
-            raise ValueError(f"fill must be a grey level from 0 to 255, but it is {self.fill}")
+            raise ValueError(f"fill must be a gray level from 0 to 255, but it is {self.fill}")
         if len(self.mean) != 3 or not all(0 <= value <= 255 for value in self.mean):
             raise ValueError(f"mean must be 3 numbers from 0 to 255 (not 0 to 1), but it is {list(self.mean)}")
         if len(self.std) != 3 or not all(0 < value <= 255 for value in self.std):
@@ -96,14 +97,22 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, data: object, where: str = "image.preprocessing") -> "Preprocessing":
-        """Read the object that a bundle holds; `CheckpointError` on a key or value that is not understood."""
+        """Read the object in a bundle's `clipita.json`.
+
+        Args:
+            data: The object.
+            where: The beginning of every message.
+
+        Raises:
+            CheckpointError: A key or a value is not known.
+        """
         try:
             return from_mapping(cls, data, where)
         except ValueError as error:
             raise CheckpointError(f"{where}: {error}. Export the bundle again.") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """The object that a bundle holds: fields with a default only where they differ from it."""
+        """Return the object for a bundle's `clipita.json`; fields that have their default are left out."""
         changed = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
@@ -113,7 +122,7 @@ class Preprocessing:
 
 
 def describe(image: object, index: int | None = None) -> str:
-    """How errors call an image: "'foto/rossi.tif'", "images[3] ('foto/rossi.tif')", "images[3]" or "the image"."""
+    """Name an image for errors: "'foto/rossi.tif'", "images[3] ('foto/rossi.tif')", "images[3]" or "the image"."""
     path = ""
     if isinstance(image, (str, os.PathLike)):
         path = repr(os.fsdecode(cast("str | os.PathLike[str]", image)))
@@ -138,29 +147,30 @@ def load_pixels(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     exact: bool = False,
 ) -> Pixels:
-    """Read one image as an image tower wants it.
+    """Read one image as the pixels of one square, for an image tower.
 
-    EXIF orientation is applied; transparency is laid on white, or dropped if `preprocessing` says so; 16-bit gray is
-    scaled to 8 bits; colors are converted to sRGB where an ICC profile says that they are others; of an animation or of
-    a document the first frame or page counts. A JPEG that lacks its end mark and nothing else is read. Nothing that is
-    passed in is changed or closed.
+    EXIF orientation is applied. Transparency is laid on white, or dropped if `preprocessing` asks for that. 16-bit gray
+    is scaled to 8 bits. Colors are converted to sRGB if an ICC profile states another space. Of an animation or a
+    document the first frame or page is read. A JPEG that lacks nothing but its end mark is read. The input is neither
+    changed nor closed.
 
     Args:
         image: A path; an encoded image as bytes or as a binary file, which is read from its current position; a PIL
             image (its current frame); or a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), gray or RGB(A).
-        preprocessing: The bundle's.
-        name: How errors call the image, see `describe`.
-        max_pixels: Width x height above this is refused, for files before any pixel is decoded.
+        preprocessing: The rules of the bundle.
+        name: The image's name in error messages, see `describe`.
+        max_pixels: The most pixels, width x height. A larger file is refused before any pixel is decoded.
         exact: Give the pixels of torchvision's transforms to the bit, which ignore ICC profiles. Otherwise a large JPEG
-            is decoded in fewer pixels, and only what the square shows is resized: up to four times as fast, and a few
-            levels of 255 off at sharp edges.
+            is decoded in fewer pixels, and only the part inside the square is resized: up to four times as fast, and a
+            few levels of 255 off at sharp edges.
 
     Returns:
         (image_size, image_size, 3) uint8, RGB.
 
     Raises:
-        ImageTooLargeError: more pixels than `max_pixels`, or more memory than a file of its size may take.
-        ImageError: anything else that keeps the image from being used; whatever the bytes, there is no other error.
+        ImageTooLargeError: The image has more pixels than `max_pixels`, or takes more memory than a file of its size
+            may.
+        ImageError: It cannot be used for any other reason. No bytes cause another kind of error.
     """
     return _resize(_view(image, name, max_pixels, preprocessing, exact), preprocessing, exact)
 
@@ -175,18 +185,22 @@ def load_squares(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     exact: bool = False,
 ) -> Pixels:
-    """Read one image as one square or several, for what does not fit into the square of `load_pixels`.
+    """Read one image as one square or several, so that long pictures can be seen whole.
 
     Args:
-        image, preprocessing, name, max_pixels, exact: As for `load_pixels`.
+        image: As for `load_pixels`.
+        preprocessing: As for `load_pixels`.
         crop: "center": one square, that of `load_pixels`. "pad": one square with the whole picture in its middle, on
-            the tower's mean gray. "tiles": squares side by side along the longer side, which overlap where they have
-            to. "auto": "tiles" of a picture that is 2.5 times as long as it is wide, or longer; "center" of all others,
-            and of all where `exact` is asked for.
+            the tower's mean gray. "tiles": squares along the longer side, which overlap if they have to. "auto":
+            "tiles" for a picture at least 2.5 times as long as it is wide; "center" for all others, and for all if
+            `exact` is set.
+        name: As for `load_pixels`.
+        max_pixels: As for `load_pixels`.
+        exact: As for `load_pixels`.
 
     Returns:
-        (T, image_size, image_size, 3) uint8, RGB. Tiles come from left to right or from top to bottom; there are at
-        most 16, and of a longer strip they are so many of its squares, evenly spread. T is 1 for all else.
+        (T, image_size, image_size, 3) uint8, RGB. Tiles come from left to right or from top to bottom. There are at
+        most 16; in a longer strip these are spread evenly, with gaps. T is 1 for all other crops.
 
     Raises:
         ImageTooLargeError, ImageError: As `load_pixels`.
@@ -210,15 +224,19 @@ def load_squares(
 def load_picture(
     image: ImageInput, *, max_side: int, name: str, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """Read the whole of an image, for a copy of it rather than for a tower; otherwise as `load_pixels` does.
+    """Read the whole of an image, for a copy of it rather than for a tower.
+
+    Args:
+        image: As for `load_pixels`.
+        max_side: The most pixels of the longer side; a larger picture is shrunk to it.
+        name: As for `load_pixels`.
+        max_pixels: As for `load_pixels`.
 
     Returns:
-        The picture upright, opaque and in mode "L" or "RGB", shrunk where its longer side is more than `max_side`; and
-        the width and height that it had.
+        The picture, upright, opaque and in mode "L" or "RGB"; and the width and height that it had in its file.
 
     Raises:
-        ImageTooLargeError: more pixels than `max_pixels`, or more memory than a file of its size may take.
-        ImageError: anything else that keeps the image from being used.
+        ImageTooLargeError, ImageError: As `load_pixels`.
     """
     longest = Preprocessing(max_side, "longest", "bicubic", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
     view = _view(image, name, max_pixels, longest, exact=False)
@@ -233,7 +251,7 @@ def _view(
     exact: bool,
     in_tiles: Callable[[int, int], bool] | None = None,
 ) -> View:
-    """The picture in mode "L" or "RGB", in sRGB unless `exact`, and in no more pixels than it takes to resize it."""
+    """Decode a picture in mode "L" or "RGB", in sRGB unless `exact`, and in no more pixels than resizing needs."""
 
     def times_target(width: int, height: int) -> int:
         fits_longer = preprocessing.resize == "longest" and not (in_tiles and in_tiles(width, height))
@@ -254,7 +272,7 @@ def _view(
 
 
 def _resize(view: View, preprocessing: Preprocessing, exact: bool) -> Pixels:
-    """(image_size, image_size, 3) uint8."""
+    """Resize and crop a picture by the rules of a bundle, to (image_size, image_size, 3) uint8."""
     size, resample = preprocessing.image_size, FILTERS[preprocessing.interpolation]
     match preprocessing.resize:
         case "shortest":

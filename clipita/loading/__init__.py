@@ -1,0 +1,1 @@
+"""Load models by name: from the package, a folder or the hub."""

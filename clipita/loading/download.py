@@ -1,8 +1,8 @@
-"""One file of the hub into its cache: what a server may make this machine do is bounded in bytes, time and place.
+"""Download one file of the hub into its cache, and bound what the server can cause in bytes, time and place.
 
 The connection, its tokens and its proxies are those of huggingface_hub, and so is the layout of the cache. Its own
-download is not used: it waits for half a minute before it says that there is no network, goes on for ever with a server
-that always cuts, writes as much as it is sent, and takes whatever the server calls an ETag for the name of a file.
+download is not used: it waits for half a minute before it reports that there is no network, goes on for ever with a
+server that always breaks off, writes as much as it is sent, and takes any ETag of the server as the name of a file.
 """
 
 import contextlib
@@ -21,26 +21,26 @@ from clipita.errors import CheckpointError
 
 T = TypeVar("T")
 
-_FIRST_WORD = 5.0  # seconds until a server that was never heard of must have answered
-_LATER_WORD = 20.0  # and one that has answered before
-# On average of so many seconds. A telephone line had 6,000 bytes a second.
+_FIRST_WORD = 5.0  # seconds in which a server must answer that has not answered before
+_LATER_WORD = 20.0  # seconds for one that has
+# The least bytes a second, on average over this many seconds. A telephone line had 6,000.
 _WINDOW, _SLOWEST = 60.0, 4000
 _RETRIES = 5  # without progress
-_PROGRESS = 1 << 20  # bytes, or 1 % of a file of more
+_PROGRESS = 1 << 20  # bytes that count as progress, or 1 % of a larger file
 _PAUSE = 1.0
 _CHUNK = 1 << 16
 
-# Of a file by its ending; the largest in use are lists of pieces of 35 MB.
+# The endings of files that are small; the largest in use are lists of pieces of 35 MB.
 _SMALL = (".json", ".md", ".model", ".txt")
 _MAX_SMALL = 64 << 20
 _MAX_LARGE = 128 << 30
-_MAX_UNSTATED = 1 << 30  # where the server does not say how large
-_SPARE = 64 << 20  # of the disk, left to others
+_MAX_UNSTATED = 1 << 30  # bytes of a file whose size the server does not state
+_SPARE = 64 << 20  # bytes of the disk left for other programs
 
 _COMMIT_HEADER = "X-Repo-Commit"
 _MAX_REDIRECTS = 5
 
-# What the server chooses and what becomes a part of a path. Git has 40 digits, and the hub for large files 64.
+# The server chooses these two, and they become parts of a path. Git uses 40 digits, and the hub 64 for large files.
 _COMMIT = re.compile(r"[0-9a-f]{40,64}")
 _ETAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 
@@ -50,7 +50,7 @@ class HubSilentError(Exception):
 
 
 class Progress:
-    """How the download of one file goes, as it is seen from outside."""
+    """The progress of one download, for the thread that watches it."""
 
     def __init__(self) -> None:
         self.received = 0
@@ -62,18 +62,18 @@ def download(name: str, file: str, revision: str | None, cache: Path, *, heard: 
 
     Args:
         name: "owner/name".
-        file: Its path in the repository, which must lead nowhere but down.
+        file: Its path in the repository, without ".." or other ways out.
         revision: Branch, tag or commit; None means the main branch.
         cache: The hub's cache.
-        heard: Whether the hub has answered before: it is then waited for longer.
+        heard: Whether the hub has answered before, so that it gets more time.
 
     Returns:
         The file in the snapshot of its commit; None if the repository has none of this name.
 
     Raises:
-        CheckpointError: what the server says or sends cannot be meant well, or the disk is too small.
-        HubSilentError: it does not answer.
-        Whatever huggingface_hub and its HTTP library raise.
+        CheckpointError: The server's headers or data look hostile, or the disk is too small.
+        HubSilentError: The server does not answer.
+        Exception: Any error of huggingface_hub and its HTTP library.
     """
     from huggingface_hub import constants, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
@@ -98,26 +98,25 @@ def download(name: str, file: str, revision: str | None, cache: Path, *, heard: 
             said = ask()
     except EntryNotFoundError as error:
         commit = str(cast(Any, error).response.headers.get(_COMMIT_HEADER) or "")
-        if _COMMIT.fullmatch(commit):  # so that nobody has to ask again
+        if _COMMIT.fullmatch(commit):  # remembers it, as huggingface_hub does
             absent = store / ".no_exist" / commit / file
             absent.parent.mkdir(parents=True, exist_ok=True)
             absent.touch()
             _refer(store, revision, commit)
         return None
-    # Of large files the hub names and measures what it sends somebody else for.
+    # A large file is sent by another server; these headers of the hub have its ETag and its size.
     commit = str(said.get(_COMMIT_HEADER) or "")
     etag = str(said.get("X-Linked-ETag") or said.get("ETag") or "").removeprefix("W/").strip('"')
     is_elsewhere = said.get("Location") is not None
     size = _whole(said.get("X-Linked-Size") or (None if is_elsewhere else said.get("Content-Length")))
-    if not commit or not etag:  # the page of a hotel's network, for one
+    if not commit or not etag:  # for instance the page of a hotel's network
         raise HubSilentError(
-            f"what answers at {url[:200]} is no hub: it does not say of which commit the file is, or its ETag"
+            f"the server at {url[:200]} is no hub: it does not state the commit of the file, or its ETag"
         )
     if not _COMMIT.fullmatch(commit) or not _ETAG.fullmatch(etag):
         raise CheckpointError(
-            f"the server says that {file!r} of {name!r} is of the commit {commit[:80]!r} and has the ETag "
-            f"{etag[:80]!r}, which no hub says. Nothing of it was written. Look at HF_ENDPOINT, and at the proxy in "
-            "between, if there is one."
+            f"the server states the commit {commit[:80]!r} and the ETag {etag[:80]!r} for {file!r} of {name!r}, which "
+            "no hub does. Nothing of it was written. Check HF_ENDPOINT, and the proxy in between, if there is one."
         )
     called = f"{file!r} of {name!r}"
     blob, pointer = store / "blobs" / etag, store / "snapshots" / commit / file
@@ -135,13 +134,13 @@ def download(name: str, file: str, revision: str | None, cache: Path, *, heard: 
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether it may work in a second: silence, a broken connection, or a server that is too busy."""
+    """Tell whether another try may succeed: after silence, a broken connection, or an answer of a busy server."""
     response: Any = getattr(error, "response", None)
     return response is None or response.status_code in (408, 429, 500, 502, 503, 504)
 
 
 def _patience(heard: bool) -> float:
-    """Seconds; what the user asks of huggingface_hub counts more."""
+    """Return how many seconds to wait for an answer; the user's setting for huggingface_hub comes first."""
     from huggingface_hub import constants
 
     default: float = getattr(constants, "DEFAULT_ETAG_TIMEOUT", 10)
@@ -152,7 +151,7 @@ def _patience(heard: bool) -> float:
 
 
 def _headers() -> dict[str, str]:
-    """Who asks, and with which token.
+    """Return the headers of a request, with the program's name and the user's token.
 
     huggingface_hub would add PyTorch's version and the name of the assistant that runs it, and in version 2 asks the
     hub, once a day, which assistants there are.
@@ -171,7 +170,7 @@ def _headers() -> dict[str, str]:
 
 
 def _head(url: str, headers: dict[str, str], timeout: float) -> Any:
-    """The headers of the answer that says of which commit a file is; it may send on to where its bytes are."""
+    """Return the headers of the answer that states the commit of a file. It may redirect to the server of its bytes."""
     from huggingface_hub.utils import get_session, hf_raise_for_status
 
     session: Any = get_session()
@@ -185,19 +184,19 @@ def _head(url: str, headers: dict[str, str], timeout: float) -> Any:
         is_redirect = 300 <= response.status_code < 400 and location is not None
         if not is_redirect or _COMMIT_HEADER in response.headers or redirects == _MAX_REDIRECTS:
             return response.headers
-        following = urljoin(url, location)  # a repository that was renamed, or a mirror
+        following = urljoin(url, location)  # leads to a renamed repository, or to a mirror
         if urlsplit(following).netloc != urlsplit(url).netloc:
             headers = {key: value for key, value in headers.items() if key != "authorization"}
         url, redirects = following, redirects + 1
 
 
 def _is_httpx(session: Any) -> bool:
-    """Whether it is a client of httpx, since huggingface_hub 1.0, and no session of requests."""
+    """Tell a client of httpx, which huggingface_hub uses since 1.0, from a session of requests."""
     return callable(getattr(session, "stream", None))
 
 
 def _whole(value: str | None) -> int | None:
-    """A number of a header; None if it is none."""
+    """Return the number in a header; None if it holds none."""
     try:
         return None if value is None else int(value)
     except ValueError:
@@ -205,7 +204,11 @@ def _whole(value: str | None) -> int | None:
 
 
 def _most(size: int | None, file: str, folder: Path, called: str) -> int:
-    """The most bytes that a file may have."""
+    """Return the most bytes that may be received for a file.
+
+    Raises:
+        CheckpointError: The stated size is too large for files of its kind, or for the disk.
+    """
     allowed = _MAX_SMALL if file.endswith(_SMALL) else _MAX_LARGE if size is not None else _MAX_UNSTATED
     if size is not None and not 0 <= size <= allowed:
         raise CheckpointError(
@@ -236,7 +239,7 @@ def _fetch(url: str, headers: dict[str, str], blob: Path, size: int | None, most
 def _complete(
     url: str, headers: dict[str, str], file: BinaryIO, size: int | None, most: int, called: str, progress: Progress
 ) -> None:
-    """Ask until all of it is here; a server that cuts goes on where it was, if it can."""
+    """Receive a whole file. After a broken connection, ask the server to go on where it was."""
     furthest = failures = 0
     with _bar(called, size) as advance:
         while True:
@@ -245,8 +248,8 @@ def _complete(
                 _append(url, headers, file, most, called, progress, advance)
             except (CheckpointError, HubSilentError):
                 raise
-            except Exception as error:  # of its HTTP library: a connection that broke, or was silent
-                is_answer = getattr(error, "response", None) is not None  # and no file
+            except Exception as error:  # an error of the HTTP library: a connection that broke, or was silent
+                is_answer = getattr(error, "response", None) is not None  # the server refused
                 if is_answer or progress.stopped:
                     raise
                 trouble = error
@@ -260,8 +263,8 @@ def _complete(
             furthest = max(furthest, place)
             if failures > _RETRIES:
                 raise CheckpointError(
-                    f"{called} cannot be fetched: the server ended {failures} times before it was here, last after "
-                    f"{place:,} of {most:,} bytes. Try again later, and look at the proxy in between, if there is one."
+                    f"{called} cannot be fetched: the server broke off {failures} times, last after {place:,} of "
+                    f"{most:,} bytes. Try again later, and check the proxy in between, if there is one."
                 ) from trouble
             time.sleep(_PAUSE)
 
@@ -288,7 +291,7 @@ def _append(
             if file.tell() + len(chunk) > most:
                 raise CheckpointError(
                     f"the server sends more than the {most:,} bytes that {called} has. It was not kept. Try again "
-                    "later, and look at the proxy in between, if there is one."
+                    "later, and check the proxy in between, if there is one."
                 )
             try:
                 file.write(chunk)
@@ -303,7 +306,7 @@ def _append(
 
 @contextlib.contextmanager
 def _answer(url: str, headers: dict[str, str]) -> Generator[tuple[bool, Iterator[bytes]]]:
-    """Whether the answer goes on from where it was asked to, and its bytes as they come."""
+    """Request a file; give whether the answer continues from the requested byte, and its bytes as they come."""
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session, hf_raise_for_status
 
@@ -320,13 +323,17 @@ def _answer(url: str, headers: dict[str, str]) -> Generator[tuple[bool, Iterator
 
 
 def _within(seconds: float | None, work: Callable[[Progress], T], what: str) -> T:
-    """Do `work` in a thread, and leave it there when it takes too long: looking up a name cannot be interrupted, and a
-    server that sends a byte now and then is never late.
+    """Do `work` in a thread, and abandon it there when it takes too long.
+
+    A name's lookup cannot be interrupted, and a server that sends a byte now and then never runs into a time-out.
 
     Args:
-        seconds: How long it may take; None for as long as something comes, at 4 kB a second.
-        work: What to do; it is told of when it need not go on.
-        what: Ends the error: "... to hear of the file".
+        seconds: How long the work may take; None for as long as 4 kB come in each second.
+        work: The work. It gets a `Progress`, whose `stopped` tells it to end.
+        what: The end of the error, e.g. "hear of the file".
+
+    Raises:
+        HubSilentError: The work took too long.
     """
     progress, done = Progress(), threading.Event()
     result: list[T] = []
@@ -340,7 +347,7 @@ def _within(seconds: float | None, work: Callable[[Progress], T], what: str) -> 
         finally:
             done.set()
 
-    # A daemon, or a server could keep the process from ending.
+    # The thread is a daemon: a slow server could otherwise keep the process from ending.
     threading.Thread(target=run, name="clipita-hub", daemon=True).start()
     start = since = time.monotonic()
     seen = 0
@@ -362,7 +369,7 @@ def _within(seconds: float | None, work: Callable[[Progress], T], what: str) -> 
 
 @contextlib.contextmanager
 def _bar(called: str, size: int | None) -> Generator[Callable[[int], object]]:
-    """A line that says how far a large file is, unless huggingface_hub is told to show none."""
+    """Show how far the download of a large file is, unless huggingface_hub is set to show no bars."""
     from huggingface_hub.utils import are_progress_bars_disabled
 
     if size is None or size < _PROGRESS or are_progress_bars_disabled():
@@ -376,7 +383,7 @@ def _bar(called: str, size: int | None) -> Generator[Callable[[int], object]]:
 
 @contextlib.contextmanager
 def _alone(cache: Path, repository: str, etag: str) -> Generator[None]:
-    """Hold the lock of one file, which huggingface_hub holds as well."""
+    """Hold the lock of one file, the same that huggingface_hub uses."""
     import filelock
 
     lock = cache / ".locks" / repository / f"{etag}.lock"
@@ -386,7 +393,7 @@ def _alone(cache: Path, repository: str, etag: str) -> Generator[None]:
 
 
 def _refer(store: Path, revision: str, commit: str) -> None:
-    """Note the commit that a branch or tag is at."""
+    """Note the commit of a branch or tag in the cache."""
     reference = store / "refs" / revision
     if revision == commit or not reference.resolve().is_relative_to((store / "refs").resolve()):
         return
@@ -397,10 +404,10 @@ def _refer(store: Path, revision: str, commit: str) -> None:
 
 
 def _point(pointer: Path, blob: Path) -> None:
-    """Link a file of a snapshot to its contents, or where the system has no links, put them there."""
+    """Link a file of a snapshot to its contents; on a system without links, move the contents there."""
     if pointer.exists():
         return
-    pointer.unlink(missing_ok=True)  # a link to what is gone
+    pointer.unlink(missing_ok=True)  # an old link, whose target is gone
     try:
         pointer.symlink_to(os.path.relpath(blob, pointer.parent))
     except OSError:

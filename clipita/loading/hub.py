@@ -1,4 +1,4 @@
-"""The name of a model to a folder on this machine; a connection is opened only for what is not here yet."""
+"""Find the folder of a model by its name, and fetch from the hub only the files that are not on this machine yet."""
 
 import os
 import re
@@ -22,18 +22,25 @@ def resolve(
     local_files_only: bool = False,
     precision: str | None = None,
 ) -> Path:
-    """The folder of a model: of a bundle, or of a checkpoint in another layout.
+    """Return the folder of a model: a bundle, or a checkpoint in another layout.
 
-    A str is, in this order: the name of an embedded model, a folder, a name on the hub. A hub model that is in the
-    cache is used without asking whether there is a newer one; name a `revision` to get another. Of a hub repository
-    only what loading takes is fetched: one set of weights, however many it has, and for a repository of ONNX exports
-    those of this `precision`. Tokens, proxies, $HF_HOME, $HF_HUB_OFFLINE and the time-outs of $HF_HUB_ETAG_TIMEOUT and
-    $HF_HUB_DOWNLOAD_TIMEOUT work as huggingface_hub says; unless told otherwise, a hub that was silent for 5 seconds is
-    not waited for.
+    A model of the hub that is in the cache is used without asking whether there is a newer one; name a `revision` to
+    get another. Of a repository only the files for loading are fetched: one set of weights, however many there are, and
+    of ONNX exports those of `precision`. Tokens, proxies, $HF_HOME, $HF_HUB_OFFLINE and the time-outs of
+    $HF_HUB_ETAG_TIMEOUT and $HF_HUB_DOWNLOAD_TIMEOUT work as in huggingface_hub. Without a time-out of the user's, a
+    hub that is silent for 5 seconds is given up.
+
+    Args:
+        name_or_path: The model. A str is tried as the name of an embedded model, a folder, and a name on the hub, in
+            this order.
+        revision: Branch, tag or commit on the hub.
+        cache_dir: The hub's cache; None means that of huggingface_hub.
+        local_files_only: Never open a connection.
+        precision: Which of several ONNX exports to fetch.
 
     Raises:
-        ModelNotFoundError: it is none of these, or may not or cannot be fetched.
-        CheckpointError: the hub has it, but in no layout that is read here, incomplete, or damaged.
+        ModelNotFoundError: The name is none of these, or the model may not or cannot be fetched.
+        CheckpointError: The hub has the model, but in no layout that is read here, incomplete, or damaged.
     """
     name = os.fspath(name_or_path)
     is_embedded = isinstance(name_or_path, str) and name in embedded_models()
@@ -51,7 +58,7 @@ def resolve(
 
 
 def embedded_models() -> list[str]:
-    """The names of the models inside the package."""
+    """List the names of the models inside the package."""
     return sorted(path.parent.name for path in EMBEDDED.glob(f"*/{MANIFEST}"))
 
 
@@ -114,8 +121,8 @@ def _from_hub(
         raise CheckpointError(str(error)) from None
     except ClipitaError:
         raise
-    except Exception as error:  # of its HTTP library, which changes with its versions, or its own
-        # Whoever has the files, from transformers for one, has no need of the hub.
+    except Exception as error:  # an error of huggingface_hub, or of its HTTP library, which depends on its version
+        # The files may be here already, fetched by transformers for instance; then the hub is not needed.
         folder = here()
         if folder is None:
             reason = next(iter(str(error.__cause__ or error).splitlines()), type(error).__name__)

@@ -1,6 +1,6 @@
-"""Models that read Italian, by their names on the hub: what to try, and under which licence it is.
+"""List models on the hub that read Italian, with their licenses.
 
-Nothing depends on a model being listed; any other of these layouts loads as well.
+A model need not be in the list: any other in one of their layouts loads as well.
 """
 
 import dataclasses
@@ -8,13 +8,13 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class KnownModel:
-    """One line of the list.
+    """A model in the list.
 
     Attributes:
         name: Its name on the Hugging Face hub.
-        license: Of its weights, as its model card says it.
-        about: What it is, in one line.
-        images: The repository with its image tower, for a text tower that was taught to fit one.
+        license: The license of its weights, as its model card states it.
+        about: A description in one line.
+        images: The repository with its image tower, if it is a text tower that was trained to match one.
     """
 
     name: str
@@ -46,15 +46,15 @@ KNOWN: tuple[KnownModel, ...] = (
 
 
 def known_model(name: str) -> KnownModel | None:
-    """The line of the model that is called `name`, if there is one."""
+    """Return the model of this name, or None if it is not in the list."""
     return next((known for known in KNOWN if known.name == name), None)
 
 
 def restriction(license: str) -> str | None:
-    """What a licence asks of those who build on the weights, for the two kinds that surprise them; else None."""
+    """Return what a license demands of users, for the two kinds that may surprise them; None for all others."""
     lowered = license.lower()
     if lowered.startswith(("gpl", "agpl")):
-        return "whoever passes on a work that contains them has to do so under the same licence"
+        return "whoever passes on a work that contains them has to do so under the same license"
     if "-nc" in lowered or "non-commercial" in lowered or "noncommercial" in lowered:
         return "they may not be used commercially"
     return None

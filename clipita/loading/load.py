@@ -1,4 +1,4 @@
-"""`load`, which makes a `Model` of a name or a folder."""
+"""Load a model by its name or its folder."""
 
 import os
 from collections.abc import Sequence
@@ -33,34 +33,41 @@ def load(
     `cache_dir`/clipita, or $HF_HOME/clipita, and later loads use it as it is; nothing is written to the folder that a
     checkpoint is in. `clipita models` lists checkpoints that read Italian.
 
-    A model is a program: what can be told from its files is checked, but one whose author you do not trust can still
-    use all time and memory that there is. Limit the process that loads it (ulimit, a container).
+    A model is a program. Its files are checked, but a model of an author whom you do not trust can still use all time
+    and memory that there is. Limit the process that loads it (ulimit, a container).
 
-    A licence that asks for more than most (GPL, or no commercial use) is logged once, as a warning of the logger
-    "clipita"; `Model.license` has every licence.
+    A license with unusual demands (GPL, or no commercial use) is logged once, as a warning of the logger "clipita";
+    `Model.license` has the license of any model.
 
     Args:
         name_or_path: An embedded model ("clipita-mini"), a folder, or a name on the Hugging Face hub ("owner/name").
             The hub is asked only for what is not on this machine yet.
         backend: "onnx" (ONNX Runtime) or "flax" (pip install 'clipita[flax]').
-        precision: "fp32", "int8" or what else the bundle has; None means what it recommends. "int8" is made once, from
-            the float32 weights, and kept like a converted checkpoint; with ONNX Runtime its embeddings then depend a
-            little, some 1e-3, on the batch that they are computed in. Of ONNX exports, the variant: "fp32", "fp16",
-            "int8" (_quantized), or as its file names end.
-        threads: For the towers and for decoding; None means the CPUs this process may use.
+        precision: "fp32", "int8" or another precision of the bundle; None means the one that it recommends. "int8" is
+            made once, from the float32 weights, and kept like a converted checkpoint; with ONNX Runtime its embeddings
+            then depend a little, some 1e-3, on the batch that they are computed in. For ONNX exports, the variant:
+            "fp32", "fp16", "int8" (_quantized), or the ending of its file names.
+        threads: Threads for the towers and for decoding; None means the CPUs this process may use.
         providers: ONNX Runtime execution providers, e.g. ["CUDAExecutionProvider"]; None means the CPU.
         revision: Branch, tag or commit on the hub.
-        cache_dir: Where the hub's files are kept, and bundles that are made here; None means the hub's own cache.
+        cache_dir: The folder for the hub's files and for bundles that are made here; None means the hub's own cache.
         local_files_only: Never open a connection.
         exact: Prepare images as torchvision does, to the bit. By default large JPEGs are decoded in fewer pixels (at
             least three times what the tower reads) and only the crop is resized, up to four times as fast; embeddings
             of photographs then have a cosine of 0.9999 to the exact ones, on average, and of 0.996 at worst. With
             backend="flax" on an accelerator, also compute in float32 instead of bfloat16.
 
+    Returns:
+        The model.
+
     Raises:
-        ModelNotFoundError: no such model, or it is not here and may not or cannot be fetched.
-        CheckpointError: it is there, but damaged or of a kind that this clipita does not read.
-        BackendError: the backend, precision, provider or number of threads cannot be had.
+        ModelNotFoundError: There is no such model, or it is not here and may not or cannot be fetched.
+        CheckpointError: The model is damaged, or of a kind that this clipita does not read.
+        BackendError: The backend, precision, provider or number of threads is not available.
+
+    Example:
+        >>> clipita.load("clipita-mini").encode_text("un gatto nero").shape
+        (256,)
     """
     if threads is not None and not is_count(threads):
         raise BackendError(f"threads must be a number from 1 on, or None for all usable CPUs, not {threads!r}.")
@@ -125,14 +132,14 @@ def _load_again(settings: tuple[tuple[str, Any], ...], fingerprint: str) -> Mode
     """Load a pickled model.
 
     Raises:
-        CheckpointError: what its name stands for here is another model.
-        ModelNotFoundError, BackendError: as `load`.
+        CheckpointError: The model of its name is another one here.
+        ModelNotFoundError, BackendError: As `load`.
     """
     model = load(**dict(settings))
     if model.fingerprint != fingerprint:
         raise CheckpointError(
             f"the pickled model {model.name!r} had the fingerprint {fingerprint}, and the one of that name here has "
-            f"{model.fingerprint}: their embeddings do not mix. Have the same version of clipita and of the model in "
+            f"{model.fingerprint}: their embeddings do not mix. Use the same version of clipita and of the model in "
             "both places."
         )
     return model

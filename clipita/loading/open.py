@@ -1,4 +1,4 @@
-"""The name of a model to a bundle: fetched if need be, converted if it is in another layout, made int8 if asked for."""
+"""Open the bundle of a model by its name: fetch it, convert it from another layout, or quantize it, if need be."""
 
 import logging
 import os
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from clipita.convert.folder.origin import Origin
 
 _log = logging.getLogger("clipita")
-_said: set[str] = set()
-_LOW = 0.98  # a mean cosine that answers change with
+_logged: set[str] = set()
+_LOW = 0.98  # a mean cosine below which a model's answers change
 
-# Part of the place of every bundle made here: a new one is made when conversion changes what comes out.
+# The version of the conversion, a part of the path of every bundle made here: raise it when the same checkpoint becomes
+# another bundle.
 CONVERTER = 1
 
 
@@ -52,7 +53,7 @@ def open_model(
 
 
 def lasting_name(name_or_path: str | os.PathLike[str]) -> str:
-    """Return what loads the same model from any working directory: a name as it is, a folder's absolute path."""
+    """Return a name or path that loads the same model from any working directory: a folder becomes an absolute path."""
     name = os.fspath(name_or_path)
     is_name = isinstance(name_or_path, str) and name in embedded_models()
     folder = Path(name).expanduser()
@@ -72,16 +73,16 @@ def _check_towers(opened: OpenedModel) -> None:
 
 
 def say_restriction(bundle: Bundle) -> None:
-    """Log, once for each model, a licence that surprises: GPL, or not for commercial use."""
+    """Log, once for each model, a license that may surprise: GPL, or not for commercial use."""
     name, license = bundle.config.name, bundle.config.license
     asks = restriction(license)
-    if asks is not None and f"{name} {license}" not in _said:
-        _said.add(f"{name} {license}")
+    if asks is not None and f"{name} {license}" not in _logged:
+        _logged.add(f"{name} {license}")
         _log.warning("The weights of %r are under %s: %s.", name, license, asks)
 
 
 def origin_of(folder: Path, name: str, license: str | None = None, images: Path | None = None) -> "Origin":
-    """What is known of a folder in another layout that `resolve` gave for `name`."""
+    """Return the origin of a folder in another layout, which `resolve` returned for `name`."""
     from clipita.convert.folder.origin import Origin
 
     if is_snapshot(folder):
@@ -90,7 +91,7 @@ def origin_of(folder: Path, name: str, license: str | None = None, images: Path 
 
 
 def is_snapshot(folder: Path) -> bool:
-    """Whether a folder is a commit in the hub's cache."""
+    """Tell whether a folder is a commit in the hub's cache."""
     return folder.parent.name == "snapshots"
 
 
@@ -105,7 +106,7 @@ def _converted(
     from clipita.convert.cache import cache_folder, cached_bundle
     from clipita.convert.folder.origin import has_layout, identity
 
-    if not has_layout(folder):  # before all of it is looked through: it may be a whole disk
+    if not has_layout(folder):  # checked before the folder is searched: it may be a whole disk
         from clipita.convert.layouts.checkpoint import unknown_layout
 
         raise unknown_layout(folder)
@@ -123,7 +124,7 @@ def _converted(
 
 
 def int8_of(opened: OpenedModel, cache_dir: str | os.PathLike[str] | None) -> Bundle:
-    """The int8 form of a float32 bundle, made once, with what was measured of it."""
+    """Return the int8 form of a float32 bundle, with its measured fidelity. It is made once and kept."""
     from clipita.convert.cache import cache_folder, cached_bundle
 
     bundle, name = opened.bundle, opened.bundle.config.name
@@ -135,14 +136,14 @@ def int8_of(opened: OpenedModel, cache_dir: str | os.PathLike[str] | None) -> Bu
         needed_bytes=bundle.path(WEIGHTS).stat().st_size // 4,
     )
     low = {key: cosine for key, cosine in made.config.fidelity.items() if cosine < _LOW and not key.endswith("_min")}
-    if low and made.fingerprint("int8") not in _said:
-        _said.add(made.fingerprint("int8"))
+    if low and made.fingerprint("int8") not in _logged:
+        _logged.add(made.fingerprint("int8"))
         _log.warning("int8 costs %r more than usual (%s to float32); its fp32 is the better choice.", name, low)
     return made
 
 
 def rewritten(opened: OpenedModel, folder: Path, *, precision: str, portable: bool = False) -> Bundle:
-    """A float32 bundle written in another form; an int8 one with its measured fidelity."""
+    """Write a float32 bundle in another form, and add the measured fidelity to an int8 one."""
     from clipita.backends.onnx import OnnxBackend
     from clipita.convert.fidelity import fidelity
     from clipita.convert.rewrite import rewrite, with_fidelity

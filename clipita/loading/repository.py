@@ -1,4 +1,4 @@
-"""A model's repository on the hub: which of its files a model needs, and how each gets here, whole."""
+"""Fetch from a repository of the hub the files that a model needs, each of them whole."""
 
 import hashlib
 import json
@@ -49,25 +49,26 @@ class Repository:
         self.cache = _cache(cache_dir)
         self.local_only = local_only
         self._heard = False
-        # A branch may move between two requests, and while its files are here nobody asks whether it has.
+        # All files come from one commit, even if the branch moves between two requests. A branch whose files are here
+        # stays at the commit that they are of.
         self._revision = cached_commit(name, revision, cache_dir) or revision
 
     def get(self, file: str) -> Path | None:
-        """The path of `file` on this machine, fetched if need be; None if the repository has none.
+        """Return the path of `file` on this machine, and fetch it if need be; None if the repository does not have it.
 
         Raises:
-            CheckpointError: it came damaged, or what the server says or sends cannot be meant well.
-            Whatever huggingface_hub raises, but for a file that is not there.
+            CheckpointError: The file came damaged, or the server's headers or data look hostile.
+            Exception: Any error of huggingface_hub, except for a file that is not there.
         """
         import huggingface_hub
 
         hub: Any = huggingface_hub  # its types are partly unknown
-        # Of the hub's functions the only one that surely opens no connection: others do, for their own telemetry, even
-        # under local_files_only.
+        # This is the only function of huggingface_hub that surely opens no connection: others do so for its telemetry,
+        # even under local_files_only.
         cached: object = hub.try_to_load_from_cache(self.name, file, cache_dir=self.cache, revision=self._revision)
         if isinstance(cached, str):
             return self._pinned(Path(cached))
-        if cached is not None or self.local_only:  # it is known not to be there
+        if cached is not None or self.local_only:  # the cache knows that the repository does not have it
             return None
         for _ in range(2):
             path = download(self.name, file, self._revision, self.cache, heard=self._heard)
@@ -76,19 +77,19 @@ class Repository:
                 return None
             if _is_whole(path):
                 return self._pinned(path)
-            # A proxy or a disk has changed it. The library checks sizes only, and some servers state none.
+            # A proxy or a disk has changed the file. huggingface_hub checks sizes only, and some servers state none.
             for place in (path.resolve(), _blob(path), path):
                 place.unlink(missing_ok=True)
         raise CheckpointError(
-            f"{file!r} of {self.name!r} came damaged twice: it is not what its hash says. Try again later, and look at "
-            "the proxy in between, if there is one."
+            f"{file!r} of {self.name!r} came damaged twice: its hash differs. Try again later, and check the proxy in "
+            "between, if there is one."
         )
 
     def need(self, file: str) -> Path:
-        """`get`, for a file that another one names.
+        """Return the path of a file that another file names; see `get`.
 
         Raises:
-            IncompleteError: the repository does not have it, or under `local_only`, this machine.
+            IncompleteError: The repository, or under `local_only` this machine, does not have it.
         """
         path = self.get(file)
         if path is None:
@@ -111,7 +112,7 @@ def _cache(cache_dir: str | os.PathLike[str] | None) -> Path:
 
 
 def cached_commit(name: str, revision: str | None, cache_dir: str | os.PathLike[str] | None) -> str | None:
-    """The commit that a branch or tag was at when it was last asked for; None if it never was."""
+    """Return the commit of a branch or tag when it was last requested; None if it never was."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
@@ -123,12 +124,16 @@ def cached_commit(name: str, revision: str | None, cache_dir: str | os.PathLike[
 
 
 def fetch(repository: Repository, precision: str | None) -> Path | None:
-    """The folder with all files that loading the repository takes, and no others; None if it has no weights.
+    """Fetch the files that loading a model takes, and no others.
 
-    Small files come first: where weights are here, all that belongs to them is.
+    Small files come first: if the weights are here, the other files are as well.
 
     Args:
-        precision: Which of several ONNX exports to take, as `load` calls it.
+        repository: The model's repository.
+        precision: Which of several ONNX exports to take, by the name that `load` knows it by.
+
+    Returns:
+        The folder of the files; None if the repository has no weights.
     """
     manifest = repository.get(MANIFEST)
     if manifest is not None:
@@ -158,7 +163,7 @@ def _fetch_modules(repository: Repository, modules: Path) -> Path | None:
     for folder in module_folders(modules):
         prefix = f"{folder}/" if folder else ""
         repository.get(prefix + CONFIG)
-        if folder.endswith(("Pooling", "Normalize")):  # they compute, and have no weights
+        if folder.endswith(("Pooling", "Normalize")):  # modules without weights
             continue
         _fetch_small(repository, prefix)
         found |= _fetch_weights(repository, [prefix + name for name in WEIGHTS]) is not None
@@ -166,10 +171,10 @@ def _fetch_modules(repository: Repository, modules: Path) -> Path | None:
 
 
 def module_folders(modules: Path) -> list[str]:
-    """The folders that a `modules.json` of sentence-transformers names, "" for the one that it is in itself.
+    """List the folders that a `modules.json` of sentence-transformers names, with "" for its own folder.
 
     Raises:
-        CheckpointError: it is no such file, or names a folder outside its own.
+        CheckpointError: The file is no such list, or names a folder outside its own.
     """
     entries = _json(modules)
     folders: list[str] = []
@@ -209,7 +214,7 @@ def _fetch_onnx(repository: Repository, precision: str) -> Path | None:
         towers = [repository.get(f"{tower}{suffix}.onnx") for tower in ONNX_TOWERS]
         if all(towers):
             for tower in ONNX_TOWERS:
-                repository.get(f"{tower}{suffix}.onnx_data")  # weights above 2 GB are beside the graph
+                repository.get(f"{tower}{suffix}.onnx_data")  # weights above 2 GB are in a second file
             return towers[0]
     return None
 
@@ -230,7 +235,7 @@ def _shards(index: Path) -> list[str]:
 
 
 def _is_below(path: str) -> bool:
-    """Whether a relative path leads nowhere but down."""
+    """Tell whether a relative path stays below its folder."""
     return (
         not any(character in path for character in "\\:\0")
         and not ({"..", "."} & {*path.split("/")})
@@ -248,9 +253,9 @@ def _json(path: Path) -> object:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a file of the hub's cache is what its blob is named after: its SHA-256 if it is large, or git's SHA-1.
+    """Compare a file of the hub's cache with the hash in its blob's name: SHA-256 for large files, else git's SHA-1.
 
-    On systems without links the blob has no name, and nothing can be said.
+    On systems without links the blob has no such name, and the file counts as whole.
     """
     blob = _blob(path)
     expected = blob.name
@@ -266,5 +271,5 @@ def _is_whole(path: Path) -> bool:
 
 
 def _blob(path: Path) -> Path:
-    """blobs/<hash>, which a file of a snapshot links to. It may be a link itself, to another name."""
+    """Return blobs/<hash>, which a file of a snapshot links to. That may itself be a link to another name."""
     return path.parent / path.readlink() if path.is_symlink() else path

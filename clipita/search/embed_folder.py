@@ -1,8 +1,8 @@
-"""The photographs of a folder into one file of embeddings, so that a run that stops can be gone on with.
+"""Embed the photographs of a folder into one file, in a way that a stopped run can be continued.
 
-Results are kept in FILE.partial/, a shard at a time, and become FILE at the end. Shards and FILE are put in place
-whole: whatever stops a run, at most the work on one shard is lost. A photograph is known by its path below the folder,
-its size and the time it was changed: one that was replaced is embedded again, and one that was deleted leaves FILE.
+Results are kept in FILE.partial/, one shard after another, and become FILE at the end. Shards and FILE are put in place
+whole: at most the work on one shard is lost, however the run stops. A photograph is known by its path below the folder,
+its size and the time of its last change: one that was replaced is embedded again, and one that was deleted is dropped.
 """
 
 import contextlib
@@ -24,12 +24,12 @@ from clipita.system.arrays import FloatArray
 
 SHARD_IMAGES = 256
 
-# In FILE.partial/, the folder that the run is over: another may have images of the same names.
+# The file in FILE.partial/ with the path of the run's folder: another folder may have images of the same names.
 _SOURCE = "source"
 
 
 class _Maker(NamedTuple):
-    """What makes the embeddings of a run: its fingerprint, the name of its model, and how wide they are."""
+    """The maker of a run's embeddings: its fingerprint, the name of its model, and the width of the embeddings."""
 
     fingerprint: str
     model: str
@@ -41,15 +41,15 @@ _Known = dict[str, tuple[FloatArray, Stamp]]
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What a run did.
+    """The results of a run.
 
     Attributes:
-        total: Images in the file.
-        new: How many of them were embedded by this run, and not known before.
+        total: The number of images in the file.
+        new: How many of them were embedded by this run for the first time.
         changed: How many were embedded again, because they were replaced.
-        gone: How many were known and are not in the folder any more.
-        failed: Those that could not be embedded, with the reason.
-        found: What the folder holds.
+        gone: How many were dropped, because they are not in the folder any more.
+        failed: The images that could not be embedded, with the reason.
+        found: The contents of the folder.
     """
 
     total: int
@@ -71,21 +71,22 @@ def embed_folder(
     on_done: Callable[[int], None],
     on_failed: Callable[[str, str], None],
 ) -> Summary:
-    """Embed what is not in `output` yet, or has changed since, and drop what is no longer in `folder`.
+    """Embed the images that are new or changed since `output` was written, and drop those that are gone.
 
     Args:
-        model: Any model; its fingerprint is stored, and another's embeddings are not added to.
-        folder: Searched as `find_photos` does.
+        model: The model. Its fingerprint is stored, and a file with the embeddings of another model is refused.
+        folder: The folder, searched as by `find_photos`.
         output: A .npz or .parquet file.
-        crop: As for `Model.encode_image`; embeddings that were made with another do not mix either.
-        batch_size: Most images in one run of the tower.
-        on_start: Called with the numbers of images in all, and of those that need not be embedded.
-        on_done: Called with how many more are done: first one, so that something is told soon, then batches.
-        on_failed: Called with the key of an image that cannot be embedded, and why.
+        crop: As for `Model.encode_image`. A file with embeddings of another crop is refused as well.
+        batch_size: The most images in one run of the tower.
+        on_start: Called with the number of all images, and of those that need not be embedded.
+        on_done: Called with the number of images that were just done: first 1, so that progress shows soon, then
+            batches.
+        on_failed: Called with the key of an image that cannot be embedded, and the reason.
 
     Raises:
-        CheckpointError: `output` or what was kept of an earlier run is of another model, another folder, or damaged.
-        ClipitaError: there is no image in `folder`, or `output` cannot be written.
+        CheckpointError: `output` or the rest of an earlier run is damaged, or of another model or folder.
+        ClipitaError: There is no image in `folder`, or `output` cannot be written.
     """
     found = find_photos(folder)
     if not found.keys and not found.failed:
@@ -124,7 +125,7 @@ def embed_folder(
             else:
                 kept[key] = (vector, found.stamps[key])
                 shards.add(key, *kept[key])
-            if index % batch_size == 0 or index + 1 == len(todo):  # the end of a batch
+            if index % batch_size == 0 or index + 1 == len(todo):  # a batch is complete
                 on_done(index + 1 - told)
                 told = index + 1
 
@@ -136,14 +137,14 @@ def embed_folder(
 
 
 def fingerprint_of(model: Model, crop: Crop) -> str:
-    """Return the fingerprint of embeddings that a model makes of what `crop` lets it see."""
+    """Return the fingerprint of the embeddings that a model makes with this crop."""
     return model.fingerprint if crop == "auto" else f"{model.fingerprint}-{crop}"
 
 
 def _encoded(
     model: Model, paths: list[Path], crop: Crop, batch_size: int
 ) -> Generator[tuple[FloatArray | None, str], None, None]:
-    """Embed the first image by itself and the others in batches; each gives its embedding, or None and why."""
+    """Embed the first image by itself, the others in batches; yield for each its embedding, or None and the reason."""
     for some, size in ((paths[:1], 1), (paths[1:], batch_size)):
         with contextlib.closing(model.iter_encode_image(some, crop=crop, batch_size=size)) as results:
             for index, (path, result) in enumerate(zip(some, results, strict=True)):
@@ -160,7 +161,7 @@ def _check_source(parts: Path, source: bytes) -> None:
 
 
 def _read_known(maker: _Maker, output: Path, parts: Path, found: PhotoFiles, folder: Path) -> _Known:
-    """Read what earlier runs embedded: the file, and then the shards of a run that was stopped."""
+    """Read the embeddings of earlier runs: the file, and then the shards of a run that was stopped."""
     known: _Known = {}
     here = {*found.keys, *found.failed}
     for path in ([output] if output.exists() else []) + sorted(parts.glob("*.npz")):
@@ -188,9 +189,9 @@ def _embeddings(maker: _Maker, entries: Iterable[tuple[str, tuple[FloatArray, St
 
 
 class _Shards:
-    """Takes embeddings one by one and writes them some hundred at a time; the rest when it is left, however.
+    """Collect embeddings, and write some hundred of them at a time; the rest is written at the end, even of an error.
 
-    That its folder can be written to shows before the first of them.
+    An error shows before the first of them if the folder cannot be written to.
     """
 
     def __init__(self, folder: Path, source: bytes, maker: _Maker) -> None:
@@ -200,7 +201,7 @@ class _Shards:
     def __enter__(self) -> "_Shards":
         try:
             self._folder.mkdir(exist_ok=True)
-            if not (self._folder / _SOURCE).exists():  # what is written again may be lost on a full disk
+            if not (self._folder / _SOURCE).exists():  # not written again, as a full disk could then lose it
                 (self._folder / _SOURCE).write_bytes(self._source)
         except OSError as error:
             self._drop_if_empty()
@@ -214,7 +215,8 @@ class _Shards:
             self._drop_if_empty()
 
     def add(self, key: str, vector: FloatArray, stamp: Stamp) -> None:
-        self._entries.append((key, (vector, stamp)))  # at once: whatever interrupts, no vector is without its key
+        """Add an embedding, and write a shard if there are enough."""
+        self._entries.append((key, (vector, stamp)))  # one step: no interruption leaves a vector without its key
         if len(self._entries) >= SHARD_IMAGES:
             self._write()
 

@@ -1,4 +1,4 @@
-"""The file that `clipita embed` writes: embeddings of photographs under their paths, as .npz or .parquet."""
+"""Read and write the files of `clipita embed`: embeddings of photographs under their paths, as .npz or .parquet."""
 
 import contextlib
 import dataclasses
@@ -14,7 +14,7 @@ from clipita.errors import CheckpointError, ClipitaError
 from clipita.images.photo_files import Stamp
 from clipita.system.arrays import FloatArray, IntArray
 
-# Of an entry that was written before files said when their photographs were changed.
+# The stamp of an entry from a time when files did not hold stamps.
 UNKNOWN = Stamp(-1, -1)
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -22,13 +22,13 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclasses.dataclass(frozen=True)
 class Embeddings:
-    """What a file holds.
+    """The contents of a file of embeddings.
 
     Attributes:
         keys: (N,) paths below the folder, with "/" between their parts.
         vectors: (N, E) float32, unit norm.
-        fingerprint: Of the model that made them.
-        model: Its name.
+        fingerprint: The fingerprint of the model and the crop that made them.
+        model: The model's name.
         stamps: (N,) size and time of each photograph when it was embedded, or `UNKNOWN`.
     """
 
@@ -43,12 +43,12 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> None:
     """Write a file, whole or not at all.
 
     Args:
-        path: A .npz gets the arrays "keys", "embeddings", "fingerprint", "model", "sizes" and "mtimes_ns"; a .parquet
-            the columns "key", "embedding", "size" and "mtime_ns".
-        embeddings: What it is to hold.
+        path: The file. A .npz gets the arrays "keys", "embeddings", "fingerprint", "model", "sizes" and "mtimes_ns"; a
+            .parquet gets the columns "key", "embedding", "size" and "mtime_ns".
+        embeddings: The contents.
 
     Raises:
-        ClipitaError: it cannot be written.
+        ClipitaError: The file cannot be written.
     """
     stamps = np.array(embeddings.stamps, np.int64).reshape(-1, 2)
     with _replacing(path) as part:
@@ -68,10 +68,10 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> None:
 
 
 def read_embeddings(path: Path) -> Embeddings:
-    """Read what `write_embeddings` wrote, now or before there were sizes and times.
+    """Read a file of `write_embeddings`, or of its earlier form without sizes and times.
 
     Raises:
-        CheckpointError: it is something else, or damaged.
+        CheckpointError: The file is damaged, or something else.
     """
     try:
         read = _read_parquet if path.suffix == ".parquet" else _read_npz
@@ -79,7 +79,7 @@ def read_embeddings(path: Path) -> Embeddings:
         if not len(embeddings.keys) == len(embeddings.vectors) == len(embeddings.stamps):
             raise ValueError("rows are missing")
         return embeddings
-    except Exception as error:  # zipfile, NumPy and Arrow each have their own
+    except Exception as error:  # zipfile, NumPy and Arrow raise errors of their own
         raise CheckpointError(
             f"{str(path)!r} exists and is no file of embeddings, or a damaged one. Use another file, or --overwrite."
         ) from error
@@ -94,7 +94,7 @@ def cannot_write(path: Path, error: OSError) -> ClipitaError:
 
 
 def _read_npz(path: Path) -> Embeddings:
-    # Opened here: np.load would leave a file open that only looks like a zip archive.
+    # np.load would not close a file that only looks like a zip archive; so it is opened and closed here.
     with path.open("rb") as file, np.load(file) as arrays:
         keys: list[str] = arrays["keys"].tolist()
         stamps = _stamps(arrays["sizes"], arrays["mtimes_ns"]) if "sizes" in arrays else [UNKNOWN] * len(keys)
@@ -142,7 +142,7 @@ def _arrow() -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def _replacing(path: Path) -> Generator[Path]:
-    """A path to write to, which becomes `path` if all goes well."""
+    """Give a path to write to, and move it to `path` if no error came."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part

@@ -1,4 +1,4 @@
-"""How many CPUs this process may use: what it is pinned to, and what its container is allowed."""
+"""Count the CPUs that this process may use: those that it is pinned to, within the quota of its container."""
 
 import math
 import os
@@ -6,17 +6,23 @@ from pathlib import Path
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
-    """CPUs by affinity and cgroup quota, at least 1. A quota of 1.5 CPUs counts as 2, or half a CPU would lie idle."""
-    # macOS and Windows pin no process.
+    """Return the number of CPUs by affinity and cgroup quota, at least 1.
+
+    A quota of 1.5 CPUs counts as 2, as half a CPU would otherwise be idle.
+
+    Args:
+        root: The root of the file system, for tests.
+    """
+    # Python does not tell the affinity on macOS and Windows.
     pinned = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(pinned, _quota(root))))
 
 
 def _quota(root: Path) -> float:
-    """CPUs that the cgroups of this process allow together, infinity where they set no limit.
+    """Return how many CPUs the cgroups of this process allow, infinity if they set no limit.
 
-    Each level above may be tighter, so all are asked. In a container the path that /proc names is the host's and often
-    not there; its own limit is then found at the top.
+    Any level above may have a lower limit, so all are read. In a container the path in /proc is that of the host and
+    often does not exist; the container's own limit is then found at the top.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -51,4 +57,4 @@ def _quota_v1(folder: Path) -> float:
         period = int((folder / "cpu.cfs_period_us").read_text())
     except (OSError, ValueError):
         return math.inf
-    return math.inf if quota <= 0 else quota / period  # -1 is no limit
+    return math.inf if quota <= 0 else quota / period  # -1 means no limit

@@ -1,4 +1,4 @@
-"""Memory that was freed, back to the system."""
+"""Give freed memory back to the system."""
 
 import ctypes
 import sys
@@ -8,15 +8,15 @@ from typing import Any
 
 @cache
 def _trim() -> Any:
-    """glibc's malloc_trim, or None on other systems and C libraries, whose allocators return memory by themselves."""
+    """Return glibc's malloc_trim, or None for other C libraries, whose allocators give memory back by themselves."""
     return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 def give_back() -> None:
-    """Has the C library return what was freed; some milliseconds, and the next large allocation pays for its pages.
+    """Let the C library give freed memory back. It takes some milliseconds, and slows the next large allocation.
 
-    glibc keeps freed memory below whatever is still in use. After the embedded image tower is loaded that is 30 MB of
-    149, and after batches of 32 images 65 MB of 184.
+    glibc otherwise keeps freed memory that lies below memory in use: 30 MB of 149 after the embedded image tower is
+    loaded, and 65 MB of 184 after batches of 32 images.
     """
     trim = _trim()
     if trim is not None:

@@ -1,4 +1,4 @@
-"""What clipita does to the process that it is imported into: it turns telemetry off, and prepares for a fork."""
+"""Set up the process that clipita is imported into: turn telemetry off, and prepare for forks."""
 
 import os
 import sys
@@ -9,10 +9,10 @@ from typing import Any
 def turn_telemetry_off() -> None:
     """Keep ONNX Runtime from reporting its use over the network.
 
-    Its official builds for Linux and macOS do so from version 1.29 on: importing them writes a device id and a database
-    below the user's cache and contacts a collector. They read $ORT_DISABLE_TELEMETRY once, when they are imported; so
-    it is set here, at clipita's own import, unless the user has set it. If another library has imported ONNX Runtime
-    before, its report has begun, and all that can be done is to ask for no further events.
+    Its official builds for Linux and macOS do so from version 1.29 on: their import writes a device id and a database
+    below the user's cache and contacts a collector. They read $ORT_DISABLE_TELEMETRY once, when they are imported.
+    Therefore it is set here, when clipita is imported, unless the user has set it. If another library has imported ONNX
+    Runtime before, the report has begun, and this can only turn off further events.
 
     Source: microsoft/onnxruntime, pull requests 27379 and 29843; docs/Privacy.md.
     """

@@ -1,0 +1,1 @@
+"""Turn texts into tokens, and give Italian nouns their articles."""

@@ -1,10 +1,10 @@
-"""Italian articles: "un gatto", "uno squalo", "un'aquila", "dell'acqua", "gli alberi", "nella foto".
+"""Choose Italian articles: "un gatto", "uno squalo", "un'aquila", "dell'acqua", "gli alberi", "nella foto".
 
-The article follows from gender, number and the sound that the noun begins with. The sound is read off the spelling.
-Gender and number come from `italian_nouns.txt`, a list of the nouns that the rules of `gender` and `number` get wrong,
-and from those rules for all others; what is a stuff ("acqua") is in there too. A noun may have words after it ("gatto
-nero"), and before it one of the adjectives that stand there ("grande squalo bianco"); the gender is the noun's and the
-form the first word's.
+The article depends on gender, number and the first sound of the noun. The spelling tells the sound. Gender and number
+come from the rules of `gender` and `number`, and for nouns on which the rules are wrong from the list in
+`italian_nouns.txt`. The list also has the mass nouns ("acqua"). A noun may have words after it ("gatto nero"), and
+before it one of the adjectives that can stand there ("grande squalo bianco"); the gender is then that of the noun, and
+the form follows the first word.
 
 Source: Serianni, Grammatica italiana, chapters III (gender, number) and IV (articles).
 """
@@ -15,18 +15,19 @@ from typing import Literal
 
 from clipita.errors import TextError
 
-# For averaging: `model.label_bank(labels, templates=TEMPLATES)`, of labels that have their articles. Chosen from 38 by
-# `clipita-train evaluate templates` for clipita-mini; training's README has the figures.
+# Templates to average over: `model.label_bank(labels, templates=TEMPLATES)`, for labels with articles. They were chosen
+# from 38 by `clipita-train evaluate templates` for clipita-mini; training's README has the figures.
 TEMPLATES = ("{}", "un'immagine di {}")
 
 Gender = Literal["m", "f"]
 Number = Literal["s", "p"]
 
-# What takes "lo": s and a consonant, z, x, y, gn, ps, pn and other clusters that begin no Italian syllable, and i
-# before a vowel, a consonant there (lo iodio). A w (il whisky) and a j (il jazz) are not among them.
+# The beginnings of words that take "lo": s and a consonant, z, x, y, gn, ps, pn and other clusters that begin no
+# Italian syllable, and i before a vowel, where it is a consonant (lo iodio). Words with w (il whisky) and j (il jazz)
+# do not.
 _LO = re.compile(r"(s(?![aeiouyàèéìòù])|z|x|y[aeou]|gn|p[snt]|pf|t[sz]|c[nt]|bd|mn|ft|i[aeou])")
-_VOWEL = re.compile(r"h?[aeiouàèéìòùáíóúâêîôû]")  # an h is mute: l'hotel
-# The sound of "sci", so "lo".
+_VOWEL = re.compile(r"h?[aeiouàèéìòùáíóúâêîôû]")  # an h is silent: l'hotel
+# French words whose ch sounds like "sci", so that they take "lo".
 _FRENCH_CH = frozenset((
     "chablis", "chalet", "champagne", "champignon", "chansonnier", "chantilly", "chaperon", "charme", "chef",
     "chemisier", "cheviot", "chevron", "chiffon", "chignon", "choc",
@@ -55,12 +56,12 @@ _CONTRACTED = {"di": "de", "a": "a", "da": "da", "in": "ne", "su": "su"}
 
 
 def gender(noun: str) -> Gender:
-    """The gender, "m" or "f": as listed, else by the ending: -a, -zione, -tà, -trice and others are feminine.
+    """Return the gender of a noun, "m" or "f", by the list or else by its ending: -a, -zione, -tà, -trice are feminine.
 
-    A noun of both genders ("artista") is masculine, which Italian uses where it is not known.
+    A noun of both genders ("artista") is masculine, as Italian uses it when the gender is not known.
 
     Raises:
-        TextError: a blank noun, as everywhere in this module.
+        TextError: The noun is blank; so does every function of this module.
     """
     head = _head(noun)
     listed = _listed()
@@ -75,9 +76,10 @@ def gender(noun: str) -> Gender:
 
 
 def number(noun: str) -> Number:
-    """The number: "p" if the noun is listed as a plural or ends in -i and is not listed as a singular, else "s".
+    """Return the number of a noun, "s" or "p".
 
-    Words in -e are plural only where the ending tells ("barche", "finestre") or they are listed ("case", "rose").
+    A noun is plural if it is listed as a plural, or if it ends in -i and is not listed as a singular. Words in -e are
+    plural only if the ending tells ("barche", "finestre") or they are listed ("case", "rose").
     """
     head = _head(noun)
     listed = _listed()
@@ -87,20 +89,20 @@ def number(noun: str) -> Number:
 
 
 def definite(noun: str) -> str:
-    """The noun with its definite article: "il gatto", "lo squalo", "l'aquila", "gli alberi"."""
+    """Return a noun with its definite article: "il gatto", "lo squalo", "l'aquila", "gli alberi"."""
     return _join(_article("definite", noun), noun)
 
 
 def indefinite(noun: str) -> str:
-    """The noun with its indefinite article: "un gatto", "uno squalo", "un'aquila"; plurals as `partitive`."""
+    """Return a noun with its indefinite article: "un gatto", "uno squalo", "un'aquila"; plurals as `partitive`."""
     return partitive(noun) if number(noun) == "p" else _join(_article("indefinite", noun), noun)
 
 
 def is_mass(noun: str) -> bool:
-    """Whether it is a stuff, of which one says how much and not how many: "acqua", "neve", "pane integrale".
+    """Tell whether a noun is a mass noun, which is measured and not counted: "acqua", "neve", "pane integrale".
 
-    A noun or a phrase that is listed is, and a listed noun with other words after it. With "da" or "su" after it, it
-    is a thing made of the stuff, or named after it: "ferro da stiro", "olio su tela".
+    Listed nouns and phrases are, also with other words after them. With "da" or "su" after it, a listed noun is a thing
+    that is made of the material, or named after it: "ferro da stiro", "olio su tela".
     """
     head, listed = _head(noun), _listed()["mass"]
     after = noun.lower().partition(head)[2].split()
@@ -108,13 +110,15 @@ def is_mass(noun: str) -> bool:
 
 
 def partitive(noun: str) -> str:
-    """Some of it: "del pane", "dello zucchero", "dell'acqua", "degli spinaci"."""
+    """Return a noun with its partitive article: "del pane", "dello zucchero", "dell'acqua", "degli spinaci"."""
     return contracted("di", noun)
 
 
 def contracted(preposition: str, noun: str) -> str:
-    """The noun with the definite article and "di", "a", "da", "in" or "su" before it in one word, any other in two:
-    "nella foto", "sull'albero", "con il gatto"."""
+    """Return a noun with a preposition and the definite article: "nella foto", "sull'albero", "con il gatto".
+
+    "di", "a", "da", "in" and "su" make one word with the article; others stay separate.
+    """
     article = _article("definite", noun)
     stem = _CONTRACTED.get(preposition)
     if stem is None:
@@ -127,14 +131,12 @@ def contracted(preposition: str, noun: str) -> str:
 
 
 def with_article(label: str) -> str:
-    """Return the label as a sentence has it: `indefinite` of a noun with what follows it, `partitive` of a stuff ("del
-    pane"), and all others as they are.
+    """Return a label with the article that it has in a sentence: "un gatto nero", and for a mass noun "del pane".
 
-    A label in capitals throughout is read in small letters, "GATTO NERO" as "gatto nero", unless it has no more than
-    three letters ("TV").
-
-    Left alone are labels with an article, preposition, number or other determiner of their own ("il mare", "due gatti",
-    "di notte"), names (a capital letter: "Roma"), and sentences (a mark of punctuation, or more than five words).
+    Some labels stay as they are: those with an article, preposition, number or other determiner of their own ("il
+    mare", "due gatti", "di notte"), names (a capital letter: "Roma"), and sentences (a punctuation mark, or more than
+    five words). A label all in capitals is first written in small letters, "GATTO NERO" as "gatto nero", unless it has
+    at most three letters ("TV").
     """
     text = label.strip()
     if text.isupper() and len(text) > _LONGEST_ACRONYM:
@@ -146,16 +148,18 @@ def with_article(label: str) -> str:
 
 
 def in_template(template: str, label: str) -> str:
-    """The template with the label where "{}" stands; "di" takes no partitive: "una foto di acqua", not "di dell'acqua".
+    """Put a label into a template in place of "{}", and drop its partitive article after "di".
 
-    An article in capitals ("Della Robbia") is a name's and stays.
+    "una foto di {}" and "dell'acqua" make "una foto di acqua". An article with a capital ("Della Robbia") belongs to a
+    name and stays.
 
     Source: Serianni, chapter IV, on the partitive article.
     """
     return _DI_PARTITIVE.sub(r"\1", template.replace("{}", label))
 
 
-# Endings of plurals: -i, but for words of one syllable (sci), and of the feminines in -e those that few singulars have.
+# Endings of plurals: -i, except in words of one syllable (sci), and those endings of feminines in -e that few singulars
+# have.
 _PLURAL = re.compile(
     r"(..i|nze|.ure|zze|che|ghe|ie|[ei]tte|lle|uole|[acgit]ole|[^gd]ine|..ane|ade|ote|rme|ate|ute|ose|ive|esse|mme|ppe|tte|cce|gge|rre|"
     r"onne|iste|este|rte|lte|agne|gogne|tre|dre|mpe|mbe|rpe)$"
@@ -195,7 +199,7 @@ def _first_word(noun: str) -> str:
 
 
 def _head(noun: str) -> str:
-    """The noun that a phrase is about: its first word, but for adjectives before it."""
+    """Return the main noun of a phrase: its first word that is not one of the adjectives that may stand before it."""
     first = _first_word(noun)
     words = [first, *noun.lower().split()[1:]]
     while len(words) > 1 and words[0] in _BEFORE:
@@ -204,13 +208,13 @@ def _head(noun: str) -> str:
 
 
 def _singulars(word: str) -> tuple[str, ...]:
-    """What a plural in -i may be the plural of: gatti, notti, problemi."""
+    """Return the possible singulars of a plural in -i, such as gatti, notti, problemi."""
     return (f"{word[:-1]}e", f"{word[:-1]}a", f"{word[:-1]}o") if word.endswith("i") and len(word) > 3 else ()
 
 
 @functools.cache
 def _listed() -> dict[str, frozenset[str]]:
-    """The sections of `italian_nouns.txt`."""
+    """Read the sections of `italian_nouns.txt`."""
     from importlib import resources  # 2 ms, which an import of clipita need not wait for
 
     sections: dict[str, set[str]] = {}

@@ -1,6 +1,6 @@
-"""Ready lists of Italian labels, for `zero_shot` and `label_bank`: `model.label_bank(italian_labels.ANIMALS)`.
+"""Provide lists of Italian labels for `zero_shot` and `label_bank`, as in `model.label_bank(italian_labels.ANIMALS)`.
 
-Nouns are bare, since `label_bank` gives them their article; a label that needs another has its own.
+Most nouns are bare, since `label_bank` adds the article; a label that needs another one has it.
 """
 
 ANIMALS = (

@@ -1,6 +1,6 @@
-"""Text to token ids: Italian spelling put right, cut with its end kept, batched by length.
+"""Turn texts into token ids: correct Italian spelling, cut long texts, and make batches of equal length.
 
-The rules of `normalize` belong to the bundle (`TokenizerConfig`), because they must be those the weights were trained
+The rules of spelling belong to the bundle (`TokenizerConfig`), because they must be those that the weights were trained
 with; each can be turned off for a checkpoint that was trained without it.
 """
 
@@ -26,36 +26,36 @@ if TYPE_CHECKING:
 
 OnTruncate = Literal["warn", "raise", "ignore"]
 
-# Texts share a batch when their lengths round up to the same multiple of this. Wider buckets pad more, narrower ones
-# run more and smaller batches.
+# Texts share a batch if their lengths round up to the same multiple of this. Wider buckets add more padding, narrower
+# ones make more and smaller batches.
 BUCKET_TOKENS = 8
 
-# Of a longer text only so many characters are looked at, or so many for each token that the tower reads, if that is
-# more: pieces have up to 16, and spaces come on top. Composing accents takes a time that grows with the square of a run
-# of them, 0.1 s for 10,000 and 11 s for 80,000.
+# The most characters of a text that are read: this many, or _CHARACTERS_OF_TOKEN for each token that the tower reads,
+# if that is more. Pieces have up to 16 characters, and spaces come on top. The time to compose a run of accents grows
+# with the square of its length, 0.1 s for 10,000 and 11 s for 80,000.
 MAX_CHARACTERS = 10_000
 _CHARACTERS_OF_TOKEN = 24
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
-    """What a bundle says about its text.
+    """The rules by which a text becomes tokens for a tower, as a bundle states them.
 
     Attributes:
-        max_tokens: Longest input, special tokens and prefix included.
-        prefix: Put before every text, e.g. "query: ".
+        max_tokens: The most tokens of a text, special tokens and prefix included.
+        prefix: A text to put before every text, e.g. "query: ".
         pad_token: The token of `tokenizer.json` that fills the shorter rows of a batch.
         nfc: Compose accents, so that "e" + combining grave is the one character "è".
         straight_apostrophes: Write ’ ‘ ʼ ` ´ as '.
         accent_apostrophes: Read "perche'", "citta'", "e'" as "perché", "città", "è"; see `restore_accents`.
-        visible_only: Leave out characters that nobody sees: soft hyphens, spaces of no width, marks of direction and of
+        visible_only: Leave out invisible characters: soft hyphens, spaces of no width, marks of direction and of
             variants.
         plain_spaces: Write any run of white space, line ends included, as one space, and none at the ends.
-        lower_case: Write capitals small, so that "UN GATTO" and "Un Gatto" are "un gatto". For a tower that was trained
-            on small letters and knows capitals as other words.
-        fixed_length: Every row has `max_tokens`, and the tower reads its padding as it reads the rest: the mask is 1
-            throughout. So SigLIP was trained.
-        pad_left: Padding comes first.
+        lower_case: Write capitals small, so that "UN GATTO" and "Un Gatto" become "un gatto". This is for a tower that
+            was trained on small letters and knows capitals as other words.
+        fixed_length: Pad every row to `max_tokens`, with a mask of 1 throughout, so that the tower reads the padding.
+            SigLIP was trained so.
+        pad_left: Put the padding first.
     """
 
     max_tokens: int
@@ -72,20 +72,30 @@ class TokenizerConfig:
 
     @classmethod
     def from_dict(cls, data: object, where: str = "text.tokenizer") -> "TokenizerConfig":
-        """Read the object that a bundle holds; `CheckpointError` on a key or value that is not understood."""
+        """Read the object in a bundle's `clipita.json`.
+
+        Args:
+            data: The object.
+            where: The beginning of every message.
+
+        Raises:
+            CheckpointError: A key or a value is not known.
+        """
         return from_mapping(cls, data, where)
 
     def to_dict(self) -> dict[str, Any]:
-        """The object that a bundle holds."""
+        """Return the object for a bundle's `clipita.json`."""
         return dataclasses.asdict(self)
 
 
 class TextBatch(NamedTuple):
-    """Distinct texts of about one length. `output[batch.indices] = embeddings[batch.rows]` puts results in place.
+    """A batch of distinct texts of similar length.
+
+    `output[batch.indices] = embeddings[batch.rows]` puts the results in place.
 
     Attributes:
-        indices: (N,) positions, in the texts given, of all those in this batch; N > B where texts repeat.
-        rows: (N,) for each of them, its row in `input_ids`.
+        indices: (N,) positions of this batch's texts among all texts; N > B if texts repeat.
+        rows: (N,) the row in `input_ids` for each of these positions.
         input_ids: (B, L), padded to the longest of the batch or to the bundle's fixed length.
         attention_mask: (B, L), 1 for a token that the tower reads, 0 for padding.
     """
@@ -97,7 +107,15 @@ class TextBatch(NamedTuple):
 
 
 class Tokenizer:
-    """The tokenizer of a bundle. Holds no changing state: threads may share it."""
+    """The tokenizer of a bundle. It has no state that changes, so threads may share it.
+
+    Args:
+        engine: A tokenizer of the tokenizers library.
+        config: The rules of the bundle.
+
+    Raises:
+        CheckpointError: The two do not fit together.
+    """
 
     def __init__(self, engine: "tokenizers.Tokenizer", config: TokenizerConfig) -> None:
         check_growth(engine)
@@ -112,7 +130,7 @@ class Tokenizer:
             raise CheckpointError(
                 f"max_tokens is {config.max_tokens}, but the special tokens alone are {specials}. Export again."
             )
-        # A tokenizer.json may carry its own cut and padding, to lengths that are not the bundle's.
+        # A tokenizer.json may hold a truncation and a padding of its own, to other lengths than the bundle's.
         engine.no_truncation()
         engine.no_padding()
         self.config = config
@@ -126,7 +144,7 @@ class Tokenizer:
         """Read a `tokenizer.json` of the tokenizers library.
 
         Raises:
-            CheckpointError: the file cannot be read as one, or does not fit `config`.
+            CheckpointError: The file cannot be read as one, or does not fit `config`.
         """
         with tokenizer_errors(f"{os.fspath(path)!r} is not a tokenizer.json that can be read"):
             return cls(read_engine(Path(path)), config)
@@ -134,20 +152,20 @@ class Tokenizer:
     def encode(
         self, texts: Sequence[str], *, batch_size: int = 64, on_truncate: OnTruncate = "warn"
     ) -> list[TextBatch]:
-        """Token ids of the texts, longest batch first, each distinct text once.
+        """Turn texts into batches of token ids, longest texts first, each distinct text once.
 
         Args:
-            texts: Italian (or any) text. A text longer than `max_tokens` keeps its first tokens and the special
-                tokens that close it, which a tower may read the end from.
-            batch_size: Most rows in one batch.
+            texts: Texts in Italian or any other language. A text longer than `max_tokens` keeps its first tokens, and
+                the special tokens at its end, which a tower may be pooled at.
+            batch_size: The most rows in one batch.
             on_truncate: "warn" (one UserWarning that says how many were cut), "raise" or "ignore".
 
         Returns:
-            Batches that together hold every index once. No texts, no batches.
+            Batches that together hold every index once; none for no texts.
 
         Raises:
-            TextError: a text is not a str, is blank, holds NUL or a lone surrogate, or is too long under "raise".
-            CheckpointError: the tokenizer itself fails on a text.
+            TextError: A text is not a str, is blank, holds NUL or a lone surrogate, or is too long under "raise".
+            CheckpointError: The tokenizer itself fails on a text.
         """
         if on_truncate not in ("warn", "raise", "ignore"):
             raise ValueError(f"on_truncate must be 'warn', 'raise' or 'ignore', not {on_truncate!r}")
@@ -167,7 +185,7 @@ class Tokenizer:
         limit, closing = self.config.max_tokens, self._closing
         buckets: defaultdict[int, list[tuple[list[int], list[int]]]] = defaultdict(list)
         for text, indices in places.items():
-            # One at a time: encode_batch starts a thread pool that warns after every fork.
+            # Texts are encoded one at a time: encode_batch starts a thread pool that warns after every fork.
             ids = self._ids(self.config.prefix + text)
             if len(ids) > limit:
                 if on_truncate == "raise":
@@ -192,7 +210,7 @@ class Tokenizer:
         return batches
 
     def normalized(self, text: str) -> str:
-        """Return the spelling that the model reads a text in: two texts of one spelling have one embedding."""
+        """Return a text in the spelling that the model reads: texts that become the same have the same embedding."""
         return normalize(text[: self._max_characters], self.config)
 
     def _ids(self, text: str) -> list[int]:
@@ -221,16 +239,20 @@ class Tokenizer:
 
 
 def _closing_tokens(engine: "tokenizers.Tokenizer") -> int:
-    """How many special tokens are put behind a text, e.g. 1 for [CLS] ... [SEP], 0 where only a start is marked."""
+    """Return how many special tokens stand behind a text: 1 for [CLS] ... [SEP], 0 if only the start is marked."""
     added = engine.encode("a").special_tokens_mask
     return added[::-1].index(0) if 0 in added else min(1, len(added))
 
 
 def check_text(text: object, name: str) -> str:
-    """`text`, if it is one that can be encoded. `name` is how the error calls it: "texts[3]", "labels[0]".
+    """Return a text that can be encoded, and refuse any other.
+
+    Args:
+        text: The text.
+        name: Its name in error messages, e.g. "texts[3]" or "labels[0]".
 
     Raises:
-        TextError: not a str, nothing visible in it, a NUL, or a lone surrogate.
+        TextError: It is not a str, nothing in it is visible, or it holds a NUL or a lone surrogate.
     """
     if not isinstance(text, str):
         raise TextError(f"{name} must be a str, but it is {type(text).__name__}.")
@@ -255,12 +277,12 @@ def _is_visible(character: str) -> bool:
 _CURLY = str.maketrans("’‘ʼ`´", "'''''")
 
 
-# What chooses between variants of the sign before it, beside the format characters (Cf), which nobody sees either.
+# Characters that choose a variant of the sign before them. They are invisible, like the format characters (Cf).
 _VARIANT_SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
 
 def normalize(text: str, config: TokenizerConfig) -> str:
-    """Return `text` in the spelling that the model was trained on, by the rules that `config` turns on."""
+    """Return a text in the spelling that the model was trained on, by the rules that `config` turns on."""
     if config.visible_only and not text.isascii():
         visible = (character for character in text if unicodedata.category(character) != "Cf")
         text = _VARIANT_SELECTORS.sub("", "".join(visible))
@@ -275,30 +297,30 @@ def normalize(text: str, config: TokenizerConfig) -> str:
     return text.lower() if config.lower_case else text
 
 
-# A word of at least one letter before an apostrophe that no letter and no other apostrophe follows.
+# A word that ends in a vowel, before an apostrophe that neither a letter nor another apostrophe follows.
 _WORD_APOSTROPHE = re.compile(r"(?<!\w)([^\W\d_]*[aeiouAEIOU])'(?![\w'])")
 _OPENING_QUOTE = re.compile(r"(?<!\w)'(?=\w)")
 
 # Clippings keep their apostrophe: "sta' fermo", "fra' Cristoforo", "a mie' spese", "que' monti".
 _CLIPPED = frozenset(("fra", "gua", "mie", "pie", "pro", "que", "sta", "suo", "tie", "tuo", "vie", "vuo"))
-# Of the words of one or two letters nearly all are clippings (po', mo', di', fa', va', da', be', ve', to', ca' ...);
-# these few are not, or so rarely that the accent is the better guess.
+# Nearly all words of one or two letters are clippings (po', mo', di', fa', va', da', be', ve', to', ca' ...). These few
+# are none, or so rarely that an accent is the better guess.
 _SHORT_ACCENTED = frozenset(("e", "la", "li", "si", "te"))
-# è is the rule for a final e (caffè, tè, cioè, bidè), é that of these endings: perché, poiché, ventitré, viceré.
+# A final e is è (caffè, tè, cioè, bidè), except in these endings: perché, poiché, ventitré, viceré.
 _ACUTE_E = re.compile(r"(?:.che|.tre|vicere)\Z")
 _GRAVE = str.maketrans("aeiouAEIOU", "àèìòùÀÈÌÒÙ")
 _ACUTE = str.maketrans("eE", "éÉ")
 
 
 def restore_accents(text: str) -> str:
-    """Accents written as apostrophes, as on keyboards without them: "perche'" is "perché", "e'" is "è".
+    """Restore accents that were typed as apostrophes: "perche'" becomes "perché", "e'" becomes "è".
 
-    Elision drops a vowel and so leaves a consonant before its apostrophe ("dell'acqua", "l'anno", "un'altra"), with a
-    letter after it. A *vowel* before an apostrophe that ends the word is one of three things:
+    An elision drops a vowel, so that a consonant stands before its apostrophe and a letter after it ("dell'acqua",
+    "l'anno", "un'altra"). A *vowel* before an apostrophe that ends the word is one of three things:
 
-    - a clipping ("un po'", "di'", "fa'", "mo'"): a closed list, left as it is. Words of one or two letters count as
-      clippings except e', si', li', la', te'; so ne' and da' stay, for "ne' boschi" and "da' la zampa" are Italian.
-    - the end of a quotation ("'la bella casa'"): nothing is touched after a quote that opens.
+    - a clipping ("un po'", "di'", "fa'", "mo'"), which stays. Clippings are a closed list, and all words of one or two
+      letters except e', si', li', la', te'; so ne' and da' stay, as in "ne' boschi" and "da' la zampa".
+    - the end of a quotation ("'la bella casa'"): nothing is changed after an opening quote.
     - an accent, in every other case.
     """
     if "'" not in text:

@@ -1,4 +1,4 @@
-"""A `tokenizer.json` read without trust in it: what it may cost, and every error of its library as one of ours."""
+"""Read a `tokenizer.json` without trust in it: limit its size and its cost, and turn its library's errors into ours."""
 
 import base64
 import contextlib
@@ -18,21 +18,23 @@ if TYPE_CHECKING:
 _MAX_BYTES = 48 << 20
 _MAX_VALUES = 2_500_000
 
-# NFKC makes 18 letters of one Arabic ligature; nothing in use comes near this.
+# The most that a text may grow, as a factor. NFKC makes 18 letters of one Arabic ligature, which is the most in use.
 _MAX_GROWTH = 100
 _MAX_CHARSMAP = 4 << 20  # SentencePiece's rules for NFKC take 316,000 characters
 
 
 def raise_if_stopped(error: BaseException) -> None:
-    """Let go on what is no error of the tokenizers library: it raises bare Exception, and its panics are outside even
-    of that."""
+    """Raise an error again unless it comes from the tokenizers library.
+
+    The library raises a bare Exception, and its panics are not even subclasses of that.
+    """
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error
 
 
 @contextlib.contextmanager
 def tokenizer_errors(message: str) -> Generator[None]:
-    """Turn what the tokenizers library raises, panics included, into a CheckpointError that begins with `message`."""
+    """Turn errors and panics of the tokenizers library into a CheckpointError that begins with `message`."""
     try:
         yield
     except BaseException as error:
@@ -41,7 +43,7 @@ def tokenizer_errors(message: str) -> Generator[None]:
 
 
 def read_engine(path: Path) -> "tokenizers.Tokenizer":
-    """The tokenizer that a `tokenizer.json` describes. Of errors, those that `tokenizer_errors` turns into one."""
+    """Read the tokenizer of a `tokenizer.json`. Its errors are to be caught by `tokenizer_errors`."""
     import tokenizers
 
     if (size := path.stat().st_size) > _MAX_BYTES:
@@ -53,8 +55,10 @@ def read_engine(path: Path) -> "tokenizers.Tokenizer":
 
 
 def check_growth(engine: "tokenizers.Tokenizer") -> None:
-    """Refuse a normaliser that makes a text many times longer: four replacements of "a" by 1,000 "a"s would make a
-    terabyte of one letter."""
+    """Refuse a normalizer that makes a text many times longer.
+
+    Four replacements of "a" by 1,000 "a"s would make a terabyte of one letter.
+    """
     if engine.normalizer is not None:
         growth = _growth(json.loads(engine.normalizer.__getstate__()))
         if growth > _MAX_GROWTH:
@@ -62,14 +66,14 @@ def check_growth(engine: "tokenizers.Tokenizer") -> None:
 
 
 def _growth(normalizer: Any) -> int:
-    """How much longer a text can become, as a factor."""
+    """Return by which factor a normalizer can make a text longer."""
     match normalizer:
         case {"type": "Sequence", "normalizers": [*steps]}:
             return math.prod(_growth(step) for step in steps)
         case {"type": "Replace", "content": added} | {"type": "Prepend", "prepend": added}:
             return max(1, len(added))
         case {"type": "Precompiled", "precompiled_charsmap": encoded}:
-            # SentencePiece's: the size of a trie, the trie, and what it leads to, each closed with a NUL.
+            # SentencePiece's rules: the size of a trie, the trie, and its replacements, each closed with a NUL.
             if len(encoded) > _MAX_CHARSMAP:
                 raise CheckpointError(f"the model's tokenizer has character rules of {len(encoded):,} bytes")
             charsmap = base64.b64decode(encoded)

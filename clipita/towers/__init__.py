@@ -1,0 +1,1 @@
+"""Define the towers: their sizes, their weights, and their Flax modules."""

@@ -1,4 +1,4 @@
-"""BERT text tower: token ids (B, L) -> (B, D) pooled features.
+"""Define the BERT text tower, from token ids (B, L) to pooled features (B, D).
 
 Source: Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers" (arXiv:1810.04805): learned positions
 counted from 0, layer norm after each residual sum, exact GELU (by erf; the tanh form is 2e-4 off).
@@ -19,7 +19,7 @@ from clipita.towers.transformer import ALL, FIRST, TransformerLayer, dropped, em
 
 
 class Bert(nnx.Module):
-    """The text tower; token types are all 0."""
+    """A BERT that reads texts; all token types are 0."""
 
     def __init__(self, config: BertConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs) -> None:
         width = config.width
@@ -35,11 +35,11 @@ class Bert(nnx.Module):
     def __call__(
         self, input_ids: jax.Array, attention_mask: jax.Array, dropout_keys: jax.Array | None = None
     ) -> jax.Array:
-        """Pools the last layer.
+        """Compute the pooled features of texts.
 
         Args:
-            input_ids: (B, L) integers, L no more than the positions.
-            attention_mask: (B, L) integers, 1 where a token is and 0 where padding is; at least one 1 in each row.
+            input_ids: (B, L) integers, L at most the number of positions.
+            attention_mask: (B, L) integers, 1 for a token and 0 for padding; at least one 1 in each row.
             dropout_keys: (B,) PRNG keys for dropout, as in `TransformerLayer`.
 
         Returns:

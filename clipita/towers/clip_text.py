@@ -1,4 +1,6 @@
-"""Text tower with layer norms before attention and MLP: token ids (B, L) -> (B, D) pooled features.
+"""Define the text tower of CLIP's family, from token ids (B, L) to pooled features (B, D).
+
+Its layer norms are before attention and MLP.
 
 Sources: Radford et al. (arXiv:2103.00020) for CLIP, causal and read at the end token; Zhai et al. (arXiv:2303.15343)
 for SigLIP, which sees padding and is read at the last position; Fan et al. (arXiv:2010.11125) for M2M100's encoder.
@@ -19,7 +21,7 @@ from clipita.towers.transformer import ALL, FIRST, LAST, TransformerLayer, dropp
 
 
 class ClipText(nnx.Module):
-    """The text tower."""
+    """A text tower of CLIP's family."""
 
     def __init__(self, config: ClipTextConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs) -> None:
         self.config = config
@@ -32,22 +34,22 @@ class ClipText(nnx.Module):
     def __call__(
         self, input_ids: jax.Array, attention_mask: jax.Array, dropout_keys: jax.Array | None = None
     ) -> jax.Array:
-        """Pools the last layer.
+        """Compute the pooled features of texts.
 
         Args:
-            input_ids: (B, L) integers, L no more than the positions.
+            input_ids: (B, L) integers, L at most the number of positions.
             attention_mask: (B, L) integers, 1 for tokens, then 0 for padding. Causal towers do not need it, since
                 padding comes last; those with full attention see padding.
             dropout_keys: (B,) PRNG keys for dropout, as in `TransformerLayer`.
 
         Returns:
-            (B, D) float: the normalised token that the config says.
+            (B, D) float: the normalized token that `config.pooling` names.
         """
         attention, pooling = self.config.attention, self.config.pooling
         x = self.word(input_ids) + self.position.embedding[: input_ids.shape[1]][None]
         x = dropped(self.dropout, x, folded(dropout_keys, 0))
         mask = attention_mask.astype(bool)[:, None, None] if attention == "masked" else None
-        # Where the pooled token stands in another place in each row, or sees only some, the last layer is left whole.
+        # If the pooled token's place differs from row to row, or it sees only some tokens, the last layer is whole.
         pooled = {"cls": FIRST, "last": LAST}.get(pooling, ALL) if attention != "causal" else ALL
         for index, layer in enumerate(self.layers):
             is_last = index == len(self.layers) - 1

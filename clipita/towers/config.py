@@ -1,4 +1,4 @@
-"""Sizes of the towers, as `clipita.json` states them. Plain data: imports neither JAX nor ONNX."""
+"""Define the sizes of the towers as plain data, as `clipita.json` states them. Imports neither JAX nor ONNX."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,14 +18,14 @@ Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu"]
 
 @dataclass(frozen=True)
 class VitConfig:
-    """Size of a vision transformer: square patches, learned positions, layer norms before attention and MLP.
+    """The size of a vision transformer: square patches, learned positions, layer norms before attention and MLP.
 
     Attributes:
-        patch_bias: whether the map of a patch to a token has a bias.
-        class_token: whether a learned token stands before the patches.
-        embedding_norm: a layer norm before the first layer, as CLIP has it.
-        pooling: "cls": the class token; "pooler": tanh(linear(class token)); "mean": of the patches; "map": one learned
-            query attends to all tokens, and an MLP follows. The last layer norm comes before any of them.
+        patch_bias: Whether the map from a patch to a token has a bias.
+        class_token: Whether a learned token stands before the patches.
+        embedding_norm: Whether there is a layer norm before the first layer, as in CLIP.
+        pooling: "cls": the class token; "pooler": tanh(linear(class token)); "mean": the mean of the patches; "map":
+            one learned query attends to all tokens, and an MLP follows. The last layer norm comes before any of them.
     """
 
     patch: int
@@ -46,18 +46,18 @@ class VitConfig:
         return self.width
 
     def positions(self, image_size: int) -> int:
-        """Tokens of an image of that side."""
+        """Return the number of tokens of a square image of that side."""
         return (image_size // self.patch) ** 2 + self.class_token
 
 
 @dataclass(frozen=True)
 class BertConfig:
-    """Size of a BERT: an encoder with learned positions and layer norms after attention and MLP.
+    """The size of a BERT: an encoder with learned positions and layer norms after attention and MLP.
 
-    RoBERTa is one whose first positions are cut off, and DistilBERT one without token types.
+    A RoBERTa is a BERT without its first positions, and a DistilBERT one without token types.
 
     Attributes:
-        pooling: "mean": of all tokens; "cls": the first; "pooler": tanh(linear(first)).
+        pooling: "mean": the mean of all tokens; "cls": the first token; "pooler": tanh(linear(first)).
     """
 
     vocabulary: int
@@ -79,13 +79,13 @@ class BertConfig:
 
 @dataclass(frozen=True)
 class ClipTextConfig:
-    """Size of a text transformer with layer norms before attention and MLP: of CLIP, SigLIP, and M2M100's encoder.
+    """The size of the text transformer of CLIP, SigLIP or M2M100's encoder: layer norms before attention and MLP.
 
     Attributes:
-        attention: what a token sees: "causal": itself and those before it; "masked": all but padding; "full": all,
-            padding too, so that texts have to be padded as in training, to `positions`.
-        pooling: "eos": the first `eos_token`; "highest": the first token of the highest id, which is how CLIP's own
-            code finds the end; "last": the last, padding or not; "cls": the first.
+        attention: The tokens that a token sees: "causal": itself and those before it; "masked": all except padding;
+            "full": all and padding too, so that texts have to be padded as in training, to `positions`.
+        pooling: "eos": the first `eos_token`; "highest": the first token of the highest id, by which CLIP's own code
+            finds the end; "last": the last, padding or not; "cls": the first.
     """
 
     vocabulary: int
@@ -117,14 +117,14 @@ TransformerConfig = VitConfig | BertConfig | ClipTextConfig
 
 @dataclass(frozen=True)
 class ProjectionConfig:
-    """From pooled features to the embedding: a linear map, an MLP of width `hidden`, the sum of both, or nothing.
+    """The map from pooled features to the embedding: linear, an MLP of width `hidden`, the sum of both, or none.
 
-    CLIP's maps have no bias. Towers that were not trained for it, whose features lie far from zero, want one.
+    CLIP's maps have no bias. Towers that were trained for other tasks need one, since their features lie far from zero.
 
     Attributes:
-        hidden: width of the MLP's hidden layer (exact GELU); None for no MLP.
-        bias: of the linear map; of both maps of an MLP that stands alone. An MLP beside a linear map always has them.
-        linear: whether there is a linear map. Neither it nor an MLP: the features are the embedding.
+        hidden: The width of the MLP's hidden layer (exact GELU); None for no MLP.
+        bias: Whether the linear map, or both maps of an MLP alone, have a bias. An MLP beside a linear map always does.
+        linear: Whether there is a linear map. Without it and an MLP, the features are the embedding.
     """
 
     hidden: int | None = None
@@ -137,7 +137,7 @@ NO_PROJECTION = ProjectionConfig(linear=False)
 
 @dataclass(frozen=True)
 class DualConfig:
-    """Two towers, and the projections that join them in a space of width `embed_dim`."""
+    """The sizes of two towers, and of the projections from them into one space of width `embed_dim`."""
 
     image: ImageConfig
     text: TextConfig
@@ -155,8 +155,8 @@ class DualConfig:
             preprocessing: The image tower's, if it has been read already; None means to read it here.
 
         Raises:
-            CheckpointError: a tower is of an unknown kind, has unknown, missing or mistyped fields, or sizes that do
-                not go together.
+            CheckpointError: A tower is of an unknown kind, has unknown, missing or mistyped fields, or sizes that do
+                not fit together.
         """
         image, text = dict(config.image), dict(config.text)
         described = image.pop("preprocessing")
@@ -176,7 +176,7 @@ class DualConfig:
         for name, tower in (("image", self.image), ("text", self.text)):
             if not isinstance(tower, EfficientNetLiteConfig) and tower.width % tower.heads:
                 raise CheckpointError(
-                    f"{name}: its width of {tower.width} is not to be divided by {tower.heads} heads. Export the "
+                    f"{name}: its width of {tower.width} cannot be divided by {tower.heads} heads. Export the "
                     "bundle again."
                 )
         if isinstance(self.image, VitConfig) and self.image.patch > self.preprocessing.image_size:
@@ -186,11 +186,11 @@ class DualConfig:
             )
 
     def image_fields(self) -> dict[str, Any]:
-        """The image tower's fields for `clipita.json`, without its preprocessing."""
+        """Return the image tower's fields for `clipita.json`, without its preprocessing."""
         return _with_kind(_IMAGE_KINDS, self.image)
 
     def text_fields(self) -> dict[str, Any]:
-        """The text tower's fields for `clipita.json`, without its tokenizer."""
+        """Return the text tower's fields for `clipita.json`, without its tokenizer."""
         return _with_kind(_TEXT_KINDS, self.text)
 
 
@@ -199,7 +199,7 @@ _TEXT_KINDS: dict[str, type[TextConfig]] = {"bert": BertConfig, "clip-text": Cli
 
 
 def are_known(config: BundleConfig) -> bool:
-    """Whether both towers are of kinds that are described here. ONNX Runtime runs others as well."""
+    """Tell whether both towers are of kinds that are defined here. ONNX Runtime runs others as well."""
     return config.image.get("kind") in _IMAGE_KINDS and config.text.get("kind") in _TEXT_KINDS
 
 

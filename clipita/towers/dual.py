@@ -1,4 +1,4 @@
-"""The dual encoder: an image tower, a text tower, and the projections that join them in one space."""
+"""Define the dual encoder: an image tower, a text tower, and the projections into one space."""
 
 # JAX and Flax leave parts of their interfaces without types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -18,14 +18,14 @@ from clipita.towers.efficientnet import EfficientNetLite
 from clipita.towers.efficientnet_config import EfficientNetLiteConfig
 from clipita.towers.vit import Vit
 
-_NORM_FLOOR = 1e-12  # of a vector of zeros, so that it gives zeros and not NaN
+_NORM_FLOOR = 1e-12  # least norm to divide by, so that a vector of zeros stays zeros and becomes no NaN
 
 
 class Projection(nnx.Module):
-    """Pooled features (B, D) -> (B, E): W x (+ b), plus W2 gelu(W1 x + b1) + b2 where there is a hidden layer.
+    """A projection from pooled features (B, D) to (B, E): W x + b, plus W2 gelu(W1 x + b1) + b2 with a hidden layer.
 
-    Either part may be missing; without both of them it is the identity. The second matrix of an MLP beside a linear map
-    begins at zero, so that a head begins as its linear part.
+    Either part may be missing; without both it is the identity. The second matrix of an MLP beside a linear map is zero
+    at first, so that training begins with the linear part alone.
     """
 
     def __init__(self, features: int, embed_dim: int, config: ProjectionConfig, *, rngs: nnx.Rngs) -> None:
@@ -36,6 +36,7 @@ class Projection(nnx.Module):
         self.mlp_out = nnx.Linear(hidden, embed_dim, use_bias=bias, kernel_init=second, rngs=rngs) if hidden else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Project pooled features (B, D) to (B, E)."""
         if self.mlp_in is None or self.mlp_out is None:
             return x if self.linear is None else self.linear(x)
         y = self.mlp_out(jax.nn.gelu(self.mlp_in(x), approximate=False))
@@ -43,14 +44,14 @@ class Projection(nnx.Module):
 
 
 class DualEncoder(nnx.Module):
-    """Italian text and images in one space.
+    """A model of an image tower and a text tower, with projections into one space.
 
     Args:
-        config: the architecture.
-        folded: as for `EfficientNetLite`.
-        dtype: what the towers' matrix products and convolutions are computed in. Weights, norms, sums over layers,
-            pooled features and projections are float32 whatever it is.
-        rngs: random numbers of the initial weights.
+        config: The architecture.
+        folded: As for `EfficientNetLite`.
+        dtype: The type that the towers' matrix products and convolutions are computed in. Weights, norms, sums over
+            layers, pooled features and projections are always float32.
+        rngs: The random numbers for the initial weights.
     """
 
     def __init__(
@@ -76,37 +77,37 @@ class DualEncoder(nnx.Module):
         self.text_projection = Projection(config.text.features, config.embed_dim, project[1], rngs=rngs)
 
     def image_features(self, pixels: jax.Array) -> jax.Array:
-        """Pixels (B, S, S, 3), uint8 or float in 0..255 -> pooled features (B, D) float32, before the projection."""
+        """Compute pooled features (B, D) float32 of pixels (B, S, S, 3), uint8 or float in 0..255."""
         mean, std = (jnp.asarray(v, jnp.float32)[None, None, None] for v in (self.mean, self.std))
         return self.image((pixels.astype(jnp.float32) - mean) / std)
 
     def text_features(
         self, input_ids: jax.Array, attention_mask: jax.Array, dropout_keys: jax.Array | None = None
     ) -> jax.Array:
-        """Ids and mask (B, L), integers -> pooled features (B, D) float32, before the projection.
+        """Compute pooled features (B, D) float32 of ids and mask (B, L), integers.
 
         Dropout keys (B,) are for training alone, as in `TransformerLayer`.
         """
         return self.text(input_ids, attention_mask, dropout_keys)
 
     def project_image(self, features: jax.Array) -> jax.Array:
-        """Pooled features (B, D) -> embeddings (B, E) of unit norm."""
+        """Project pooled features of images (B, D) to embeddings (B, E) of unit norm."""
         return unit_norm(self.image_projection(features))
 
     def project_text(self, features: jax.Array) -> jax.Array:
-        """Pooled features (B, D) -> embeddings (B, E) of unit norm."""
+        """Project pooled features of texts (B, D) to embeddings (B, E) of unit norm."""
         return unit_norm(self.text_projection(features))
 
     def __call__(
         self, pixels: jax.Array, input_ids: jax.Array, attention_mask: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Image and text embeddings, each (B, E) of unit norm; the two batches may differ in size."""
+        """Embed images and texts, each as (B, E) of unit norm; the two batches may differ in size."""
         image = self.project_image(self.image_features(pixels))
         return image, self.project_text(self.text_features(input_ids, attention_mask))
 
 
 def unit_norm(x: jax.Array) -> jax.Array:
-    """Rows of (B, E) divided by their length; rows of zeros stay zeros."""
-    # The floor is inside the root: the gradient of a norm at zero is NaN.
+    """Divide the rows of (B, E) by their norms; rows of zeros stay zeros."""
+    # The floor is inside the root, since the gradient of a norm at zero is NaN.
     squares = jnp.square(x).sum(-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(squares, np.float32(_NORM_FLOOR**2)))

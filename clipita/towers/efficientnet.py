@@ -1,4 +1,4 @@
-"""EfficientNet-lite image tower: (B, S, S, 3) normalised pixels -> (B, 1280) pooled features.
+"""Define the EfficientNet-lite image tower, from normalized pixels (B, S, S, 3) to pooled features (B, 1280).
 
 Source: Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (arXiv:1905.11946), in
 the "lite" form of the TensorFlow TPU repository: no squeeze-and-excitation, ReLU6, stem and head of fixed width.
@@ -22,11 +22,11 @@ BATCH_NORM_EPSILON = 1e-3
 
 
 class ConvNorm(nnx.Module):
-    """Convolution followed by batch normalisation with fixed statistics, which makes both one affine map.
+    """A convolution and a batch normalization with fixed statistics, which together are one affine map.
 
     The kernel is (k, k, inputs or 1, outputs). With `folded=True` the module holds the product, a kernel and a bias.
     Otherwise it keeps kernel, scale, bias, mean and variance apart, and multiplies them out when called: weights can be
-    trained in their original parametrisation while the statistics, which are no `nnx.Param`, stay as they are.
+    trained in their original parametrization while the statistics, which are no `nnx.Param`, stay as they are.
     """
 
     def __init__(
@@ -43,14 +43,15 @@ class ConvNorm(nnx.Module):
         self.variance = None if folded else nnx.BatchStat(jnp.ones(outputs))
 
     def folded(self) -> tuple[jax.Array, jax.Array]:
-        """Kernel and bias with the normalisation multiplied in."""
+        """Return kernel and bias with the normalization multiplied in."""
         kernel, bias = self.kernel[...], self.bias[...]
         if self.scale is None or self.mean is None or self.variance is None:
             return kernel, bias
         factor = self.scale[...] * lax.rsqrt(self.variance[...] + BATCH_NORM_EPSILON)
         return kernel * factor[None, None, None], bias - self.mean[...] * factor
 
-    def __call__(self, x: jax.Array) -> jax.Array:  # (B, H, W, inputs) -> (B, H/stride, W/stride, outputs)
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Convolve and normalize: (B, H, W, inputs) -> (B, H/stride, W/stride, outputs)."""
         kernel, bias = (array.astype(x.dtype) for array in self.folded())
         if self.depthwise:
             y = depthwise_conv(x, kernel[:, :, 0], self.stride)
@@ -64,40 +65,43 @@ class ConvNorm(nnx.Module):
 
 
 class InvertedBottleneck(nnx.Module):
-    """Expand by a 1x1 convolution, filter each channel by itself, project back; a skip where the shapes allow it.
+    """A block that expands by a 1x1 convolution, filters each channel by itself, and projects back.
+
+    It has a skip connection if the shapes allow one.
 
     Attributes:
-        rematerialise: compute what is inside it again for gradients instead of keeping it; training sets it.
+        rematerialize: Compute its inner values again for gradients instead of keeping them; training sets it.
     """
 
     def __init__(self, shape: BlockShape, *, folded: bool, rngs: nnx.Rngs) -> None:
         conv = partial(ConvNorm, folded=folded, rngs=rngs)
-        self.rematerialise = False
+        self.rematerialize = False
         self.has_skip = shape.has_skip
         self.expand = conv(shape.inputs, shape.expanded, 1, 1, depthwise=False) if shape.has_expansion else None
         self.depthwise = conv(shape.expanded, shape.expanded, shape.kernel, shape.stride, depthwise=True)
         self.project = conv(shape.expanded, shape.outputs, 1, 1, depthwise=False)
 
-    def __call__(self, x: jax.Array) -> jax.Array:  # (B, H, W, inputs) -> (B, H/stride, W/stride, outputs)
-        if self.rematerialise:
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Compute the block: (B, H, W, inputs) -> (B, H/stride, W/stride, outputs)."""
+        if self.rematerialize:
             return nnx.remat(InvertedBottleneck.output_of)(self, x)
         return self.output_of(x)
 
     def output_of(self, x: jax.Array) -> jax.Array:
-        """The same, nothing computed twice."""
+        """Compute the block without rematerialization."""
         y = x if self.expand is None else jax.nn.relu6(self.expand(x))
         y = self.project(jax.nn.relu6(self.depthwise(y)))
         return x + y if self.has_skip else y
 
 
 class EfficientNetLite(nnx.Module):
-    """The image tower without its classifier.
+    """An EfficientNet-lite without its classifier.
 
     Args:
-        config: its size.
-        folded: hold each convolution and its normalisation as one kernel and bias (bundles do), instead of apart.
-        dtype: what all but the mean at the end is computed in; weights stay as they are.
-        rngs: random numbers of the initial weights.
+        config: Its size.
+        folded: Hold each convolution and its normalization as one kernel and bias, as in bundles, instead of apart.
+        dtype: The type that all but the mean at the end is computed in; weights stay as they are.
+        rngs: The random numbers for the initial weights.
     """
 
     def __init__(
@@ -116,7 +120,7 @@ class EfficientNetLite(nnx.Module):
         self.head = conv(shapes[-1].outputs, config.head_width, 1, 1, depthwise=False)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalised pixels (B, S, S, 3), any S, float32 -> pooled features (B, head_width) float32."""
+        """Compute pooled features (B, head_width) float32 of normalized pixels (B, S, S, 3) float32, for any S."""
         x = jax.nn.relu6(self.stem(x.astype(self.dtype)))
         for block in self.blocks:
             x = block(x)
@@ -124,10 +128,11 @@ class EfficientNetLite(nnx.Module):
 
 
 def _depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Depthwise convolution with SAME padding: (B, H, W, C) by (k, k, C) -> (B, H/stride, W/stride, C).
+    """Convolve each channel by itself with SAME padding: (B, H, W, C) by (k, k, C) -> (B, H/stride, W/stride, C).
 
-    On CPUs XLA's own grouped convolution is scalar code; k*k shifted slices, multiplied and summed, are one fused and
-    vectorised loop. Two AVX-512 cores, batch 32, milliseconds forward / gradient by pixels / gradient by kernel:
+    On CPUs XLA's own grouped convolution is scalar code, while k*k shifted slices, multiplied and summed, become one
+    vectorized loop. On two AVX-512 cores, for a batch of 32, the milliseconds of the forward pass, the gradient by
+    pixels and the gradient by the kernel are:
 
         shape           grouped convolution    here
         14x14x672 k5 s1    194 / 194 / 778       7 / 14 / 29
@@ -179,7 +184,7 @@ def _shifted_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def _pixel_gradient(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int) -> jax.Array:
-    """The same sum over the gradient, spread out by the stride, with the kernel turned around."""
+    """Compute the gradient by pixels: the same sum over the gradient, spread by the stride, with a reversed kernel."""
     size, zero = kernel.shape[0], jnp.zeros((), gradient.dtype)
     before = [size - 1 - same_padding(n, size, stride)[0] for n in x.shape[1:3]]
     spread = [(n - 1) * stride + 1 for n in gradient.shape[1:3]]
@@ -190,7 +195,7 @@ def _pixel_gradient(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride
 
 
 def _kernel_gradient(x: jax.Array, gradient: jax.Array, size: int, stride: int) -> jax.Array:
-    """Sums over the batch first, image by image: elementwise, unlike a sum over pixels, which does not vectorise."""
+    """Compute the gradient by the kernel, summed over the batch first: a sum over pixels first does not vectorize."""
 
     def add_image(totals: list[jax.Array], image: tuple[jax.Array, jax.Array]) -> tuple[list[jax.Array], None]:
         pixels, gradient = image  # (H, W, C), (H/stride, W/stride, C)
@@ -216,6 +221,6 @@ def _pad_same(x: jax.Array, kernel: int, stride: int) -> jax.Array:
 
 
 def _shifted_slices(padded: jax.Array, kernel: int, stride: int) -> list[jax.Array]:
-    """What each of the k*k taps sees, row by row: k*k arrays (B, H/stride, W/stride, C)."""
+    """Return the pixels under each of the k*k taps, row by row: k*k arrays (B, H/stride, W/stride, C)."""
     rows, columns = ((size - kernel) // stride * stride + 1 for size in padded.shape[1:3])
     return [padded[:, i : i + rows : stride, j : j + columns : stride] for i in range(kernel) for j in range(kernel)]

@@ -1,4 +1,4 @@
-"""Sizes of the EfficientNet-lite family, and the shapes of their blocks. Imports neither JAX nor ONNX."""
+"""Define the sizes of the EfficientNet-lite family, and the shapes of their blocks. Imports neither JAX nor ONNX."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 @dataclass(frozen=True)
 class EfficientNetLiteConfig:
-    """Size of an EfficientNet-lite. Stem and head keep their width, all else is scaled by `width` and `depth`."""
+    """The size of an EfficientNet-lite. Stem and head keep their width, all else is scaled by `width` and `depth`."""
 
     width: float = 1.0
     depth: float = 1.0
@@ -26,7 +26,7 @@ LITE2 = EfficientNetLiteConfig(width=1.1, depth=1.2)  # 260
 
 
 class BlockShape(NamedTuple):
-    """One inverted bottleneck: channels in, expanded, and out; kernel size and stride of its depthwise convolution."""
+    """The channels of a block (in, expanded, out), and the kernel size and stride of its depthwise convolution."""
 
     inputs: int
     expanded: int
@@ -36,14 +36,16 @@ class BlockShape(NamedTuple):
 
     @property
     def has_expansion(self) -> bool:
+        """Whether the block begins with a convolution that adds channels."""
         return self.expanded != self.inputs
 
     @property
     def has_skip(self) -> bool:
+        """Whether the block's input is added to its output, which then have the same shape."""
         return self.stride == 1 and self.inputs == self.outputs
 
 
-# Repeats, kernel size, stride, expansion, output channels of the seven stages at width 1 and depth 1.
+# The repeats, kernel size, stride, expansion and output channels of the seven stages at width 1 and depth 1.
 _STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -56,7 +58,7 @@ _STAGES = (
 
 
 def block_shapes(config: EfficientNetLiteConfig) -> list[BlockShape]:
-    """The inverted bottlenecks of this size, in order: one table for the Flax tower, the ONNX graph and the readers."""
+    """List the blocks of a size in order, for the Flax tower, the ONNX graph and the readers alike."""
     shapes: list[BlockShape] = []
     inputs = config.stem_width
     for index, (repeats, kernel, stride, expansion, channels) in enumerate(_STAGES):
@@ -70,7 +72,7 @@ def block_shapes(config: EfficientNetLiteConfig) -> list[BlockShape]:
 
 
 def map_shape(config: EfficientNetLiteConfig, size: int, blocks: int) -> tuple[int, int, int]:
-    """(H, W, C) of the maps after the first `blocks` blocks, from pixels of `size` by `size`."""
+    """Return (H, W, C) of the maps after the first `blocks` blocks, from pixels of `size` by `size`."""
     shapes = block_shapes(config)[:blocks]
     stride = 2 * math.prod(shape.stride for shape in shapes)
     side = -(-size // stride)
@@ -78,12 +80,12 @@ def map_shape(config: EfficientNetLiteConfig, size: int, blocks: int) -> tuple[i
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's SAME padding (before, after): an even input at stride 2 gets one less before than after."""
+    """Return TensorFlow's SAME padding (before, after): an even input at stride 2 gets one less before than after."""
     total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
 
 def _round_channels(channels: float, divisor: int = 8) -> int:
-    """To the nearest multiple of 8, but never more than 10 % down."""
+    """Round to the nearest multiple of 8, but never down by more than 10 %."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded if rounded >= 0.9 * channels else rounded + divisor

@@ -1,4 +1,4 @@
-"""Read what a bundle says of its inputs and its towers, once, for all that runs or rewrites it."""
+"""Read a bundle's description of its inputs and its towers once, for all code that runs or rewrites the bundle."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class OpenedModel:
-    """A verified bundle whose description has been read and understood. Made by `OpenedModel.of`.
+    """A verified bundle with its description in a checked form. Made by `OpenedModel.of`.
 
     Attributes:
         bundle: The folder and its files.
@@ -28,10 +28,10 @@ class OpenedModel:
 
     @classmethod
     def of(cls, bundle: Bundle) -> "OpenedModel":
-        """Read what a bundle says of its images and texts.
+        """Read a bundle's rules for images and texts.
 
         Raises:
-            CheckpointError: it has a key or a value there that this clipita does not know.
+            CheckpointError: A key or a value of the rules is not known.
         """
         where = repr(str(bundle.path(MANIFEST)))
         return cls(
@@ -45,7 +45,7 @@ class OpenedModel:
         """The towers' kinds and sizes, read when they are first asked for: ONNX Runtime does not need them.
 
         Raises:
-            CheckpointError: as `DualConfig.from_bundle`.
+            CheckpointError: As `DualConfig.from_bundle`.
         """
         from clipita.towers.config import DualConfig  # takes longer to import than a bundle takes to read
 

@@ -1,6 +1,6 @@
-"""Parameters of a Flax module as a flat table of named arrays, and back: the form of `weights.safetensors`.
+"""Convert the parameters of a Flax module to a flat table of named arrays, as in `weights.safetensors`, and back.
 
-Names are the module's own attributes joined by dots ("blocks.3.expand.kernel"). Arrays are laid out as ONNX wants them:
+Names are the module's attributes joined by dots ("blocks.3.expand.kernel"). Arrays are laid out as ONNX needs them:
 convolution kernels (outputs, inputs, k, k), which Flax keeps as (k, k, inputs, outputs); all others are the same.
 """
 
@@ -19,7 +19,7 @@ from clipita.system.arrays import Array
 
 
 def parameter_table(module: nnx.Module) -> dict[str, Array]:
-    """Every parameter and fixed statistic of `module`, copied to the host."""
+    """Copy every parameter and fixed statistic of `module` to the host."""
     table: dict[str, Array] = {}
     for name, variable in _variables(module).items():
         array = np.asarray(variable[...])
@@ -28,12 +28,14 @@ def parameter_table(module: nnx.Module) -> dict[str, Array]:
 
 
 def set_parameters(module: nnx.Module, table: Mapping[str, Array]) -> None:
-    """The inverse of `parameter_table`, in place; values are cast to the module's dtypes.
+    """Set the parameters of `module` to those of a table, cast to the module's dtypes.
 
-    `module` may come from `nnx.eval_shape`, which spares computing initial weights.
+    Args:
+        module: The module. If it comes from `nnx.eval_shape`, initial weights are never computed.
+        table: As from `parameter_table`.
 
     Raises:
-        CheckpointError: a name is missing or left over, or a shape differs.
+        CheckpointError: A name is missing or left over, or a shape differs.
     """
     variables = _variables(module)
     check_table(table, {name: _ours(variable.get_value().shape) for name, variable in variables.items()})
@@ -45,10 +47,10 @@ def set_parameters(module: nnx.Module, table: Mapping[str, Array]) -> None:
 
 
 def check_table(table: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Compare the names and the shapes of a table with those that a model has.
+    """Compare the names and the shapes of a table with those of a model.
 
     Raises:
-        CheckpointError: a name is missing or left over, or a shape differs.
+        CheckpointError: A name is missing or left over, or a shape differs.
     """
     if shapes.keys() != table.keys():
         raise CheckpointError(
@@ -61,7 +63,7 @@ def check_table(table: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]
 
 
 def _ours(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape of Flax as the table has it."""
+    """Return the table's shape for a shape of Flax."""
     return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else shape
 
 

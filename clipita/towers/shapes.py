@@ -1,6 +1,6 @@
-"""Name and shape of every weight of a dual encoder, as `clipita.towers.parameters` lays them out. Without JAX.
+"""List the name and the shape of every weight of a dual encoder, as in `clipita.towers.parameters`, without JAX.
 
-What a checkpoint must give: its readers check every leaf against this table before anything is converted.
+The readers of checkpoints check every leaf against this table before anything is converted.
 """
 
 from typing import assert_never
@@ -12,7 +12,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def parameter_shapes(config: DualConfig) -> Shapes:
-    """Of both towers and both projections, normalisations of convolutions folded."""
+    """Return the shapes of both towers and both projections by name, normalizations of convolutions folded."""
     match config.image:
         case VitConfig() as tower:
             image = _vit(tower, config.preprocessing.image_size)

@@ -1,6 +1,6 @@
-"""The layer that all transformer towers are made of: self-attention, then an MLP, each added to its input.
+"""Define the layer of all transformer towers: self-attention, then an MLP, each added to its input.
 
-Source: Vaswani et al., "Attention Is All You Need" (arXiv:1706.03762). BERT normalises after each sum, the others
+Source: Vaswani et al., "Attention Is All You Need" (arXiv:1706.03762). BERT normalizes after each sum, the others
 before attention and before the MLP.
 """
 
@@ -22,12 +22,12 @@ ALL = slice(None)
 
 
 def linear(inputs: int, outputs: int, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32) -> nnx.Linear:
-    """With the initial weights of a transformer."""
+    """Make a linear layer with the initial weights of a transformer."""
     return nnx.Linear(inputs, outputs, kernel_init=nnx.initializers.normal(0.02), dtype=dtype, rngs=rngs)
 
 
 def embed(rows: int, width: int, rngs: nnx.Rngs) -> nnx.Embed:
-    """With the initial weights of a transformer."""
+    """Make a table of embeddings with the initial weights of a transformer."""
     return nnx.Embed(rows, width, embedding_init=nnx.initializers.normal(0.02), rngs=rngs)
 
 
@@ -44,12 +44,12 @@ _ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
 
 
 def folded(keys: jax.Array | None, number: int) -> jax.Array | None:
-    """Keys (B,) of one of the places where a row is dropped; of none, none."""
+    """Derive the keys (B,) for one of the places that drop values; None stays None."""
     return None if keys is None else jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
 
 
 def dropped(dropout: nnx.Dropout, x: jax.Array, keys: jax.Array | None) -> jax.Array:
-    """What dropout leaves of (B, ...), of each row by its own key, whatever the others are; without keys, all."""
+    """Apply dropout to (B, ...), to each row by its own key; without keys nothing is dropped."""
 
     def of_row(row: jax.Array, key: jax.Array) -> jax.Array:
         return dropout(row, rngs=key)
@@ -58,7 +58,10 @@ def dropped(dropout: nnx.Dropout, x: jax.Array, keys: jax.Array | None) -> jax.A
 
 
 def _attention_weights(q: jax.Array, k: jax.Array, mask: jax.Array | None, causal: bool) -> jax.Array:
-    """(B, heads, Q, L) float32: what `jax.nn.dot_product_attention` computes inside, where nothing can be dropped."""
+    """Compute attention weights (B, heads, Q, L) float32, to which dropout can be applied.
+
+    `jax.nn.dot_product_attention` computes the same inside, where nothing can be dropped.
+    """
     scores = jnp.einsum("bqhd,blhd->bhql", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
     if causal:
         earlier = jnp.tril(jnp.ones(scores.shape[2:], bool))[None, None]
@@ -67,14 +70,13 @@ def _attention_weights(q: jax.Array, k: jax.Array, mask: jax.Array | None, causa
 
 
 class AttentionMlp(nnx.Module):
-    """The weights of one layer, and its two halves.
+    """The weights of one layer, and its two halves, attention and MLP.
 
-    Only matrix products, and what is between two of them, are computed in `dtype`. What is added up over the layers,
-    and the norms, stay in float32: rounded to bfloat16, that sum alone moves the embeddings of a text to a cosine of
-    0.96 to what they were.
+    Only matrix products, and the steps between two of them, are computed in `dtype`. The sum over the layers and the
+    norms stay in float32: rounding that sum to bfloat16 would alone bring the embeddings of a text to a cosine of 0.96.
 
-    Dropout is where BERT has it: on the weights of attention, and on what each half adds to its input. Its rate is 0
-    until training sets another, and whoever gives no keys computes what there would be without it.
+    Dropout is where BERT has it: on the weights of attention, and on the output of each half. Its rate is 0 until
+    training sets another, and without keys there is no dropout.
     """
 
     def __init__(self, config: TransformerConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs) -> None:
@@ -89,40 +91,41 @@ class AttentionMlp(nnx.Module):
 
     def attend(
         self,
-        asking: jax.Array,
+        queries: jax.Array,
         x: jax.Array,
         mask: jax.Array | None,
         causal: bool,
         dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
-        """What (B, Q, D) finds in (B, L, D), where the mask (B, 1, 1, L) is true -> (B, Q, D)."""
+        """Let the tokens `queries` (B, Q, D) attend to `x` (B, L, D) where the mask (B, 1, 1, L) is true; (B, Q, D)."""
         q, k, v = (
             project(y).reshape(*y.shape[:2], self.heads, -1)  # (B, L, heads, D / heads)
-            for project, y in ((self.query, asking), (self.key, x), (self.value, x))
+            for project, y in ((self.query, queries), (self.key, x), (self.value, x))
         )
         if dropout_keys is None:
             attended = jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal)
         else:
             weights = _attention_weights(q, k, mask, causal).astype(v.dtype)
             attended = jnp.einsum("bhql,blhd->bqhd", dropped(self.dropout, weights, folded(dropout_keys, 0)), v)
-        found = self.output(attended.reshape(asking.shape)).astype(asking.dtype)
+        found = self.output(attended.reshape(queries.shape)).astype(queries.dtype)
         return dropped(self.dropout, found, folded(dropout_keys, 1))
 
-    def mlp(self, x: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:  # (B, L, D) -> (B, L, D)
+    def mlp(self, x: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
+        """Apply the MLP to each token: (B, L, D) -> (B, L, D)."""
         y = self.mlp_out(self.activation(self.mlp_in(x))).astype(x.dtype)
         return dropped(self.dropout, y, folded(dropout_keys, 2))
 
 
 class TransformerLayer(AttentionMlp):
-    """One layer.
+    """One layer of a transformer.
 
     Attributes:
-        rematerialise: compute what is inside it again for gradients instead of keeping it; training sets it.
+        rematerialize: Compute its inner values again for gradients instead of keeping them; training sets it.
     """
 
     def __init__(self, config: TransformerConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs) -> None:
         super().__init__(config, dtype=dtype, rngs=rngs)
-        self.rematerialise = False
+        self.rematerialize = False
         self.norm_first = not isinstance(config, BertConfig)
         self.attention_norm = nnx.LayerNorm(config.width, epsilon=config.epsilon, rngs=rngs)
 
@@ -135,16 +138,16 @@ class TransformerLayer(AttentionMlp):
         kept: slice = ALL,
         dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
-        """The layer's output for the tokens `kept`: the last layer is computed for the pooled token alone.
+        """Compute the layer's output for the tokens `kept`: the last layer needs only the pooled token.
 
         Args:
             x: (B, L, D).
-            mask: bool (B, 1, 1, L), true for tokens that may be seen; None for all.
-            causal: whether a token sees only itself and those before it; with all tokens kept.
-            kept: which tokens; all of them are seen.
-            dropout_keys: (B,) PRNG keys, by which dropout leaves out some of each row; None leaves out nothing.
+            mask: Bool (B, 1, 1, L), true for tokens that may be seen; None for all.
+            causal: Whether a token sees only itself and those before it; all tokens must then be kept.
+            kept: The tokens to compute; they see all tokens.
+            dropout_keys: (B,) PRNG keys for dropout in each row; None for no dropout.
         """
-        if not self.rematerialise:
+        if not self.rematerialize:
             return self.output_of(x, mask, causal, kept, dropout_keys)
 
         @nnx.remat
@@ -158,7 +161,7 @@ class TransformerLayer(AttentionMlp):
     def output_of(
         self, x: jax.Array, mask: jax.Array | None, causal: bool, kept: slice, dropout_keys: jax.Array | None
     ) -> jax.Array:
-        """The same, nothing computed twice."""
+        """Compute the layer without rematerialization."""
         if self.norm_first:
             normed = self.attention_norm(x)
             x = x[:, kept] + self.attend(normed[:, kept], normed, mask, causal, dropout_keys)

@@ -1,4 +1,4 @@
-"""Vision transformer image tower: (B, S, S, 3) normalised pixels -> (B, D) pooled features.
+"""Define the vision transformer image tower, from normalized pixels (B, S, S, 3) to pooled features (B, D).
 
 Sources: Dosovitskiy et al. (arXiv:2010.11929); Radford et al. (arXiv:2103.00020) for CLIP's norm before the first
 layer; Zhai et al. (arXiv:2106.04560) for the pooling by attention that SigLIP has.
@@ -19,20 +19,21 @@ from clipita.towers.transformer import ALL, FIRST, AttentionMlp, TransformerLaye
 
 
 class AttentionPool(AttentionMlp):
-    """One learned query attends to all tokens, and an MLP follows: (B, N, D) -> (B, D)."""
+    """Pooling by one learned query that attends to all tokens, with an MLP behind it: (B, N, D) -> (B, D)."""
 
     def __init__(self, config: VitConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs) -> None:
         super().__init__(config, dtype=dtype, rngs=rngs)
         self.probe = embed(1, config.width, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Pool the tokens: (B, N, D) -> (B, D)."""
         probe = jnp.broadcast_to(self.probe.embedding[...][None], (x.shape[0], 1, x.shape[2]))
         y = self.attend(probe, x, None, causal=False)
         return (y + self.mlp(self.mlp_norm(y)))[:, 0]
 
 
 class Vit(nnx.Module):
-    """The image tower for images of one size."""
+    """A vision transformer for images of one size."""
 
     def __init__(self, config: VitConfig, image_size: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs) -> None:
         width, patch = config.width, (config.patch, config.patch)
@@ -51,7 +52,7 @@ class Vit(nnx.Module):
         self.head = AttentionPool(config, dtype=dtype, rngs=rngs) if config.pooling == "map" else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalised pixels (B, S, S, 3), float -> pooled features (B, D) of the same dtype."""
+        """Compute pooled features (B, D) of normalized pixels (B, S, S, 3), in their float dtype."""
         x = self.patch(x).astype(x.dtype)
         x = x.reshape(x.shape[0], -1, x.shape[-1])  # (B, N, D), row by row
         if self.class_token is not None:

@@ -1,0 +1,1 @@
+"""Find, open and identify the files of a checkpoint's folder."""

@@ -1,6 +1,7 @@
-"""Files of a checkpoint's folder: found inside it, of a size that can be read, and JSON that is JSON.
+"""Find and read the small files of a checkpoint's folder, without trust in it.
 
-A folder from the hub is not trusted more than a single file of it: a link may lead anywhere, a file may be a pipe.
+A link in the folder may lead anywhere, a file may be a pipe or of any size, and what should be JSON may be something
+else.
 """
 
 import json
@@ -11,20 +12,22 @@ from clipita.bundles.bundle import check_inside
 from clipita.convert.folder.names import OPEN_CLIP_WEIGHTS, WEIGHTS
 from clipita.errors import CheckpointError
 
-# Of weights, in the order in which they are looked for. Each may also be in shards, listed in "<name>.index.json".
+# The files of weights, in the order in which they are looked for. Each may also be in shards, which "<name>.index.json"
+# lists.
 INDEX = ".index.json"
 TRANSFORMERS_FILES = tuple(name for name in WEIGHTS if not name.endswith(INDEX))
 WEIGHT_FILES = (*TRANSFORMERS_FILES, *OPEN_CLIP_WEIGHTS)
 
-# config.json and its kind take kilobytes.
+# Files such as config.json have a few kilobytes.
 _MAX_JSON_BYTES = 4 << 20
 
 
 def file_in(folder: Path, name: str, max_bytes: int | None = None) -> Path | None:
-    """The path of a file of `folder`, or None if it has none of this name.
+    """Return the path of a file of `folder`, or None if it has none of this name.
 
     Raises:
-        CheckpointError: the name or a link leads out of the folder, it is no plain file, or has more than `max_bytes`.
+        CheckpointError: The name or a link leads out of the folder, or the file is no plain file, or has more than
+            `max_bytes`.
     """
     path = folder / name
     if not path.exists() and not path.is_symlink():
@@ -41,13 +44,17 @@ def file_in(folder: Path, name: str, max_bytes: int | None = None) -> Path | Non
 
 
 def has_weights(folder: Path, *, open_clip: bool = False) -> bool:
-    """Whether a folder holds weights as transformers calls them, or open_clip."""
+    """Tell whether a folder holds weights under the file names of transformers, or of open_clip."""
     names = OPEN_CLIP_WEIGHTS if open_clip else TRANSFORMERS_FILES
     return any((folder / f"{name}{end}").exists() for name in names for end in ("", INDEX))
 
 
 def text_in(folder: Path, name: str, max_bytes: int) -> str | None:
-    """The UTF-8 text of a file, or None if there is none. Errors as for `file_in`."""
+    """Return the UTF-8 text of a file, or None if there is none.
+
+    Raises:
+        CheckpointError: As `file_in`, or the file is no UTF-8 text.
+    """
     path = file_in(folder, name, max_bytes)
     if path is None:
         return None
@@ -58,7 +65,11 @@ def text_in(folder: Path, name: str, max_bytes: int) -> str | None:
 
 
 def json_in(folder: Path, name: str, max_bytes: int = _MAX_JSON_BYTES) -> dict[str, Any] | None:
-    """The JSON object of a file, or None if there is none. Errors as for `file_in`, and for what is no JSON object."""
+    """Return the JSON object of a file, or None if there is no such file.
+
+    Raises:
+        CheckpointError: As `file_in`, or the file holds no JSON object.
+    """
     text = text_in(folder, name, max_bytes)
     if text is None:
         return None

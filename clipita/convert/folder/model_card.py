@@ -1,17 +1,17 @@
-"""What a model card (README.md) says about the licence, in the lines between its first two "---".
+"""Read the license from a model card (README.md): it stands in the lines between its first two "---".
 
-Read line by line, in a time that grows with the length of the file and no faster, whatever is in it.
+The lines are read one by one, without a YAML parser, in a time that grows no faster than the length of the file.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
-_MAX_BYTES = 1 << 20  # the tables of results that some cards begin with take half of it
-_MAX_LICENSE = 200  # characters; the longest identifiers have 40, and names of licences of their own 100
+_MAX_BYTES = 1 << 20  # some cards begin with tables of results that take half of it
+_MAX_LICENSE = 200  # characters; the longest identifiers have 40, and the names of custom licenses 100
 
 
 def license_of(folder: Path) -> str | None:
-    """The licence's identifier on the hub ("gpl-3.0"), or its name where that is "other"; None if nothing is said."""
+    """Return the license's identifier on the hub ("gpl-3.0"), or its name if that is "other"; None if it has none."""
     path = folder / "README.md"
     try:
         if not path.is_file():  # a pipe would never end
@@ -28,9 +28,9 @@ def license_of(folder: Path) -> str | None:
 
 
 def _fields(lines: list[str]) -> Iterator[tuple[str, str]]:
-    """Of the front matter, scalars of the first level, and the first items of lists: all that a licence is written as.
+    """Yield the keys of the front matter with their values, or with the first items of lists.
 
-    None where no second "---" follows.
+    A license is written in no other way. Without a second "---" there is no front matter.
     """
     if lines[0].rstrip() != "---":
         return
@@ -48,7 +48,7 @@ def _fields(lines: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _scalar(text: str) -> str:
-    """What stands behind a colon, without its comment and its quotes; nothing, if it is too long for a licence."""
+    """Return the value behind a colon, without comment and quotes; "" if it is too long for a license."""
     for place, character in enumerate(text):
         if character == "#" and place and text[place - 1].isspace():
             text = text[:place]

@@ -1,6 +1,6 @@
-"""Where a folder comes from, and what its bundle depends on: all that a bundle made earlier is found by.
+"""Identify a checkpoint's folder, so that the bundle that was made from it earlier can be found.
 
-Loading such a bundle imports this and nothing else of the conversion, neither ONNX nor the readers of weights.
+Loading such a bundle imports this file and nothing else of the conversion, neither ONNX nor the readers of weights.
 """
 
 import hashlib
@@ -13,26 +13,27 @@ from clipita.convert.folder.files import has_weights
 from clipita.convert.folder.names import CONFIG, MODULES, OPEN_CLIP_CONFIG
 from clipita.errors import CheckpointError
 
-IMAGES = "clip-ViT-B-32"  # what sentence-transformers' image half is called on the hub, and inside the text half
+IMAGES = "clip-ViT-B-32"  # sentence-transformers' image half, on the hub and as a folder inside the text half
 
-# What is read of a folder, by the ends of its files' names: they are what its bundle depends on.
+# The endings of the files that a conversion reads, and that its bundle therefore depends on.
 _READ = (".json", ".txt", ".model", ".md", ".safetensors", ".bin", ".msgpack", ".onnx", ".onnx_data")
 _WEIGHTS = _READ[-5:]
-# Copies of a model's training have thousands of files at their sides, and parts lie a folder or two below.
+# A copy of a training's folder may hold thousands of files beside the model. Parts of a model lie up to two folders
+# below it.
 _MAX_FILES = 20_000
 _MAX_DEPTH = 8
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a folder comes from.
+    """The source of a checkpoint's folder.
 
     Attributes:
-        name: What its model is called.
+        name: The name of its model.
         source: "Hugging Face hub" or "a folder".
         revision: The commit on the hub, or "".
-        license: To fall back on where its model card states none.
-        images: The folder with the image tower, where this one has a text tower alone.
+        license: The license to state if its model card has none.
+        images: The folder with the image tower, if this one has only a text tower.
     """
 
     name: str
@@ -43,9 +44,13 @@ class Origin:
 
 
 def identity(folder: Path, origin: Origin, precision: str | None) -> tuple[str, int]:
-    """16 hex digits that change whenever the bundle of a folder would, and the bytes that it will take, about.
+    """Identify a folder by what its bundle depends on, and estimate the size of the bundle.
 
-    Of the hub's, a commit says what it holds. Elsewhere names, sizes and times of files do, so that nothing is read.
+    Nothing of the files is read: on the hub a commit stands for its contents, and elsewhere names, sizes and times of
+    files do.
+
+    Returns:
+        16 hex digits that change whenever the bundle would, and its size in bytes, roughly.
     """
     content: list[object] = [origin.name, origin.revision, _variant(folder, precision)]
     places = (folder, origin.images or folder / IMAGES)  # the second may be a link, which a search does not follow
@@ -54,7 +59,7 @@ def identity(folder: Path, origin: Origin, precision: str | None) -> tuple[str, 
     for path in sorted(files):
         try:
             status = path.stat()
-        except OSError:  # gone meanwhile: whoever needs it will say so
+        except OSError:  # gone meanwhile: its reader will report it
             continue
         needed += status.st_size if path.suffix in _WEIGHTS else 0
         if not origin.revision:
@@ -63,15 +68,15 @@ def identity(folder: Path, origin: Origin, precision: str | None) -> tuple[str, 
 
 
 def has_layout(folder: Path) -> bool:
-    """Whether a folder holds one of the files that every layout begins with."""
+    """Tell whether a folder holds one of the files by which layouts are recognized."""
     return any((folder / name).exists() for name in (MODULES, CONFIG, OPEN_CLIP_CONFIG))
 
 
 def _files(folder: Path) -> list[Path]:
-    """Files that may belong to a checkpoint, in a folder and those in it.
+    """List the files that may belong to a checkpoint, in a folder and the folders below it.
 
     Raises:
-        CheckpointError: the folder holds so many files that it is no checkpoint's.
+        CheckpointError: The folder holds more files than a checkpoint does.
     """
     found: list[Path] = []
     count = 0
@@ -92,13 +97,13 @@ def _files(folder: Path) -> list[Path]:
                         folders.append((path, depth + 1))
                     elif path.suffix in _READ and path.is_file():
                         found.append(path)
-        except OSError:  # gone meanwhile, or not to be read: whoever needs it will say so
+        except OSError:  # gone meanwhile, or not readable: the reader of a file that is needed will report it
             continue
     return found
 
 
 def is_export(folder: Path) -> bool:
-    """Whether a folder holds ONNX exports and no weights in another form."""
+    """Tell whether a folder holds ONNX exports and no weights in another form."""
     in_another_form = has_weights(folder) or has_weights(folder, open_clip=True)
     return not in_another_form and any((folder / "onnx").glob("vision_model*.onnx"))
 

@@ -1,0 +1,1 @@
+"""Build the ONNX graphs of towers, and check graphs that come from elsewhere."""

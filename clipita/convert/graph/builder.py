@@ -1,4 +1,4 @@
-"""Nodes and initializers of an ONNX graph whose weights lie in a safetensors file beside it."""
+"""Build an ONNX graph whose weights lie in a safetensors file beside it."""
 
 # onnx generates its types at run time.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -16,17 +16,17 @@ from clipita.errors import CheckpointError
 from clipita.system.arrays import Array
 
 OPSET = 20
-_IR_VERSION = 10  # both are read by ONNX Runtime from 1.18 on
-_INLINE_ELEMENTS = 64  # below, a weight is copied into the graph: ONNX Runtime wants small ones there
+_IR_VERSION = 10  # ONNX Runtime reads this and the opset from 1.18 on
+_INLINE_ELEMENTS = 64  # smaller weights are copied into the graph, where ONNX Runtime wants them
 MICROSOFT = "com.microsoft"
 
 
 class Graph:
-    """Nodes in order of execution; each value has the name that the method making it returns.
+    """Collect the nodes of a graph in order of execution. Each method returns the name of the value that it makes.
 
     Args:
-        weights: where the numbers are.
-        portable: use operators of the ONNX standard only, and none of ONNX Runtime's own.
+        weights: The places of the weights in their file.
+        portable: Use operators of the ONNX standard only, and none of ONNX Runtime's own.
     """
 
     def __init__(self, weights: StoredWeights, *, portable: bool = False) -> None:
@@ -39,48 +39,50 @@ class Graph:
         self.in_bytes: dict[str, tuple[str, str, str]] = {}
 
     def node(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        """Add a node with one output."""
         output = f"{operator}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [output], output, domain=domain or None, **attributes))
         return output
 
     def constant(self, value: Array | np.float32) -> str:
+        """Add a constant; equal ones are added once."""
         array = np.asarray(value)
         name = f"constant_{array.dtype}_{array.ravel().tolist()}_{array.ndim}".replace(" ", "")
         self.initializers.setdefault(name, numpy_helper.from_array(array, name))
         return name
 
     def dense(self, name: str) -> str:
-        """The weight `name` as float32."""
+        """Read the weight `name` as float32."""
         if name not in self.dequantized:
             self.dequantized[name] = self._dequantize(name)
         return self.dequantized[name]
 
     def matmul(self, x: str, name: str) -> str:
-        """(..., inputs) times the kernel (inputs, outputs)."""
+        """Multiply (..., inputs) by the kernel (inputs, outputs)."""
         if f"{name}.int7" in self.places:
             return self._integer_matmul(x, name)
         if f"{name}.int4" not in self.places or self.portable:
             return self.node("MatMul", x, self.dense(name))
         # On two AVX-512 cores the twelve layers of a 384-wide BERT load in 31 ms this way, against 130 ms for int8 that
         # is folded into float32, and run as fast. accuracy_level=4 would be up to twice as fast on one short text and
-        # no faster on a batch, for a cosine of 0.9999: the level stays at float32.
+        # no faster on a batch, but change embeddings to a cosine of 0.9999: the level stays at float32.
         packed, scale = self._stored(f"{name}.int4"), self._float(f"{name}.scale")
         outputs, blocks, _ = self.places[f"{name}.int4"].shape
         sizes = {"K": blocks * BLOCK, "N": outputs, "bits": 4, "block_size": BLOCK}
         return self.node("MatMulNBits", x, packed, scale, domain=MICROSOFT, **sizes)
 
     def linear(self, x: str, name: str, *, bias: bool = True) -> str:
-        """(..., inputs) -> (..., outputs)."""
+        """Apply the linear layer `name`: (..., inputs) -> (..., outputs)."""
         y = self.matmul(x, f"{name}.kernel")
         return self.node("Add", y, self.dense(f"{name}.bias")) if bias else y
 
     def layer_norm(self, x: str, name: str, epsilon: float) -> str:
-        """Over the last axis."""
+        """Normalize over the last axis by the layer norm `name`."""
         scale, bias = self.dense(f"{name}.scale"), self.dense(f"{name}.bias")
         return self.node("LayerNormalization", x, scale, bias, axis=-1, epsilon=epsilon)
 
     def rows(self, name: str, indices: str) -> str:
-        """Rows of the embedding `name` as float32 (..., D); only those that are asked for are dequantized."""
+        """Look up rows of the embedding `name`, as float32 (..., D); only these rows are dequantized."""
         if f"{name}.int4" in self.places:
             packed = self.node("Gather", self._stored(f"{name}.int4"), indices)  # uint8 (B, L, D / 32, 16)
             scale = self.node("Gather", self._stored(f"{name}.scale"), indices)  # float16 (B, L, D / 32)
@@ -96,7 +98,7 @@ class Graph:
     def finish(
         self, name: str, inputs: list[onnx.ValueInfoProto], result: str, output: str, *shape: int
     ) -> onnx.ModelProto:
-        """The model whose only output is the value `result`, called `output`, of shape (B, *shape)."""
+        """Return the model whose only output is the value `result`, under the name `output`, of shape (B, *shape)."""
         self.nodes.append(helper.make_node("Identity", [result], [output], output))
         outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["B", *shape])]
         graph = helper.make_graph(self.nodes, name, inputs, outputs, list(self.initializers.values()))
@@ -105,7 +107,7 @@ class Graph:
         return helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="clipita")
 
     def _integer_matmul(self, x: str, name: str) -> str:
-        if x not in self.in_bytes:  # query, key and value share theirs
+        if x not in self.in_bytes:  # query, key and value share one input
             codes, scale, zero = (f"{x}_{part}" for part in ("codes", "scale", "zero"))
             self.nodes.append(helper.make_node("DynamicQuantizeLinear", [x], [codes, scale, zero], codes))
             self.in_bytes[x] = codes, scale, zero
@@ -119,7 +121,7 @@ class Graph:
         return self.node("Mul", product, self.node("Mul", steps, scale))
 
     def _dequantize(self, name: str) -> str:
-        if f"{name}.int4" in self.places:  # of a kernel
+        if f"{name}.int4" in self.places:  # a kernel
             packed, scale = self._stored(f"{name}.int4"), self._stored(f"{name}.scale")
             rows = self._unpacked(packed, scale, [0, self.places[f"{name}.int4"].shape[1] * BLOCK])
             return self.node("Transpose", rows, perm=[1, 0])
@@ -129,7 +131,7 @@ class Graph:
         return self._float(name)
 
     def _unpacked(self, packed: str, scale: str, shape: list[int]) -> str:
-        """int4 codes (..., blocks, 16) and their scales (..., blocks) as float32 of this shape."""
+        """Dequantize int4 codes (..., blocks, 16) with their scales (..., blocks) to float32 of this shape."""
         low = self.node("BitwiseAnd", packed, self.constant(np.array(15, np.uint8)))
         high = self.node("BitShift", packed, self.constant(np.array(4, np.uint8)), direction="RIGHT")
         axis = self.constant(np.array([-1]))
@@ -145,7 +147,7 @@ class Graph:
         return self.node("Cast", stored, to=TensorProto.FLOAT) if self.places[name].dtype == "F16" else stored
 
     def _stored(self, name: str) -> str:
-        """The initializer with the numbers as they are in the file."""
+        """Return the initializer that refers to the numbers `name` as they are in the file."""
         if name not in self.places:
             raise CheckpointError(f"the weights lack '{name}'")
         place = self.places[name]

@@ -1,7 +1,7 @@
-"""Walk over an ONNX model without running it: which files it reads, and what it builds however small it is.
+"""Find, without running an ONNX model, which files it reads and how large the tensors are that it builds.
 
-A graph is a program, and this runs nothing of it: it finds tensors whose size is written in the graph, and no others.
-What a graph computes from the shape of its input, or from its own constants by arithmetic, can be as large as it likes.
+A graph is a program. Here only tensors are found whose size is written in the graph. A tensor whose size the graph
+computes, from the shape of its input or from constants by arithmetic, can still be of any size.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Any
 from clipita.convert.readers.wire import bytes_of, fields, number, text
 from clipita.errors import CheckpointError
 
-# Field numbers of onnx.proto, by message: those that lead to a tensor, and the message that each holds.
+# For each message of onnx.proto, the numbers of the fields that lead to a tensor, and the kind of message in them.
 _LEADS: dict[str, dict[int, str]] = {
     "Model": {7: "Graph", 20: "Training", 25: "Function"},
     "Training": {1: "Graph", 2: "Graph"},
@@ -24,24 +24,24 @@ _LEADS: dict[str, dict[int, str]] = {
     "SparseTensor": {1: "Tensor", 2: "Tensor"},
     "Tensor": {},
 }
-_MAX_DEPTH = 64  # an If in a Loop in a function takes a dozen
-# The graphs of ViT-H/14 beside XLM-R large have 60,000; a million takes a second.
+_MAX_DEPTH = 64  # levels; an If in a Loop in a function has a dozen
+# The graphs of ViT-H/14 and XLM-R large have 60,000 fields; to walk over a million takes a second.
 _MAX_FIELDS = 1 << 20
 _INT64 = 7  # TensorProto.DataType
-_FEW = 64  # a shape, or the two margins of each of its axes, has fewer numbers
+_FEW = 64  # numbers; a shape, or two margins for each of its axes, has fewer
 
-# Operators whose output is as large as the product of an input says, and which input that is.
+# Operators whose output has as many elements as the product of one of their inputs, and the index of that input.
 _SIZED_BY = {
     "AffineGrid": 1, "BlackmanWindow": 0, "CenterCropPad": 1, "Col2Im": 1, "ConstantOfShape": 0, "Expand": 1,
     "HammingWindow": 0, "HannWindow": 0, "MaxUnpool": 2, "OneHot": 1, "Resize": 3, "Tile": 1,
 }  # fmt: skip
-# Those that say it in an attribute: RandomNormal and RandomUniform.
+# Operators that have their output's shape in an attribute.
 _SHAPE_ATTRIBUTES = {"RandomNormal": "shape", "RandomUniform": "shape"}
 
 
 @dataclass(frozen=True)
 class ExternalData:
-    """Where a tensor's numbers lie: bytes `offset` to `offset + length` of a file; `length` may be unknown."""
+    """The place of a tensor's numbers: bytes `offset` to `offset + length` of a file; `length` may be unknown."""
 
     location: str
     offset: int
@@ -58,7 +58,13 @@ class _Node:
 
 @dataclass
 class Contents:
-    """What `graph_contents` finds in a graph."""
+    """The findings of `graph_contents`.
+
+    Attributes:
+        external: The places of tensors that are kept in other files.
+        built: The most elements of a tensor that the graph builds from constants.
+        what: Which operator builds it.
+    """
 
     external: list[ExternalData] = field(default_factory=list[ExternalData])
     built: int = 0
@@ -69,24 +75,25 @@ def graph_contents(model: memoryview) -> Contents:
     """Walk over the structure of a model. No tensor is read, and no other file is opened.
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: The model is damaged.
     """
-    walk = _Walk()
+    walk = _GraphWalk()
     walk.message(model, "Model", 0)
     return walk.contents()
 
 
-class _Walk:
-    """One pass over a model: where its tensors lie, the numbers of small ones, and the nodes that make large ones."""
+class _GraphWalk:
+    """Collect in one pass the places of tensors, the numbers of small ones, and the nodes that may make large ones."""
 
     def __init__(self) -> None:
         self.fields = 0
         self.external: list[ExternalData] = []
-        self.constants: dict[str, list[list[int]]] = {}  # by name; graphs inside may use a name again
+        self.constants: dict[str, list[list[int]]] = {}  # by name; an inner graph may use a name again
         self.nodes: list[_Node] = []
         self.built: list[tuple[int, str]] = []
 
     def counted(self, message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+        """Yield the fields of a message, and count them against the limit."""
         for pair in fields(message):
             self.fields += 1
             if self.fields > _MAX_FIELDS:
@@ -94,6 +101,7 @@ class _Walk:
             yield pair
 
     def message(self, message: memoryview, kind: str, depth: int) -> None:
+        """Walk over a message of this kind, down to the tensors and nodes in it."""
         if depth > _MAX_DEPTH:
             raise CheckpointError(f"its graphs nest deeper than {_MAX_DEPTH} levels")
         leads = _LEADS[kind]
@@ -113,6 +121,7 @@ class _Walk:
                     self.message(bytes_of(value), lead, depth + 1)
 
     def node(self, message: memoryview, depth: int) -> None:
+        """Note a node whose output may be large, and walk over its attributes."""
         if depth > _MAX_DEPTH:
             raise CheckpointError(f"its graphs nest deeper than {_MAX_DEPTH} levels")
         made = _Node()
@@ -139,7 +148,7 @@ class _Walk:
             self.nodes.append(made)
 
     def attribute(self, message: memoryview, depth: int) -> tuple[str, list[int] | None]:
-        """Its name, and the whole numbers that it holds, if these are few."""
+        """Return an attribute's name, and its whole numbers if they are few."""
         name, numbers = "", list[int]()
         for key, value in self.counted(message):
             match key:
@@ -161,7 +170,7 @@ class _Walk:
         return name, numbers if 0 < len(numbers) <= _FEW else None
 
     def sparse(self, message: memoryview, depth: int) -> None:
-        """ONNX Runtime makes them dense when it loads them."""
+        """Note a sparse tensor by its dense size: ONNX Runtime makes it dense when it loads it."""
         sizes: list[int] = []
         for key, value in self.counted(message):
             if key in (1, 2):
@@ -171,7 +180,7 @@ class _Walk:
         self.built.append((_product(sizes), "a sparse tensor"))
 
     def tensor(self, message: memoryview) -> tuple[str, list[int] | None]:
-        """Its name, and its numbers if they are few and int64."""
+        """Note where a tensor lies; return its name, and its numbers if they are few and int64."""
         name, kind, sizes, numbers = "", 0, list[int](), list[int]()
         entries: dict[str, str] = {}
         for key, value in self.counted(message):
@@ -193,7 +202,7 @@ class _Walk:
                     entry = dict(self.counted(bytes_of(value)))  # StringStringEntryProto: 1 the key, 2 the value
                     held = text(entry.get(2, memoryview(b"")))
                     label = text(entry.get(1, memoryview(b"")))
-                    if label == "location":  # each that is named, whichever of them counts
+                    if label == "location":  # may be named twice; each counts, since it is not known which one is used
                         self.external.append(ExternalData(held, 0, None))
                     entries[label] = held
                 case _:
@@ -204,13 +213,14 @@ class _Walk:
         return name, numbers if kind == _INT64 and 0 < len(numbers) <= _FEW else None
 
     def contents(self) -> Contents:
+        """Return what was found."""
         for node in self.nodes:
             self.built.append((self._size(node), node.operator))
         largest = max(self.built, default=(0, ""))
         return Contents(self.external, sum(size for size, _ in self.built), largest[1])
 
     def _size(self, node: _Node) -> int:
-        """The most elements that constants say its output has, 0 where none of them does."""
+        """Return the most elements that a node's output has by its constants; 0 if they do not tell."""
         if node.operator in _SHAPE_ATTRIBUTES:
             return _product(node.attributes.get(_SHAPE_ATTRIBUTES[node.operator]) or [])
         if node.operator == "Range":
@@ -229,12 +239,12 @@ class _Walk:
 
 
 def _varints(value: int | memoryview) -> list[int]:
-    """A repeated field's numbers, packed or one by one."""
+    """Return the numbers of one entry of a repeated field, which may be packed."""
     if isinstance(value, int):
         return [number(value)]
     if len(value) > 10 * _FEW:
         return []
-    # Packed, they are the bytes of varints; with a tag before each, they are a message of them.
+    # Packed numbers are varints without tags; others come as an int, one entry each.
     found: list[int] = []
     position = 0
     while position < len(value):
@@ -250,10 +260,10 @@ def _varints(value: int | memoryview) -> list[int]:
 
 
 def _product(sizes: list[int]) -> int:
-    """Elements of a tensor of this shape; dimensions that are not known, or that stay as they are, count as 1."""
+    """Return the number of elements of a shape; dimensions that are unknown (below 1) count as 1."""
     return min(math.prod(size for size in sizes if size > 0), 1 << 62) if sizes else 0
 
 
 def _whole(value: str) -> int:
-    """A number that a text holds, -1 if it is none."""
+    """Return the number that a text holds, -1 if it holds none."""
     return int(value) if value.isascii() and value.isdigit() and len(value) < 20 else -1

@@ -1,4 +1,4 @@
-"""EfficientNet-lite as ONNX nodes; the tower is `clipita.towers.efficientnet`."""
+"""Build the ONNX nodes of EfficientNet-lite, the tower of `clipita.towers.efficientnet`."""
 
 import numpy as np
 
@@ -9,7 +9,10 @@ from clipita.towers.efficientnet_config import EfficientNetLiteConfig, block_sha
 def efficientnet(
     graph: Graph, x: str, config: EfficientNetLiteConfig, prefix: str, size: int, *, blocks: int | None = None
 ) -> str:
-    """Normalised pixels (B, 3, size, size) -> pooled features (B, D), or the maps (B, H, W, C) after so many blocks."""
+    """Compute pooled features (B, D) from normalized pixels (B, 3, size, size).
+
+    With `blocks`, stop after that many and give their maps (B, H, W, C).
+    """
 
     def conv(x: str, name: str, kernel: int = 1, stride: int = 1, groups: int = 1) -> str:
         before, after = same_padding(size, kernel, stride)

@@ -1,4 +1,4 @@
-"""Where an ONNX model says that its weights lie: file names in a file, which may name any other on the disk."""
+"""Find the files that an ONNX model keeps its weights in: a model may name any file of the disk."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ from clipita.errors import CheckpointError
 
 
 def external_data_inside(model_path: Path, folder: Path) -> list[Path]:
-    """The files that the model's tensors lie in, once it is sure that all of them are inside `folder`.
+    """Return the files of a model's tensors, or refuse the model if one of them is outside `folder`.
 
-    Only the structure of the model is walked over: no tensor is read, and no other file is opened.
+    Only the structure of the model is read: no tensor, and no other file.
 
     Raises:
-        CheckpointError: the model is damaged, a location leads out of the folder, or no file is there.
+        CheckpointError: The model is damaged, a location leads out of the folder, or no file is there.
     """
     with reading(model_path, "an ONNX model"):
         contents = graph_contents(memoryview(MappedFile(model_path).data))
@@ -22,7 +22,7 @@ def external_data_inside(model_path: Path, folder: Path) -> list[Path]:
     paths: list[Path] = []
     for location in locations:
         path = model_path.parent / location
-        # A location is relative to the model; as a path it must not leave the folder, whatever links it goes through.
+        # A location is a path relative to the model. It must not leave the folder, even by way of links.
         odd = not location or any(sign in location for sign in "\\\0")
         if odd or Path(location).is_absolute() or ".." in Path(location).parts:
             raise CheckpointError(

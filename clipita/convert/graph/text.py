@@ -1,4 +1,4 @@
-"""Text towers as ONNX nodes; they are `clipita.towers.bert` and `clipita.towers.clip_text`."""
+"""Build the ONNX nodes of the text towers, `clipita.towers.bert` and `clipita.towers.clip_text`."""
 
 from typing import assert_never
 
@@ -11,7 +11,7 @@ from clipita.towers.config import BertConfig, ClipTextConfig
 
 
 def bert(graph: Graph, config: BertConfig, prefix: str) -> str:
-    """The inputs -> pooled features (B, D)."""
+    """Compute pooled features (B, D) from the graph's inputs by a BERT."""
     one = graph.constant(np.array([1]))
     added = _positions(graph, prefix)
     if config.token_types:
@@ -39,7 +39,7 @@ def bert(graph: Graph, config: BertConfig, prefix: str) -> str:
 
 
 def clip_text(graph: Graph, config: ClipTextConfig, prefix: str) -> str:
-    """The inputs -> pooled features (B, D)."""
+    """Compute pooled features (B, D) from the graph's inputs by a text tower of CLIP's family."""
     causal = config.attention == "causal"
     x = graph.node("Add", graph.rows(f"{prefix}word.embedding", "input_ids"), _positions(graph, prefix))
     mask = text_mask(graph, padding=config.attention == "masked", causal=causal)
@@ -57,7 +57,7 @@ def clip_text(graph: Graph, config: ClipTextConfig, prefix: str) -> str:
             if config.eos_token is not None:
                 is_end = graph.node("Equal", ids, graph.constant(np.array(config.eos_token)))
                 ids = graph.node("Cast", is_end, to=TensorProto.INT32)
-            place = graph.node("ArgMax", ids, axis=1, keepdims=1)  # (B, 1), the first of them
+            place = graph.node("ArgMax", ids, axis=1, keepdims=1)  # (B, 1), the first if there are several
             x = graph.node("GatherND", x, place, batch_dims=1)
         case _:
             assert_never(config.pooling)

@@ -1,8 +1,8 @@
-"""Builds the ONNX graphs of a dual encoder: named weights in, uint8 pixels or token ids to unit-norm embeddings out.
+"""Build the ONNX graphs of a dual encoder, from uint8 pixels or token ids to embeddings of unit norm.
 
-The graphs hold no weights. Every initializer above a few bytes is external data at the place where
-`weights.safetensors` has it, in the form in which `clipita.convert.weights.quantize` stored it; the graph itself turns
-it into float32, and ONNX Runtime does so once, at load, since it folds constants.
+The graphs hold no weights. Every initializer above a few bytes is external data, at its place in `weights.safetensors`
+and in the form in which `clipita.convert.weights.quantize` stored it. The graph itself turns it into float32, and ONNX
+Runtime does so once, when it loads the graph and folds constants.
 """
 
 # onnx generates its types at run time.
@@ -22,7 +22,7 @@ from clipita.convert.weights.safetensors_file import StoredWeights
 from clipita.towers.config import BertConfig, ClipTextConfig, DualConfig, ProjectionConfig, VitConfig
 from clipita.towers.efficientnet_config import EfficientNetLiteConfig, map_shape
 
-_NORM_FLOOR = 1e-12  # of a vector of zeros, so that it gives zeros and not NaN
+_NORM_FLOOR = 1e-12  # least norm to divide by, so that a vector of zeros stays zeros and becomes no NaN
 
 
 def image_graph(
@@ -33,22 +33,22 @@ def image_graph(
     blocks: int | None = None,
     portable: bool = False,
 ) -> onnx.ModelProto:
-    """The graph "pixels" uint8 (B, S, S, 3) -> "image_embeddings" float32 (B, E).
+    """Build the image tower's graph: "pixels" uint8 (B, S, S, 3) -> "image_embeddings" float32 (B, E).
 
     Args:
-        config: the architecture.
-        weights: names as `clipita.towers.dual` gives them, convolutions folded.
-        pooled: end before the projection, at "image_features" (B, D): what training caches of a locked tower.
-        blocks: of an EfficientNet, end after so many, at "image_maps" (B, H, W, C): what training caches where the
-            others learn.
-        portable: use operators of the ONNX standard only, for runtimes that lack ONNX Runtime's own.
+        config: The architecture.
+        weights: The weights by the names of `clipita.towers.dual`, convolutions folded.
+        pooled: End before the projection, at "image_features" (B, D), which training caches of a locked tower.
+        blocks: End after this many blocks of an EfficientNet, at "image_maps" (B, H, W, C), which training caches if
+            the later blocks learn.
+        portable: Use operators of the ONNX standard only, for runtimes that lack ONNX Runtime's own.
 
     Raises:
-        CheckpointError: a weight is missing.
+        CheckpointError: A weight is missing.
     """
     graph = Graph(weights, portable=portable)
     size = config.preprocessing.image_size
-    x = _normalised_pixels(graph, config)
+    x = _normalized_pixels(graph, config)
     match config.image:
         case VitConfig() as image:
             features = vit(graph, x, image, "image.")
@@ -68,7 +68,17 @@ def image_graph(
 def text_graph(
     config: DualConfig, weights: StoredWeights, *, pooled: bool = False, portable: bool = False
 ) -> onnx.ModelProto:
-    """The graph "input_ids", "attention_mask" int64 (B, L) -> "text_embeddings" float32 (B, E); as `image_graph`."""
+    """Build the text tower's graph: "input_ids" and "attention_mask" int64 (B, L) -> "text_embeddings" float32 (B, E).
+
+    Args:
+        config: The architecture.
+        weights: The weights by the names of `clipita.towers.dual`.
+        pooled: End before the projection, at "text_features" (B, D).
+        portable: As for `image_graph`.
+
+    Raises:
+        CheckpointError: A weight is missing.
+    """
     graph = Graph(weights, portable=portable)
     match config.text:
         case BertConfig() as text:
@@ -86,11 +96,11 @@ def text_graph(
     return graph.finish("text", inputs, _unit_norm(graph, embeddings), "text_embeddings", config.embed_dim)
 
 
-def _normalised_pixels(graph: Graph, config: DualConfig) -> str:  # uint8 (B, S, S, 3) -> float32 (B, 3, S, S)
+def _normalized_pixels(graph: Graph, config: DualConfig) -> str:  # uint8 (B, S, S, 3) -> float32 (B, 3, S, S)
     mean, std = (
         np.array(v, np.float32).reshape(1, 3, 1, 1) for v in (config.preprocessing.mean, config.preprocessing.std)
     )
-    # Not folded into the first kernel: SAME pads with zeros after the normalisation, and would then pad with the mean.
+    # The normalization is not folded into the first kernel: SAME padding adds zeros after it, which fold to the mean.
     x = graph.node("Cast", graph.node("Transpose", "pixels", perm=[0, 3, 1, 2]), to=TensorProto.FLOAT)
     return graph.node("Mul", graph.node("Sub", x, graph.constant(mean)), graph.constant(1 / std))
 

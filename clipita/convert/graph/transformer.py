@@ -1,4 +1,4 @@
-"""Transformer layers as ONNX nodes; the layer is `clipita.towers.transformer`."""
+"""Build the ONNX nodes of transformer layers, those of `clipita.towers.transformer`."""
 
 from typing import NamedTuple, assert_never
 
@@ -8,13 +8,16 @@ from onnx import TensorProto
 from clipita.convert.graph.builder import MICROSOFT, Graph
 from clipita.towers.config import Activation, BertConfig, TransformerConfig
 
-FIRST, LAST = 0, -1  # the token that a last layer is computed for
+FIRST, LAST = 0, -1  # the token that the last layer is computed for, where it is only one
 
 
 class Mask(NamedTuple):
-    """What tokens may see: int32 (B, L) with 1 for tokens or "", and whether only what comes before them.
+    """The tokens that attention may see.
 
-    `bias` says the same in numbers to add to logits, for the graph that is portable.
+    Attributes:
+        padding: The value int32 (B, L) with 1 for tokens and 0 for padding, or "" if padding is seen as well.
+        causal: Whether a token sees only itself and those before it.
+        bias: The same as numbers to add to the logits, for portable graphs.
     """
 
     padding: str = ""
@@ -23,7 +26,7 @@ class Mask(NamedTuple):
 
 
 def text_mask(graph: Graph, *, padding: bool, causal: bool) -> Mask:
-    """Made once, for all layers."""
+    """Make the mask that all layers share."""
     mask = graph.node("Cast", "attention_mask", to=TensorProto.INT32) if padding else ""
     if not graph.portable or not (padding or causal):
         return Mask(mask, causal)
@@ -39,9 +42,9 @@ def text_mask(graph: Graph, *, padding: bool, causal: bool) -> Mask:
     return Mask(mask, causal, graph.node("Where", allowed, graph.constant(np.float32(0)), lowest))
 
 
-def attend(graph: Graph, asking: str, x: str, config: TransformerConfig, prefix: str, mask: Mask) -> str:
-    """What (B, Q, D) finds in (B, L, D) -> (B, Q, D)."""
-    q, k, v = (graph.linear(y, prefix + name) for y, name in ((asking, "query"), (x, "key"), (x, "value")))
+def attend(graph: Graph, queries: str, x: str, config: TransformerConfig, prefix: str, mask: Mask) -> str:
+    """Let the tokens `queries` (B, Q, D) attend to `x` (B, L, D) -> (B, Q, D)."""
+    q, k, v = (graph.linear(y, prefix + name) for y, name in ((queries, "query"), (x, "key"), (x, "value")))
     if graph.portable:
         attended = _plain_attention(graph, q, k, v, config, mask)
     else:
@@ -51,7 +54,7 @@ def attend(graph: Graph, asking: str, x: str, config: TransformerConfig, prefix:
 
 
 def layer(graph: Graph, x: str, config: TransformerConfig, prefix: str, mask: Mask, *, kept: int | None = None) -> str:
-    """One layer: (B, L, D) -> (B, L, D), or (B, 1, D) where one token is kept."""
+    """Compute one layer: (B, L, D) -> (B, L, D), or (B, 1, D) if only the token `kept` is wanted."""
 
     def norm(x: str, name: str) -> str:
         return graph.layer_norm(x, prefix + name, config.epsilon)
@@ -64,8 +67,8 @@ def layer(graph: Graph, x: str, config: TransformerConfig, prefix: str, mask: Ma
         return x if kept is None else token(graph, x, kept)
 
     if isinstance(config, BertConfig):
-        asking = keep(x)
-        x = norm(graph.node("Add", asking, attend(graph, asking, x, config, prefix, mask)), "attention_norm")
+        queries = keep(x)
+        x = norm(graph.node("Add", queries, attend(graph, queries, x, config, prefix, mask)), "attention_norm")
         return norm(graph.node("Add", x, mlp(x)), "mlp_norm")
     normed = norm(x, "attention_norm")
     x = graph.node("Add", keep(x), attend(graph, keep(normed), normed, config, prefix, mask))
@@ -73,12 +76,12 @@ def layer(graph: Graph, x: str, config: TransformerConfig, prefix: str, mask: Ma
 
 
 def token(graph: Graph, x: str, index: int) -> str:
-    """The first or the last token: (B, L, D) -> (B, 1, D)."""
+    """Take the first or the last token: (B, L, D) -> (B, 1, D)."""
     return graph.node("Gather", x, graph.constant(np.array([index])), axis=1)
 
 
 def activation(graph: Graph, x: str, name: Activation) -> str:
-    """The function between the two maps of an MLP."""
+    """Apply the function between the two linear maps of an MLP."""
     match name:
         case "relu":
             return graph.node("Relu", x)

@@ -1,4 +1,4 @@
-"""Vision transformer as ONNX nodes; the tower is `clipita.towers.vit`."""
+"""Build the ONNX nodes of a vision transformer, the tower of `clipita.towers.vit`."""
 
 from typing import assert_never
 
@@ -10,7 +10,7 @@ from clipita.towers.config import VitConfig
 
 
 def vit(graph: Graph, x: str, config: VitConfig, prefix: str) -> str:
-    """Normalised pixels (B, 3, S, S) -> pooled features (B, D)."""
+    """Compute pooled features (B, D) from normalized pixels (B, 3, S, S)."""
     bias = [graph.dense(f"{prefix}patch.bias")] if config.patch_bias else []
     x = graph.node("Conv", x, graph.dense(f"{prefix}patch.kernel"), *bias, strides=[config.patch, config.patch])
     x = graph.node("Reshape", x, graph.constant(np.array([0, 0, -1])))
@@ -52,7 +52,7 @@ def _attention_pool(graph: Graph, x: str, config: VitConfig, prefix: str) -> str
 
 
 def _for_each_image(graph: Graph, name: str, x: str, width: int) -> str:
-    """The one row of an embedding, beside (B, N, D) as (B, 1, D)."""
+    """Repeat the one row of an embedding for each image: beside `x` (B, N, D) it is (B, 1, D)."""
     batch = graph.node("Shape", x, start=0, end=1)
     shape = graph.node("Concat", batch, graph.constant(np.array([1, width])), axis=0)
     return graph.node("Expand", graph.dense(name), shape)

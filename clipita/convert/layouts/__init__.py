@@ -1,0 +1,1 @@
+"""Read the towers of each layout of checkpoints, under our names."""

@@ -1,7 +1,7 @@
-"""BERT's family as transformers has it: what configurations say, and what leaves are called.
+"""Read text towers of BERT's family: their sizes from transformers' configurations, and the names of their leaves.
 
 Source: transformers 4 and 5, `models/{bert,roberta,xlm_roberta,camembert,distilbert}`. The defaults are theirs: a
-configuration may leave out what does not differ from them.
+configuration may leave out settings that have them.
 """
 
 from collections.abc import Callable
@@ -13,14 +13,21 @@ from clipita.errors import CheckpointError
 from clipita.system.arrays import Array
 from clipita.towers.config import BertConfig, TextConfig
 
-Prepare = Callable[[dict[str, Array], str], None]  # changes leaves, which begin with a prefix, before they are read
+Prepare = Callable[[dict[str, Array], str], None]  # changes leaves, whose names begin with a prefix
 
 
 class TextTower(NamedTuple):
-    """A text tower's size and leaves."""
+    """A text tower of a checkpoint.
+
+    Attributes:
+        config: Its size.
+        names: Its leaves' names -> ours, both without the prefix of the tower.
+        harmless: Leaves that it may hold and that have no effect.
+        prepare: A change that its leaves need before they are read, or None.
+    """
 
     config: TextConfig
-    names: Names  # of the tower alone, on both sides
+    names: Names
     harmless: tuple[str, ...] = ()
     prepare: Prepare | None = None
 
@@ -52,12 +59,12 @@ BERT_POOLER = linear({"pooler.dense": "pooler"})
 
 
 def bert_names(layers: int) -> Names:
-    """Of a BERT without its pooler."""
+    """Return the names of a BERT's leaves, without its pooler's."""
     return _BERT | repeated("encoder.layer.{}.", layers, _BERT_LAYER)
 
 
 def bert_tower(settings: Settings, kind: str, pooling: str | None) -> TextTower:
-    """BERT, or one of `ROBERTAS`; "pooler" where no pooling is named."""
+    """Read a BERT or one of `ROBERTAS`; without a `pooling` it is read by its pooler."""
     roberta = {"pad_token_id": 1, "max_position_embeddings": 514} if kind in ROBERTAS else {}
     settings = settings.with_defaults(_BERT_DEFAULTS | roberta)
     settings.require(position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
@@ -77,8 +84,8 @@ def bert_tower(settings: Settings, kind: str, pooling: str | None) -> TextTower:
     )
     is_pooled = config.pooling == "pooler"
     names = bert_names(config.layers) | (BERT_POOLER if is_pooled else {})
-    # Buffers that count 0, 1, 2 ... or hold zeros, which transformers stopped saving at 4.31; and the pooler, which it
-    # saves whether or not what follows reads it.
+    # The first two are buffers that count 0, 1, 2 ... or hold zeros; transformers stopped saving them at 4.31. The
+    # pooler is saved even if nothing reads it.
     harmless = ("embeddings.position_ids", "embeddings.token_type_ids", *(() if is_pooled else BERT_POOLER))
     return TextTower(config, names, harmless, _without_rows(first))
 
@@ -111,7 +118,7 @@ _DISTILBERT_LAYER = {
 
 
 def distilbert_tower(settings: Settings, pooling: str | None) -> TextTower:
-    """DistilBERT, which has no pooling of its own."""
+    """Read a DistilBERT, which has no pooling of its own."""
     if pooling not in ("mean", "cls"):
         raise CheckpointError(
             f"{settings.where}: a DistilBERT has no pooled output, and its layout does not say how to pool it. "

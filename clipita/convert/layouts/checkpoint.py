@@ -1,4 +1,4 @@
-"""Checkpoints of other libraries: which layout a folder has, and the dual encoder in it.
+"""Tell the layout of a checkpoint of another library, and read the dual encoder in it.
 
 vision-text            transformers' VisionTextDualEncoder: BERT, RoBERTa or XLM-R beside CLIP's ViT, ViT or SigLIP's
 hybrid-clip            the Flax script that CLIP-Italian was trained with, and its output
@@ -6,7 +6,7 @@ clip, siglip           transformers' CLIP, SigLIP, and SigLIP2 of fixed resoluti
 open-clip              open_clip_config.json: XLM-R or NLLB beside ViT, and CLIP's and SigLIP's own text towers
 sentence-transformers  modules.json: a CLIP, or a text tower that follows one and needs its image tower
 
-Nothing here imports PyTorch, JAX or the libraries themselves: a layout is a table of names and sizes.
+Nothing here imports PyTorch, JAX or the other libraries: a layout is a table of names and sizes.
 """
 
 from collections.abc import Callable
@@ -35,16 +35,17 @@ _BY_MODEL_TYPE: dict[str, tuple[str, Callable[[Path], DualWeights]]] = {
 
 
 def detect_layout(folder: Path) -> str | None:
-    """The layout of a folder, by its configuration files, or None.
+    """Return the name of a folder's layout, told by its configuration files, or None.
 
     Raises:
-        CheckpointError: a configuration file cannot be read.
+        CheckpointError: A configuration file cannot be read.
     """
     if (folder / MODULES).exists():
         return "sentence-transformers"
     kind = (json_in(folder, "config.json") or {}).get("model_type")
     has_open_clip = (folder / OPEN_CLIP_CONFIG).exists()
-    # A folder may hold a model twice. transformers' copy has its tokenizer and its preprocessing beside it.
+    # A folder may hold a model in two layouts. That of transformers is preferred: it has the tokenizer and the
+    # preprocessing beside it.
     if isinstance(kind, str) and kind in _BY_MODEL_TYPE and (has_weights(folder) or not has_open_clip):
         return _BY_MODEL_TYPE[kind][0]
     return "open-clip" if has_open_clip else None
@@ -52,17 +53,18 @@ def detect_layout(folder: Path) -> str | None:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model out of another library's folder, as `clipita.convert.export.write_dual_bundle` wants it.
+    """A model from another library's folder, in the form that `clipita.convert.export.write_dual_bundle` takes.
 
     Attributes:
-        layout: its name in the list above.
-        config: the architecture, its preprocessing included.
-        weights: by our names, in our layout; views of the files where these allow it.
-        tokenizer_json: the text of a `tokenizer.json`.
-        tokenizer: its limits.
-        logit_scale: what cosines are multiplied by; never its logarithm.
-        logit_bias: added to them by models with a sigmoid loss.
-        templates: of labels. The bare label: with CLIP-Italian, 48 templates score 0.2 points less on ImageNet.
+        layout: The name of its layout, from the list at the top of this file.
+        config: The architecture, its preprocessing included.
+        weights: The weights by our names, in our layout; views of the files where these allow it.
+        tokenizer_json: The text of a `tokenizer.json`.
+        tokenizer: The tokenizer's rules and limits.
+        logit_scale: The multiplier of cosines; never its logarithm.
+        logit_bias: The summand of logits in models with a sigmoid loss, else None.
+        templates: Sentences for labels. The bare label: with CLIP-Italian, 48 templates score 0.2 points less on
+            ImageNet.
     """
 
     layout: str
@@ -76,7 +78,7 @@ class Checkpoint:
 
 
 def read_checkpoint(folder: Path, *, images: Path | None = None) -> Checkpoint:
-    """The whole model in a folder. Arguments and errors as for `read_dual`; the tokenizer is read as well."""
+    """Read the model in a folder, its tokenizer included. Arguments and errors are those of `read_dual`."""
     dual = read_dual(folder, images=images)
     tokenizer_json, tokenizer = tokenizer_of(**dual.texts._asdict())
     if tokenizer.pad_left and not tokenizer.fixed_length:
@@ -89,14 +91,14 @@ def read_checkpoint(folder: Path, *, images: Path | None = None) -> Checkpoint:
 
 
 def read_dual(folder: Path, *, images: Path | None = None) -> DualWeights:
-    """The dual encoder in a folder, without its tokenizer.
+    """Read the dual encoder in a folder, without its tokenizer.
 
     Args:
-        folder: of any of the layouts above.
-        images: the folder of the image half, for a text half of sentence-transformers.
+        folder: A checkpoint in one of the layouts above.
+        images: The folder of the image half, if `folder` is a text half of sentence-transformers.
 
     Raises:
-        CheckpointError: the layout is not known; a file, a setting or a weight is missing, unknown or damaged.
+        CheckpointError: The layout is not known; a file, a setting or a weight is missing, unknown or damaged.
     """
     layout = detect_layout(folder)
     if layout == "sentence-transformers":
@@ -110,7 +112,7 @@ def read_dual(folder: Path, *, images: Path | None = None) -> DualWeights:
 
 
 def unknown_layout(folder: Path) -> CheckpointError:
-    """The error that says what a folder is not."""
+    """Return the error for a folder that is in no known layout."""
     kind = (json_in(folder, "config.json") or {}).get("model_type")
     found = f"its config.json says 'model_type': {str(kind)[:80]!r}" if kind else "it has no config.json of any kind"
     return CheckpointError(

@@ -1,4 +1,4 @@
-"""CLIP, SigLIP and SigLIP2 of fixed resolution, as the transformers library writes them."""
+"""Read CLIP, SigLIP and SigLIP2 of fixed resolution, as the transformers library writes them."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from clipita.convert.layouts.bert_towers import TextTower
 from clipita.convert.layouts.dual import (
     LINEAR,
     DualWeights,
-    Half,
+    ProjectionLeaves,
     TextRules,
     assemble,
     clip_preprocessing,
@@ -24,7 +24,11 @@ from clipita.towers.config import NO_PROJECTION, ProjectionConfig
 
 
 def read_clip(folder: Path) -> DualWeights:
-    """Reads the folder of a CLIP. Raises CheckpointError: a file or a weight is not as expected."""
+    """Read the folder of a CLIP.
+
+    Raises:
+        CheckpointError: A file or a weight is not as expected.
+    """
     text, image, embed_dim = clip_towers(folder)
     leaves = clip_leaves(folder)
     scale = exp_scale(scalar(leaves, "logit_scale"))
@@ -34,8 +38,8 @@ def read_clip(folder: Path) -> DualWeights:
         image,
         text_prefix="text_model.",
         image_prefix="vision_model.",
-        text_half=Half(LINEAR, {"text_projection.weight": "linear.kernel"}),
-        image_half=Half(LINEAR, {"visual_projection.weight": "linear.kernel"}),
+        text_projection=ProjectionLeaves(LINEAR, {"text_projection.weight": "linear.kernel"}),
+        image_projection=ProjectionLeaves(LINEAR, {"visual_projection.weight": "linear.kernel"}),
         embed_dim=embed_dim,
         preprocessing=preprocessing_of(folder, default=clip_preprocessing(image.image_size)),
     )
@@ -43,7 +47,11 @@ def read_clip(folder: Path) -> DualWeights:
 
 
 def read_siglip(folder: Path) -> DualWeights:
-    """Reads the folder of a SigLIP or SigLIP2. Raises CheckpointError: a file or a weight is not as expected."""
+    """Read the folder of a SigLIP or SigLIP2.
+
+    Raises:
+        CheckpointError: A file or a weight is not as expected.
+    """
     settings = Settings.read(folder / "config.json")
     text = text_tower(_part(settings, "text_config", "siglip_text_model"))
     image = image_tower(_part(settings, "vision_config", "siglip_vision_model"))
@@ -56,8 +64,8 @@ def read_siglip(folder: Path) -> DualWeights:
         image,
         text_prefix="text_model.",
         image_prefix="vision_model.",
-        text_half=Half(ProjectionConfig(bias=True), head),
-        image_half=Half(NO_PROJECTION, {}),
+        text_projection=ProjectionLeaves(ProjectionConfig(bias=True), head),
+        image_projection=ProjectionLeaves(NO_PROJECTION, {}),
         embed_dim=image.config.width,
         preprocessing=preprocessing_of(folder, default=half_preprocessing(image.image_size, "bicubic")),
     )
@@ -66,7 +74,7 @@ def read_siglip(folder: Path) -> DualWeights:
 
 
 def is_lower_case(folder: Path) -> bool:
-    """Whether a SigLIP is a SigLIP 2, with Gemma's tokenizer: it was trained on lower case, which its files do not say.
+    """Tell a SigLIP 2 from a SigLIP, by Gemma's tokenizer: it was trained on lower case, which its files do not say.
 
     Source: arXiv:2502.14786, 2.1.
     """
@@ -74,7 +82,7 @@ def is_lower_case(folder: Path) -> bool:
 
 
 def clip_towers(folder: Path) -> tuple[TextTower, ImageTower, int]:
-    """Both towers of a CLIP by its `config.json`, and the width of the embeddings."""
+    """Read both towers of a CLIP from its `config.json`, and the width of the embeddings."""
     settings = Settings.read(folder / "config.json").with_defaults({"projection_dim": 512})
     text = text_tower(_part(settings, "text_config", "clip_text_model"))
     image = image_tower(_part(settings, "vision_config", "clip_vision_model"))
@@ -82,11 +90,11 @@ def clip_towers(folder: Path) -> tuple[TextTower, ImageTower, int]:
 
 
 def clip_leaves(folder: Path) -> dict[str, Array]:
-    """The leaves by PyTorch's names."""
+    """Return the leaves of a folder by PyTorch's names."""
     leaves = dict(read_weights(folder))
     return torch_names(leaves) if any("/" in name for name in leaves) else leaves
 
 
 def _part(settings: Settings, key: str, kind: str) -> Settings:
-    """The configuration of one tower. Early files hold what differs from the defaults twice; the second copy counts."""
+    """Return the configuration of one tower. Early files hold changed settings twice; the second copy counts."""
     return settings.part(key).updated(settings.part(f"{key}_dict")).with_defaults({"model_type": kind})

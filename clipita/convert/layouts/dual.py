@@ -1,4 +1,4 @@
-"""What every layout is read into: both towers and their projections under our names."""
+"""Put both towers of a checkpoint and their projections together under our names, for every layout."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ from clipita.towers.shapes import parameter_shapes
 
 
 class TextRules(NamedTuple):
-    """What a layout says of its texts: where the tokenizer is, and arguments of `tokenizer_of`."""
+    """The folder of a checkpoint's tokenizer, and the other arguments of `tokenizer_of`."""
 
     folder: Path
     max_tokens: int
@@ -26,7 +26,7 @@ class TextRules(NamedTuple):
 
 
 class DualWeights(NamedTuple):
-    """A dual encoder out of a checkpoint; the weights are views of its leaves, of their stored dtype."""
+    """A dual encoder from a checkpoint; its weights are views of the leaves, of their stored dtype."""
 
     config: DualConfig
     weights: dict[str, Array]
@@ -35,8 +35,8 @@ class DualWeights(NamedTuple):
     logit_bias: float | None = None
 
 
-class Half(NamedTuple):
-    """A projection, and where its leaves go; `names` are those of the checkpoint -> ours below the projection."""
+class ProjectionLeaves(NamedTuple):
+    """The projection of one tower; `names` maps its leaves in the checkpoint to ours, without the prefix."""
 
     projection: ProjectionConfig
     names: Names
@@ -52,23 +52,32 @@ def assemble(
     *,
     text_prefix: str,
     image_prefix: str,
-    text_half: Half,
-    image_half: Half,
+    text_projection: ProjectionLeaves,
+    image_projection: ProjectionLeaves,
     embed_dim: int,
     preprocessing: Preprocessing,
     harmless: Iterable[str] = (),
 ) -> tuple[DualConfig, dict[str, Array]]:
-    """The architecture and the weights, every leaf used.
+    """Make the architecture and the table of weights from the parts of a checkpoint, and use every leaf.
 
     Args:
-        leaves: of the checkpoint, without the scales of the logits. Changed.
-        text_prefix, image_prefix: what the leaves of the towers begin with.
-        preprocessing: as the folder says.
-        harmless: leaves without effect, besides those of the towers.
+        leaves: All leaves of the checkpoint, without the scales of the logits. The mapping is changed.
+        text: The text tower.
+        image: The image tower.
+        text_prefix: The beginning of the names of the text tower's leaves.
+        image_prefix: The beginning of the names of the image tower's leaves.
+        text_projection: The text projection.
+        image_projection: The image projection.
+        embed_dim: The width E of the embeddings.
+        preprocessing: The preprocessing that the folder states.
+        harmless: Leaves without effect, besides those of the towers.
+
+    Returns:
+        The architecture, and the weights by our names.
 
     Raises:
-        CheckpointError: see `table_of`; the pixels have not the size that the image tower reads; or heads do not
-            divide a width.
+        CheckpointError: As `table_of`; or the preprocessing gives another size than the image tower reads; or heads do
+            not divide a width.
     """
     if preprocessing.image_size != image.image_size:
         raise CheckpointError(
@@ -86,14 +95,14 @@ def assemble(
         text=text.config,
         preprocessing=preprocessing,
         embed_dim=embed_dim,
-        image_projection=image_half.projection,
-        text_projection=text_half.projection,
+        image_projection=image_projection.projection,
+        text_projection=text_projection.projection,
     )
     names = {
         **prefixed(text_prefix, "text.", text.names),
         **prefixed(image_prefix, "image.", image.names),
-        **prefixed("", "text_projection.", text_half.names),
-        **prefixed("", "image_projection.", image_half.names),
+        **prefixed("", "text_projection.", text_projection.names),
+        **prefixed("", "image_projection.", image_projection.names),
     }
     unused = {text_prefix + name for name in text.harmless} | {image_prefix + name for name in image.harmless}
     if text.prepare is not None:
@@ -102,7 +111,7 @@ def assemble(
 
 
 def clip_preprocessing(image_size: int) -> Preprocessing:
-    """OpenAI's, for checkpoints that do not say."""
+    """Return OpenAI's preprocessing, for checkpoints that state none."""
     return Preprocessing.from_dict({
         "image_size": image_size, "resize": "shortest", "interpolation": "bicubic",
         "mean": [255 * value for value in (0.48145466, 0.4578275, 0.40821073)],
@@ -112,7 +121,7 @@ def clip_preprocessing(image_size: int) -> Preprocessing:
 
 
 def half_preprocessing(image_size: int, interpolation: str) -> Preprocessing:
-    """SigLIP's and ViT's, for checkpoints that do not say."""
+    """Return SigLIP's and ViT's preprocessing, for checkpoints that state none."""
     half = [127.5, 127.5, 127.5]
     fields: Mapping[str, object] = {"image_size": image_size, "resize": "squash", "interpolation": interpolation}
     return Preprocessing.from_dict({**fields, "mean": half, "std": half, "transparency": "drop"})

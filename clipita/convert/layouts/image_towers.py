@@ -1,4 +1,4 @@
-"""Image towers of the transformers library: what their configurations say, and what their leaves are called.
+"""Read image towers of the transformers library: their sizes from configurations, and the names of their leaves.
 
 Source: transformers 4 and 5, `models/{clip,siglip,vit}`. The defaults are theirs, as for the text towers.
 """
@@ -13,7 +13,7 @@ from clipita.towers.config import VitConfig
 
 
 class ImageTower(NamedTuple):
-    """An image tower's size and leaves, and the images it is for."""
+    """An image tower of a checkpoint: its size, its leaves' names -> ours, and the side of the images that it reads."""
 
     config: VitConfig
     image_size: int
@@ -22,10 +22,10 @@ class ImageTower(NamedTuple):
 
 
 def image_tower(settings: Settings) -> ImageTower:
-    """The image tower that `settings` describe.
+    """Read the image tower that `settings` describe.
 
     Raises:
-        CheckpointError: an architecture or a setting of it is not known.
+        CheckpointError: The architecture or a setting of it is not known.
     """
     kind = settings.text("model_type")
     if kind in ("clip", "clip_vision_model"):
@@ -50,7 +50,7 @@ _CLIP_VISION = {
     "embeddings.class_embedding": "class_token.embedding",
     "embeddings.patch_embedding.weight": "patch.kernel",
     "embeddings.position_embedding.weight": "position.embedding",
-    **norm({"pre_layrnorm": "embedding_norm", "post_layernorm": "norm"}),  # spelt so in the library
+    **norm({"pre_layrnorm": "embedding_norm", "post_layernorm": "norm"}),  # spelled so in the library
 }
 _SIGLIP_VISION = {
     "embeddings.patch_embedding.weight": "patch.kernel",
@@ -88,17 +88,17 @@ _VIT_LAYER = {
 
 
 def clip_vision_names(layers: int) -> Names:
-    """Of CLIP's image tower."""
+    """Return the names of the leaves of CLIP's image tower."""
     return _CLIP_VISION | repeated("encoder.layers.{}.", layers, CLIP_LAYER)
 
 
 def siglip_vision_names(layers: int) -> Names:
-    """Of SigLIP's image tower."""
+    """Return the names of the leaves of SigLIP's image tower."""
     return _SIGLIP_VISION | repeated("encoder.layers.{}.", layers, CLIP_LAYER)
 
 
 def vit_names(layers: int) -> Names:
-    """Of a plain ViT."""
+    """Return the names of the leaves of a plain ViT."""
     return _VIT | repeated("encoder.layer.{}.", layers, _VIT_LAYER)
 
 

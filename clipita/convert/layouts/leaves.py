@@ -1,4 +1,4 @@
-"""The leaves of a foreign checkpoint under our names: each is used, named in an error, or known to be harmless."""
+"""Rename the leaves of a foreign checkpoint to our names; every leaf is used, known to be harmless, or an error."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -9,29 +9,29 @@ from clipita.errors import CheckpointError
 from clipita.system.arrays import Array
 from clipita.towers.shapes import Shapes
 
-Names = dict[str, str]  # of a leaf in the checkpoint -> ours; "a+b+c.kernel": cut into equal parts, in this order
+Names = dict[str, str]  # a leaf's name -> ours; "a+b+c.kernel" cuts it into equal parts, in this order
 
 
-_MAX_LAYERS = 1000  # names are made for all of them before a weight is looked at
+_MAX_LAYERS = 1000  # names are made for all layers before a weight is looked at
 
 
 def linear(names: Mapping[str, str]) -> Names:
-    """Of `torch.nn.Linear` modules."""
+    """Return the names of the leaves of `torch.nn.Linear` modules."""
     return _leaves(names, {"weight": "kernel", "bias": "bias"})
 
 
 def norm(names: Mapping[str, str]) -> Names:
-    """Of `torch.nn.LayerNorm` modules."""
+    """Return the names of the leaves of `torch.nn.LayerNorm` modules."""
     return _leaves(names, {"weight": "scale", "bias": "bias"})
 
 
 def prefixed(theirs: str, ours: str, names: Mapping[str, str]) -> Names:
-    """The same names with something before them."""
+    """Return the same names with a prefix on either side."""
     return {theirs + name: ours + our_name for name, our_name in names.items()}
 
 
 def repeated(theirs: str, layers: int, names: Mapping[str, str]) -> Names:
-    """The names of each layer; `theirs` is what they begin with, with "{}" for the layer's number."""
+    """Return the names of all layers; `theirs` is their prefix, with "{}" for the layer's number."""
     if layers > _MAX_LAYERS:
         raise CheckpointError(f"the configuration says that a tower has {layers} layers; the deepest have a hundred.")
     together: Names = {}
@@ -41,7 +41,7 @@ def repeated(theirs: str, layers: int, names: Mapping[str, str]) -> Names:
 
 
 def torch_names(leaves: Mapping[str, Array]) -> dict[str, Array]:
-    """Leaves of a Flax model ("a/b/kernel") as its PyTorch counterpart has them ("a.b.weight")."""
+    """Rename the leaves of a Flax model ("a/b/kernel") as its PyTorch counterpart has them ("a.b.weight")."""
     renamed: dict[str, Array] = {}
     for path, values in leaves.items():
         *modules, leaf = path.split("/")
@@ -56,16 +56,19 @@ def torch_names(leaves: Mapping[str, Array]) -> dict[str, Array]:
 def table_of(
     leaves: Mapping[str, Array], names: Names, shapes: Shapes, *, harmless: Iterable[str] = ()
 ) -> dict[str, Array]:
-    """All weights of a dual encoder under our names, in our layout: views of the leaves, of their stored dtype.
+    """Return all weights of a dual encoder under our names, in our layout.
 
     Args:
-        leaves: those of the checkpoint, but for what the layout has taken itself.
-        names: where each leaf goes.
-        shapes: what must be there, by our names.
-        harmless: leaves that may be there and hold nothing that was learnt.
+        leaves: The leaves of the checkpoint, without those that its layout has read itself.
+        names: Their names -> ours.
+        shapes: The weights that must be there, by our names.
+        harmless: Leaves that may be there and hold nothing that was learned.
+
+    Returns:
+        Views of the leaves, of their stored dtype.
 
     Raises:
-        CheckpointError: a leaf is missing, unknown, of the wrong shape, or not of floating point.
+        CheckpointError: A leaf is missing, unknown, of the wrong shape, or not of floating point.
     """
     if missing := sorted(names.keys() - leaves.keys()):
         raise CheckpointError(
@@ -101,10 +104,10 @@ def table_of(
 
 
 def scalar(leaves: dict[str, Array], name: str) -> float:
-    """Takes a leaf that is one number out of the leaves.
+    """Remove from the leaves one that is a single number, and return it.
 
     Raises:
-        CheckpointError: it is missing, or not one finite number.
+        CheckpointError: The leaf is missing, or is not one finite number.
     """
     if name not in leaves:
         raise CheckpointError(f"the checkpoint lacks {name!r}, the scale of its logits. It is not complete.")
@@ -115,10 +118,10 @@ def scalar(leaves: dict[str, Array], name: str) -> float:
 
 
 def exp_scale(leaf: float) -> float:
-    """The multiplier of cosines whose logarithm `leaf` is.
+    """Return the multiplier of cosines from its logarithm.
 
     Raises:
-        CheckpointError: no multiplier could be so large.
+        CheckpointError: The multiplier is larger than that of any model.
     """
     if leaf > 20:  # e^20 is 5e8; CLIP stops at ln(100)
         raise CheckpointError(
@@ -133,7 +136,7 @@ def _leaves(names: Mapping[str, str], kinds: Mapping[str, str]) -> Names:
 
 def _our_layout(leaf: str, values: Array) -> Array:
     if leaf == "kernel" and values.ndim == 2:
-        return values.T  # PyTorch has outputs first
+        return values.T  # PyTorch has the outputs first
     return values.reshape(-1, values.shape[-1]) if leaf == "embedding" else values
 
 

@@ -1,4 +1,4 @@
-"""OpenCLIP's own files: `open_clip_config.json` beside weights under the names of open_clip, timm and transformers.
+"""Read OpenCLIP's files: `open_clip_config.json`, and weights under the names of open_clip, timm and transformers.
 
 Source: open_clip 3.3, `model.py`, `transformer.py`.
 """
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clipita.convert.layouts.bert_towers import TextTower
-from clipita.convert.layouts.dual import LINEAR, DualWeights, Half, TextRules, assemble
+from clipita.convert.layouts.dual import LINEAR, DualWeights, ProjectionLeaves, TextRules, assemble
 from clipita.convert.layouts.image_towers import ImageTower
 from clipita.convert.layouts.leaves import exp_scale, linear, norm, repeated, scalar
 from clipita.convert.layouts.open_clip_borrowed import hf_text_tower, timm_tower
@@ -48,7 +48,11 @@ _UNUSUAL: dict[str, Any] = {
 
 
 def read_open_clip(folder: Path) -> DualWeights:
-    """Reads such a folder. Raises CheckpointError: a file, a setting or a weight is not as expected."""
+    """Read the folder of an OpenCLIP model.
+
+    Raises:
+        CheckpointError: A file, a setting or a weight is not as expected.
+    """
     settings = Settings.read(folder / CONFIG)
     model = settings.part("model_cfg")
     embed_dim = model.count("embed_dim")
@@ -57,27 +61,27 @@ def read_open_clip(folder: Path) -> DualWeights:
     bias = scalar(leaves, "logit_bias") if "init_logit_bias" in model else None
     vision, text_settings = model.part("vision_cfg"), model.part("text_cfg").with_defaults({"context_length": 77})
     timm = "timm_model_name" in vision
-    image, image_half = timm_tower(vision, leaves) if timm else _visual(vision, model, leaves)
+    image, image_projection = timm_tower(vision, leaves) if timm else _visual(vision, model, leaves)
     if "hf_model_name" in text_settings:
-        text, text_half = hf_text_tower(text_settings, leaves, embed_dim)
+        text, text_projection = hf_text_tower(text_settings, leaves, embed_dim)
         prefix = "text.transformer."
     else:
         prefix = "text." if any(name.startswith("text.") for name in leaves) else ""
-        text, text_half = _text(text_settings, model, leaves, prefix)
+        text, text_projection = _text(text_settings, model, leaves, prefix)
     config, weights = assemble(
         leaves,
         text,
         image,
         text_prefix=prefix,
         image_prefix="visual.trunk." if timm else "visual.",
-        text_half=text_half,
-        image_half=image_half,
+        text_projection=text_projection,
+        image_projection=image_projection,
         embed_dim=embed_dim,
         preprocessing=open_clip_preprocessing(
             settings.mapping("preprocess_cfg"), image_size=image.image_size, where=f"{settings.where}: preprocess_cfg"
         ),
     )
-    # Its own tokenizer reads lower case; transformers' are left alone.
+    # open_clip's own tokenizer reads lower case; those of transformers are left as they are.
     default = "whitespace" if "hf_model_name" in text_settings or "hf_tokenizer_name" in text_settings else "lower"
     rules = TextRules(
         folder,
@@ -88,8 +92,8 @@ def read_open_clip(folder: Path) -> DualWeights:
     return DualWeights(config, weights, rules, scale, bias)
 
 
-def _visual(vision: Settings, model: Settings, leaves: dict[str, Array]) -> tuple[ImageTower, Half]:
-    """open_clip's own ViT."""
+def _visual(vision: Settings, model: Settings, leaves: dict[str, Array]) -> tuple[ImageTower, ProjectionLeaves]:
+    """Read open_clip's own ViT, and its projection."""
     vision = vision.with_defaults(
         {"layers": 12, "width": 768, "head_width": 64, "mlp_ratio": 4.0, "patch_size": 16, "image_size": 224}
     )
@@ -113,11 +117,13 @@ def _visual(vision: Settings, model: Settings, leaves: dict[str, Array]) -> tupl
         names |= norm({"ln_pre": "embedding_norm"})
     if "visual.proj" in leaves:
         leaves["visual.proj"] = leaves["visual.proj"].T  # (D, E), unlike the weight of a linear module
-    return ImageTower(config, vision.side("image_size"), names), Half(LINEAR, {"visual.proj": "linear.kernel"})
+    return ImageTower(config, vision.side("image_size"), names), ProjectionLeaves(
+        LINEAR, {"visual.proj": "linear.kernel"}
+    )
 
 
-def _text(text: Settings, model: Settings, leaves: dict[str, Array], prefix: str) -> tuple[TextTower, Half]:
-    """open_clip's own text tower: CLIP's, or with other settings SigLIP's."""
+def _text(text: Settings, model: Settings, leaves: dict[str, Array], prefix: str) -> tuple[TextTower, ProjectionLeaves]:
+    """Read open_clip's own text tower, and its projection: CLIP's, or with other settings SigLIP's."""
     text = text.with_defaults({"vocab_size": 49408, "width": 512, "heads": 8, "layers": 12, "mlp_ratio": 4.0})
     text.require(embed_cls=False, use_pad_mask=False, **_UNUSUAL)
     pooling = text.one_of("pool_type", *_POOLINGS)
@@ -136,15 +142,15 @@ def _text(text: Settings, model: Settings, leaves: dict[str, Array], prefix: str
         eos_token=text.with_defaults({"eos_id": 2}).count("eos_id") if pooling == "eos" else None,
     )
     names = _TEXT | repeated("transformer.resblocks.{}.", config.layers, _LAYER)
-    tower = TextTower(config, names, ("attn_mask",))  # the causal mask; saved by old versions
+    tower = TextTower(config, names, ("attn_mask",))  # the causal mask, which old versions saved
     if text.one_of("proj_type", "linear", "none") == "none":
-        return tower, Half(NO_PROJECTION, {})
+        return tower, ProjectionLeaves(NO_PROJECTION, {})
     if text.flag("proj_bias", False):
         names = linear({f"{prefix}text_projection": "linear"})
-        return tower, Half(ProjectionConfig(bias=True), names)
+        return tower, ProjectionLeaves(ProjectionConfig(bias=True), names)
     if (name := f"{prefix}text_projection") in leaves:
         leaves[name] = leaves[name].T  # (D, E), unlike the weight of a linear module
-    return tower, Half(LINEAR, {name: "linear.kernel"})
+    return tower, ProjectionLeaves(LINEAR, {name: "linear.kernel"})
 
 
 def _activation(part: Settings, model: Settings) -> Activation:

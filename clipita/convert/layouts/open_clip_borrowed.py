@@ -1,4 +1,4 @@
-"""Towers that OpenCLIP borrows: image towers of timm, text towers of transformers with a pooling and a head of its own.
+"""Read the towers that OpenCLIP takes from other libraries: timm's image towers, and transformers' text towers.
 
 Source: open_clip 3.3, `timm_model.py`, `hf_model.py`; timm 1.0, `vision_transformer.py`, `attention_pool.py`.
 """
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clipita.convert.layouts.bert_towers import TextTower
-from clipita.convert.layouts.dual import LINEAR, Half
+from clipita.convert.layouts.dual import LINEAR, ProjectionLeaves
 from clipita.convert.layouts.image_towers import ImageTower
 from clipita.convert.layouts.leaves import linear, norm, repeated
 from clipita.convert.layouts.settings import Settings
@@ -36,7 +36,7 @@ _TIMM_LAYER = {
     **norm({"norm1": "attention_norm", "norm2": "mlp_norm"}),
 }
 
-# Sizes are those of the leaves; what they do not show is here, by the last part of `hf_model_name`.
+# The leaves show the sizes of a tower. The other settings are here, by the last part of `hf_model_name`.
 _XLM_R = {"model_type": "xlm-roberta", "layer_norm_eps": 1e-5, "pad_token_id": 1}
 _NLLB = {"model_type": "m2m_100", "encoder_attention_heads": 16, "scale_embedding": True, "pad_token_id": 1}
 _TEXT_MODELS: dict[str, dict[str, Any]] = {
@@ -48,12 +48,12 @@ _TEXT_MODELS: dict[str, dict[str, Any]] = {
 }
 _TIMM_NAME = re.compile(r"vit_(base|large|so400m|giantopt)_patch\d+_siglip_(?:gap_)?\d+")
 _TIMM_HEADS = {"base": 12, "large": 16, "so400m": 16, "giantopt": 16}
-# SigLIP's own code has the tanh form everywhere; timm has the exact one but for these.
+# SigLIP's own code uses GELU in the tanh form everywhere; timm uses the exact form except in these.
 _TIMM_TANH = re.compile(r"vit_(base_patch32|large_patch16_siglip_512|so400m_patch16|giantopt)")
 
 
-def timm_tower(vision: Settings, leaves: Mapping[str, Array]) -> tuple[ImageTower, Half]:
-    """timm's SigLIP ViT."""
+def timm_tower(vision: Settings, leaves: Mapping[str, Array]) -> tuple[ImageTower, ProjectionLeaves]:
+    """Read timm's SigLIP ViT, and its projection."""
     name = vision.text("timm_model_name")
     match = _TIMM_NAME.fullmatch(name)
     if match is None:
@@ -76,14 +76,14 @@ def timm_tower(vision: Settings, leaves: Mapping[str, Array]) -> tuple[ImageTowe
     )
     tower = ImageTower(config, vision.side("image_size"), _TIMM | repeated("blocks.{}.", config.layers, _TIMM_LAYER))
     if vision.one_of("timm_proj", "linear", "none") == "none":
-        return tower, Half(NO_PROJECTION, {})
+        return tower, ProjectionLeaves(NO_PROJECTION, {})
     bias = vision.flag("timm_proj_bias", False)
     names = {"visual.head.proj.weight": "linear.kernel"} | ({"visual.head.proj.bias": "linear.bias"} if bias else {})
-    return tower, Half(ProjectionConfig(bias=bias), names)
+    return tower, ProjectionLeaves(ProjectionConfig(bias=bias), names)
 
 
-def hf_text_tower(text: Settings, leaves: Mapping[str, Array], embed_dim: int) -> tuple[TextTower, Half]:
-    """A tower of the transformers library, and open_clip's pooling and projection."""
+def hf_text_tower(text: Settings, leaves: Mapping[str, Array], embed_dim: int) -> tuple[TextTower, ProjectionLeaves]:
+    """Read a text tower of the transformers library, and the pooling and projection that open_clip adds."""
     name = text.text("hf_model_name").rpartition("/")[2]
     if name not in _TEXT_MODELS:
         raise text.error("hf_model_name", f"one of {', '.join(_TEXT_MODELS)}")
@@ -115,10 +115,10 @@ def hf_text_tower(text: Settings, leaves: Mapping[str, Array], embed_dim: int) -
     if text.one_of("hf_proj_type", "mlp", "linear", "") == "mlp":
         hidden = (width + embed_dim) // 2
         names = {"text.proj.0.weight": "mlp_in.kernel", "text.proj.2.weight": "mlp_out.kernel"}
-        return tower, Half(ProjectionConfig(hidden, linear=False), names)
+        return tower, ProjectionLeaves(ProjectionConfig(hidden, linear=False), names)
     if "text.proj.weight" not in leaves and width == embed_dim:
-        return tower, Half(NO_PROJECTION, {})
-    return tower, Half(LINEAR, {"text.proj.weight": "linear.kernel"})
+        return tower, ProjectionLeaves(NO_PROJECTION, {})
+    return tower, ProjectionLeaves(LINEAR, {"text.proj.weight": "linear.kernel"})
 
 
 def _shape(leaves: Mapping[str, Array], name: str, rank: int) -> tuple[int, ...]:
@@ -129,6 +129,6 @@ def _shape(leaves: Mapping[str, Array], name: str, rank: int) -> tuple[int, ...]
 
 
 def _count(leaves: Mapping[str, Array], prefix: str) -> int:
-    """How many layers there are below `prefix`."""
+    """Count the layers below `prefix`."""
     numbers = {name[len(prefix) :].partition(".")[0] for name in leaves if name.startswith(prefix)}
     return sum(number.isdecimal() for number in numbers)

@@ -1,7 +1,7 @@
-"""What a checkpoint does to its pixels, from transformers' files or open_clip's `preprocess_cfg`.
+"""Read how a checkpoint prepares images, from transformers' files or open_clip's `preprocess_cfg`.
 
-The defaults of a setting that a file leaves out are those of the image processor it names, as
-`transformers/models/*/image_processing_*.py` and `open_clip/transform.py` state them.
+A setting that a file leaves out has the default of the image processor that the file names, as
+`transformers/models/*/image_processing_*.py` and `open_clip/transform.py` state it.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,8 @@ _NEAREST, _BILINEAR, _BICUBIC = 0, 2, 3  # PIL.Image.Resampling
 _FILTERS = {_NEAREST: "nearest", _BILINEAR: "bilinear", _BICUBIC: "bicubic"}
 
 _COMMON = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
-# By the name of the processor without its endings; "default_to_square" is what a bare number as `size` means.
+# The defaults by the name of the processor without its endings. "default_to_square" says whether a bare number as
+# `size` is the side of a square or the shortest side.
 _FAMILIES: dict[str, dict[str, Any]] = {
     "CLIP": _COMMON
     | {
@@ -37,7 +38,7 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     | {"image_mean": _HALF, "image_std": _HALF},
 }
 _ENDINGS = ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor")
-# What says nothing about the pixels: any image is converted to RGB here, and tensors are laid out by the towers.
+# Settings without effect on the pixels: any image is converted to RGB here, and the towers lay out their tensors.
 _WITHOUT_EFFECT = frozenset(
     [
         "do_convert_rgb",
@@ -54,17 +55,22 @@ _WITHOUT_EFFECT = frozenset(
         "_valid_processor_keys",
     ]
 )
-# Steps of other processors: None and false mean that they are not taken.
+# Steps of other processors, which None or false turn off.
 _MUST_BE_OFF = frozenset(["do_pad", "pad_size", "use_square_size", "do_reduce_labels", "image_seq_length"])
-_MAX_SIDE = 4096  # towers read a few hundred; a square of a million would be made before anyone noticed
+_MAX_SIDE = 4096  # pixels; towers read a few hundred
 
 
 def preprocessing_of(folder: Path, *, default: Preprocessing) -> Preprocessing:
-    """What `preprocessor_config.json` says, or `processor_config.json`, into which transformers 5 writes it and where
-    it looks first; `default` where neither is there.
+    """Read the preprocessing of a transformers checkpoint.
+
+    It is in `processor_config.json`, where transformers 5 writes it and looks first, or in `preprocessor_config.json`.
+
+    Args:
+        folder: The checkpoint.
+        default: The preprocessing if neither file is there; it also stands in for settings that a file leaves out.
 
     Raises:
-        CheckpointError: it holds a setting that is not known, or one that clipita cannot follow. The message names it.
+        CheckpointError: A setting is not known, or cannot be followed by clipita. The message names it.
     """
     name, given = "processor_config.json", (json_in(folder, "processor_config.json") or {}).get("image_processor")
     if given is None:
@@ -104,10 +110,15 @@ def _from_settings(given: Mapping[str, Any], default: Preprocessing, where: str)
 
 
 def open_clip_preprocessing(settings: Mapping[str, Any], *, image_size: int, where: str) -> Preprocessing:
-    """What the `preprocess_cfg` of an `open_clip_config.json` says, for a tower that reads `image_size`.
+    """Read the `preprocess_cfg` of an `open_clip_config.json`.
+
+    Args:
+        settings: The object.
+        image_size: The side of the square that the image tower reads.
+        where: The beginning of every message.
 
     Raises:
-        CheckpointError: it holds a setting that is not known, or one that clipita cannot follow.
+        CheckpointError: A setting is not known, or cannot be followed by clipita.
     """
     defaults = {"size": image_size, "mode": "RGB", "mean": _OPENAI_MEAN, "std": _OPENAI_STD}
     defaults |= {"interpolation": "bicubic", "resize_mode": "shortest", "fill_color": 0}
@@ -130,7 +141,7 @@ def open_clip_preprocessing(settings: Mapping[str, Any], *, image_size: int, whe
 
 
 def _family(named: object, default: Preprocessing, where: str) -> dict[str, Any]:
-    if named is None:  # a bare file of an early version: it takes after the model
+    if named is None:  # an early file names no processor, and has the defaults of its model
         return _FAMILIES["Siglip" if default.resize == "squash" else "CLIP"]
     for name, family in _FAMILIES.items():
         if named in [name + ending for ending in _ENDINGS]:
@@ -151,7 +162,7 @@ def _refuse_unknown(given: Mapping[str, Any], family: Mapping[str, Any], where: 
 
 
 def _sides(size: Any, square: object, where: str, name: str) -> tuple[int, int | None]:
-    """(height, width), or (shortest side, None)."""
+    """Read a size as (height, width), or as (shortest side, None)."""
     if isinstance(size, dict):
         sides = {key: side for key, side in cast("dict[str, object]", size).items() if side is not None}
     else:
@@ -178,7 +189,7 @@ def _geometry(size: tuple[int, int | None], crop: tuple[int, int | None] | None,
 
 
 def _channels(values: object, factor: float, where: str, name: str) -> list[float]:
-    """Per channel in units of 0..255: (pixels * factor - mean) / std is (pixels - mean / factor) / (std / factor)."""
+    """Convert a mean or std to units of 0..255: (p * factor - mean) / std is (p - mean / factor) / (std / factor)."""
     listed: list[Any] = cast("list[Any]", values) if isinstance(values, list) else [values] * 3
     if len(listed) != 3 or any(type(value) not in (int, float) or not 0 <= value < 256 for value in listed):
         raise _unsupported(where, name, cast(object, values), "three numbers from 0 to 255")
@@ -186,7 +197,7 @@ def _channels(values: object, factor: float, where: str, name: str) -> list[floa
 
 
 def _preprocessing(where: str, **fields: Any) -> Preprocessing:
-    """By way of the checks that a bundle's own object goes through."""
+    """Make a `Preprocessing` through the checks that the object of a bundle goes through."""
     return Preprocessing.from_dict(fields | {"transparency": "drop"}, where)
 
 

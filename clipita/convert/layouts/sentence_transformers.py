@@ -1,8 +1,8 @@
-"""sentence-transformers' CLIPs: whole ones, and text towers that were taught to follow one.
+"""Read sentence-transformers' CLIPs: whole models, and text towers that were trained to match a CLIP.
 
 `clip-ViT-B-32` is a folder with transformers' CLIP in `0_CLIPModel`. `clip-ViT-B-32-multilingual-v1` (Reimers and
 Gurevych, arXiv:2004.09813) is half of a pair: a DistilBERT, the mean of its tokens, and a dense layer into the space of
-the other, whose image tower it is used with.
+that CLIP, whose image tower is the other half.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any, cast
 from clipita.convert.folder.files import text_in
 from clipita.convert.folder.origin import IMAGES
 from clipita.convert.layouts.clip import clip_leaves, clip_towers, read_clip
-from clipita.convert.layouts.dual import LINEAR, DualWeights, Half, TextRules, assemble, clip_preprocessing
+from clipita.convert.layouts.dual import LINEAR, DualWeights, ProjectionLeaves, TextRules, assemble, clip_preprocessing
 from clipita.convert.layouts.leaves import exp_scale, scalar
 from clipita.convert.layouts.preprocessor_config import preprocessing_of
 from clipita.convert.layouts.settings import Settings
@@ -25,15 +25,15 @@ MODULES = "modules.json"
 
 
 def read_sentence_transformers(folder: Path, images: Path | None) -> DualWeights:
-    """Reads such a folder.
+    """Read the folder of a sentence-transformers model.
 
     Args:
-        folder: a whole CLIP, or a text half.
-        images: the folder of the other half: a CLIP as transformers or as sentence-transformers writes it. None means
+        folder: A whole CLIP, or a text half.
+        images: The folder of the image half: a CLIP as transformers or as sentence-transformers writes it. None means
             the folder "clip-ViT-B-32" inside `folder`.
 
     Raises:
-        CheckpointError: a module, a file or a weight is not as expected, or there is no image half.
+        CheckpointError: A module, a file or a weight is not as expected, or there is no image half.
     """
     modules = _modules(folder)
     kinds = [kind for kind, _ in modules]
@@ -62,7 +62,7 @@ def read_sentence_transformers(folder: Path, images: Path | None) -> DualWeights
     arrays = {**read_weights(text_folder), **read_weights(dense_folder)}
     image_leaves = clip_leaves(clip)
     scale = exp_scale(scalar(image_leaves, "logit_scale"))
-    # Of the other half, the text tower and its projection are the only weights that are left out.
+    # Of the image half's CLIP, only the text tower and its projection are left out.
     left_out = {f"text_model.{name}" for name in (*their_text.names, *their_text.harmless)} | {"text_projection.weight"}
     arrays |= {name: values for name, values in image_leaves.items() if name not in left_out}
     names = {"linear.weight": "linear.kernel"} | ({"linear.bias": "linear.bias"} if bias else {})
@@ -72,8 +72,8 @@ def read_sentence_transformers(folder: Path, images: Path | None) -> DualWeights
         image,
         text_prefix="",
         image_prefix="vision_model.",
-        text_half=Half(ProjectionConfig(bias=bias), names),
-        image_half=Half(LINEAR, {"visual_projection.weight": "linear.kernel"}),
+        text_projection=ProjectionLeaves(ProjectionConfig(bias=bias), names),
+        image_projection=ProjectionLeaves(LINEAR, {"visual_projection.weight": "linear.kernel"}),
         embed_dim=embed_dim,
         preprocessing=preprocessing_of(clip, default=clip_preprocessing(image.image_size)),
     )
@@ -82,7 +82,7 @@ def read_sentence_transformers(folder: Path, images: Path | None) -> DualWeights
 
 
 def image_folder(folder: Path) -> Path:
-    """Where transformers' own files are in the folder of a CLIP: the folder itself, or the module inside it."""
+    """Return the folder of transformers' own files in the folder of a CLIP: that itself, or a module inside it."""
     if not (folder / MODULES).exists():
         return folder
     modules = _modules(folder)
@@ -103,7 +103,7 @@ def _image_half(folder: Path, images: Path | None) -> Path:
 
 
 def _modules(folder: Path) -> list[tuple[str, str]]:
-    """(kind, folder) of each module, in order; the kind is the last part of its class's name."""
+    """Return (kind, folder) of each module, in order; the kind is the last part of its class's name."""
     where = f"'{folder / MODULES}'"
     text = text_in(folder, MODULES, 1 << 20)
     try:
@@ -124,7 +124,7 @@ def _below(folder: Path, path: str) -> Path:
 
 
 def _pooling(settings: Settings) -> str:
-    """The one mode that is on; old files have a flag for each."""
+    """Return the pooling mode that is on; old files have a flag for each mode."""
     if "pooling_mode" in settings:
         modes = {settings.text("pooling_mode")}
     else:
@@ -137,7 +137,7 @@ def _pooling(settings: Settings) -> str:
 
 
 def _max_tokens(folder: Path, positions: int) -> int:
-    """`max_seq_length`, which the library cuts texts to."""
+    """Read `max_seq_length`, to which the library cuts texts."""
     if not (folder / "sentence_bert_config.json").exists():
         return positions
     settings = Settings.read(folder / "sentence_bert_config.json")

@@ -1,7 +1,7 @@
-"""Text towers of the transformers library: what their configurations say, and what their leaves are called.
+"""Read text towers of the transformers library: their sizes from configurations, and the names of their leaves.
 
-Source: transformers 4 and 5, `models/{m2m_100,clip,siglip}`, and BERT's family in a module of its own. The defaults are
-theirs: a configuration may leave out what does not differ from them.
+BERT's family is in a module of its own. Source: transformers 4 and 5, `models/{m2m_100,clip,siglip}`. The defaults are
+theirs: a configuration may leave out settings that have them.
 """
 
 import math
@@ -17,14 +17,14 @@ from clipita.towers.config import ClipTextConfig
 
 
 def text_tower(settings: Settings, *, pooling: str | None = None) -> TextTower:
-    """The text tower that `settings` describe.
+    """Read the text tower that `settings` describe.
 
     Args:
-        settings: with "model_type".
-        pooling: "mean", "cls" or "pooler", where the layout has one of its own; M2M100 always gives its first token.
+        settings: The configuration, with "model_type".
+        pooling: "mean", "cls" or "pooler", if the layout has a pooling of its own; M2M100 always gives its first token.
 
     Raises:
-        CheckpointError: an architecture or a setting of it is not known.
+        CheckpointError: The architecture or a setting of it is not known.
     """
     kind = settings.text("model_type")
     if kind in ("bert", *ROBERTAS):
@@ -65,7 +65,7 @@ _M2M100_LAYER = {
 
 
 def _m2m100(settings: Settings) -> TextTower:
-    """The encoder alone, read at its first token, as open_clip does."""
+    """Read the encoder of an M2M100, pooled at its first token as in open_clip."""
     settings = settings.with_defaults(_M2M100_DEFAULTS)
     settings.require(scale_embedding=True)
     config = ClipTextConfig(
@@ -92,9 +92,9 @@ def _m2m100(settings: Settings) -> TextTower:
 
 
 def sinusoids(positions: int, width: int, first: int) -> Array:
-    """M2M100's positions from `first` on: (positions, width) float32, sines then cosines.
+    """Compute M2M100's positions from `first` on: (positions, width) float32, sines then cosines.
 
-    In float32 throughout, as `M2M100SinusoidalPositionalEmbedding.get_embedding` has it.
+    All steps are in float32, as in `M2M100SinusoidalPositionalEmbedding.get_embedding`.
     """
     half = width // 2
     rates = np.exp(np.arange(half, dtype=np.float32) * np.float32(-math.log(10_000) / (half - 1)))
@@ -132,14 +132,14 @@ _CLIP_TEXT = {
 
 
 def clip_text_names(layers: int) -> Names:
-    """Of CLIP's text tower; SigLIP's has a head besides."""
+    """Return the names of the leaves of CLIP's text tower; SigLIP's has a head as well."""
     return _CLIP_TEXT | repeated("encoder.layers.{}.", layers, CLIP_LAYER)
 
 
 def _clip_text(settings: Settings) -> TextTower:
     settings = settings.with_defaults(_CLIP_TEXT_DEFAULTS)
     eos = settings.count("eos_token_id")
-    # Files from before transformers 4.31 say 2, whatever the tokenizer's end is; 2 therefore means the highest id.
+    # Files from before transformers 4.31 say 2 for any tokenizer; 2 therefore means the highest id.
     fields = _pre_norm_fields(settings)
     config = ClipTextConfig(
         **fields,
@@ -167,7 +167,7 @@ def _pre_norm_fields(settings: Settings) -> dict[str, Any]:
 
 
 def transformer_size(settings: Settings) -> dict[str, Any]:
-    """What all of CLIP's relatives call alike."""
+    """Read the sizes that all relatives of CLIP have under the same keys."""
     return {
         "width": settings.count("hidden_size"),
         "layers": settings.count("num_hidden_layers"),

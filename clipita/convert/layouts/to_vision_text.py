@@ -1,6 +1,6 @@
-"""The way back: our towers as a VisionTextDualEncoder that transformers loads, 4 as well as 5.
+"""Rename our towers' weights to those of a VisionTextDualEncoder, which transformers 4 and 5 load.
 
-What is written is the layout of transformers 4, which 5 reads too: the image tower inside another module.
+The names are those of transformers 4, which 5 reads too: there the image tower is inside another module.
 """
 
 import math
@@ -22,7 +22,7 @@ _PROJECTIONS = {
     "visual_projection.weight": "image_projection.linear.kernel",
     "text_projection.weight": "text_projection.linear.kernel",
 }
-# Leaves that transformers keeps with other axes than rows and columns.
+# Leaves that transformers keeps with additional axes.
 _SHAPES = {
     "embeddings.class_embedding": (-1,),
     "embeddings.cls_token": (1, 1, -1),
@@ -33,16 +33,16 @@ _SHAPES = {
 def to_vision_text_dual_encoder(
     config: DualConfig, table: Mapping[str, Array], logit_scale: float
 ) -> tuple[dict[str, Any], dict[str, Array]]:
-    """The contents of `config.json`, and the tensors of `model.safetensors`.
+    """Make the contents of `config.json`, and the tensors of `model.safetensors`.
 
     Args:
-        config: the architecture. A RoBERTa is written as the BERT that it is, without the positions of padding.
-        table: weights by our names, in our layout.
-        logit_scale: the multiplier of cosines; its logarithm is stored.
+        config: The architecture. A RoBERTa is written as a BERT, without the positions of padding.
+        table: The weights by our names, in our layout.
+        logit_scale: The multiplier of cosines; its logarithm is stored.
 
     Raises:
-        CheckpointError: VisionTextDualEncoder has no such model: it takes towers with a pooled output of their own, and
-            projections that are linear and without bias.
+        CheckpointError: VisionTextDualEncoder cannot hold this model: it takes towers with a pooled output of their
+            own, and projections that are linear and without bias.
     """
     text, text_names = _text(config.text)
     vision, vision_names, prefix = _vision(config)
@@ -121,7 +121,7 @@ def _their_layout(theirs: str, ours: str, table: Mapping[str, Array]) -> Array:
     for name, shape in _SHAPES.items():
         if theirs.endswith(name):
             values = values.reshape(shape)
-    if theirs.endswith("embeddings.position_embeddings"):  # of ViT; BERT's is a module, with a weight
+    if theirs.endswith("embeddings.position_embeddings"):  # ViT's; BERT's positions are a module with a weight
         values = values[None]
     return np.ascontiguousarray(values, np.float32)
 

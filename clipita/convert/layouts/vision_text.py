@@ -1,7 +1,7 @@
-"""VisionTextDualEncoder, as transformers 4 and 5 write it, and the hybrid-clip that CLIP-Italian was trained with.
+"""Read VisionTextDualEncoder, as transformers 4 and 5 write it, and hybrid-clip, which CLIP-Italian was trained with.
 
-hybrid-clip is the Flax script (huggingface/transformers, `examples/research_projects/jax-projects/hybrid_clip`) that
-VisionTextDualEncoder came from: the same modules under the same names.
+hybrid-clip is the Flax script that VisionTextDualEncoder came from, and has the same modules under the same names.
+Source: huggingface/transformers, `examples/research_projects/jax-projects/hybrid_clip`.
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 from clipita.convert.layouts.dual import (
     LINEAR,
     DualWeights,
-    Half,
+    ProjectionLeaves,
     TextRules,
     assemble,
     clip_preprocessing,
@@ -25,7 +25,7 @@ from clipita.towers.config import BertConfig
 
 # CLIP-Italian multiplied its cosines by the constant 20 in training (`ones * 20` under stop_gradient) and left the leaf
 # at its initial 1.0, which transformers then takes for the logarithm of a scale: e times the cosine. A leaf of exactly
-# 1.0 in a BERT beside CLIP's ViT is therefore read as 20. A scale that was learnt never comes back to its first value
+# 1.0 in a BERT beside CLIP's ViT is therefore read as 20. A scale that was learned never comes back to its first value
 # to the last bit, and transformers' own is ln(1 / 0.07) = 2.6592.
 # Source: clip-italian/clip-italian, hybrid_clip/modeling_hybrid_clip.py; transformers' integration test expects logits
 # of 1.2284727 and 0.3104122, which are e times the cosines 0.45193 and 0.11419.
@@ -34,7 +34,11 @@ CLIP_ITALIAN_SCALE = 20.0
 
 
 def read_vision_text(folder: Path) -> DualWeights:
-    """Reads the folder of such a model. Raises CheckpointError: a file or a weight is not as expected."""
+    """Read the folder of a VisionTextDualEncoder or a hybrid-clip.
+
+    Raises:
+        CheckpointError: A file or a weight is not as expected.
+    """
     settings = Settings.read(folder / "config.json").with_defaults({"projection_dim": 512})
     text = text_tower(settings.part("text_config").with_defaults({"model_type": "bert"}))
     vision = settings.part("vision_config").with_defaults({"model_type": "vit"})
@@ -46,7 +50,7 @@ def read_vision_text(folder: Path) -> DualWeights:
     if any("/" in name for name in leaves):
         leaves = torch_names(leaves)
     leaf = scalar(leaves, "logit_scale")
-    nested = "vision_model.vision_model."  # as transformers 4 and Flax have it for CLIP and SigLIP
+    nested = "vision_model.vision_model."  # the prefix in transformers 4 and Flax for CLIP and SigLIP
     image_prefix = nested if any(name.startswith(nested) for name in leaves) else "vision_model."
     if image.config.embedding_norm:
         default = clip_preprocessing(image.image_size)
@@ -58,8 +62,8 @@ def read_vision_text(folder: Path) -> DualWeights:
         image,
         text_prefix="text_model.",
         image_prefix=image_prefix,
-        text_half=Half(LINEAR, {"text_projection.weight": "linear.kernel"}),
-        image_half=Half(LINEAR, {"visual_projection.weight": "linear.kernel"}),
+        text_projection=ProjectionLeaves(LINEAR, {"text_projection.weight": "linear.kernel"}),
+        image_projection=ProjectionLeaves(LINEAR, {"visual_projection.weight": "linear.kernel"}),
         embed_dim=settings.count("projection_dim"),
         preprocessing=preprocessing_of(folder, default=default),
     )

@@ -1,4 +1,4 @@
-"""Reads the files that `flax.serialization.to_bytes` writes (`flax_model.msgpack`), without Flax and as views.
+"""Read the files that `flax.serialization.to_bytes` writes (`flax_model.msgpack`), without Flax and as views.
 
 MessagePack (msgpack.org, "spec.md") with extensions of Flax's own: an array is extension 1, a scalar extension 3, both
 holding a MessagePack [shape, dtype name, numbers]; one of more than 2**30 bytes is a map of flat chunks. The msgpack
@@ -21,7 +21,7 @@ from clipita.system.arrays import Array
 
 _CHUNKED = "__msgpack_chunked_array__"
 
-# A tree of parameters has some ten levels, and some thousand leaves.
+# A tree of parameters has ten levels or so, and a thousand leaves.
 _MAX_DEPTH = 40
 _MAX_VALUES = 500_000
 _MAX_HEADER_VALUES = 32  # an array's shape, dtype and numbers
@@ -46,7 +46,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 }
 _DTYPES["bfloat16"] = np.dtype(ml_dtypes.bfloat16)
 
-# First byte -> how a number, or the length of what follows, is packed after it.
+# First byte -> the format in which a number, or the length of a text, array or extension, follows it.
 _NUMBERS = {0xCA: ">f", 0xCB: ">d", 0xCC: ">B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q"} | {
     0xD0: ">b", 0xD1: ">h", 0xD2: ">i", 0xD3: ">q"
 }  # fmt: skip
@@ -59,16 +59,20 @@ _MAP_LENGTHS = {0xDE: ">H", 0xDF: ">I"}
 
 
 def read_flax_msgpack(path: Path) -> dict[str, Array]:
-    """The arrays of a tree, by their path in it joined with "/": read-only views, but for those stored in chunks.
+    """Read the arrays of a tree of parameters.
+
+    Returns:
+        The arrays by their paths in the tree, joined with "/". They are read-only views of the file, except those that
+        are stored in chunks.
 
     Raises:
-        CheckpointError: the file is damaged, incomplete, says of itself what is not so, or holds more than arrays.
+        CheckpointError: The file is damaged or incomplete, contradicts itself, or holds anything but arrays.
     """
     with reading(path, "Flax's msgpack"):
         file = MappedFile(path)
-        walker = _Walker(file, 0, file.size, _MAX_VALUES)
-        tree = walker.value()
-        walker.check_end()
+        reader = _ValueReader(file, 0, file.size, _MAX_VALUES)
+        tree = reader.value()
+        reader.check_end()
         if not isinstance(tree, dict):
             raise CheckpointError("its top level is not a map of names")
         arrays: dict[str, Array] = {}
@@ -90,8 +94,8 @@ class _Extension:
     region: _Region
 
 
-class _Walker:
-    """Reads values from `position` on. Text and numbers become Python's; binary data and extensions stay in place."""
+class _ValueReader:
+    """Read values from `position` on. Text and numbers become Python's; binary data and extensions stay in place."""
 
     def __init__(self, file: MappedFile, position: int, end: int, max_values: int) -> None:
         self._file = file
@@ -100,10 +104,12 @@ class _Walker:
         self._left = self._max_values = max_values
 
     def check_end(self) -> None:
+        """Refuse bytes after the last value."""
         if self._position != self._end:
             raise CheckpointError(f"{self._end - self._position} bytes follow its end at {self._position}")
 
     def value(self, depth: int = 0) -> object:
+        """Read the next value."""
         self._left -= 1
         if depth > _MAX_DEPTH or self._left < 0:
             raise CheckpointError(
@@ -169,12 +175,12 @@ def _leaves(file: MappedFile, tree: dict[str, Any], prefix: str) -> Iterator[tup
 
 
 def _array(file: MappedFile, name: str, extension: _Extension) -> Array:
-    walker = _Walker(file, *extension.region, _MAX_HEADER_VALUES)
-    header = walker.value()
-    walker.check_end()
+    reader = _ValueReader(file, *extension.region, _MAX_HEADER_VALUES)
+    header = reader.value()
+    reader.check_end()
     called = f"the array {name[:200]!r}"
     shape, dtype, numbers = cast("list[object]", header) if isinstance(header, list) else (None, None, None)
-    if isinstance(dtype, _Region):  # as Python 2 wrote text
+    if isinstance(dtype, _Region):  # Python 2 wrote text so
         dtype = _text(file, dtype)
     if not isinstance(shape, list) or not isinstance(dtype, str) or not isinstance(numbers, _Region):
         raise CheckpointError(f"{called} is not [shape, dtype, numbers]")
@@ -196,7 +202,7 @@ def _joined(file: MappedFile, name: str, tree: dict[str, Any]) -> Array:
 
 
 def _listed(called: str, numbered: object) -> list[object]:
-    """{"0": a, "1": b} is [a, b]."""
+    """Return the values of a numbered map as a list: {"0": a, "1": b} as [a, b]."""
     values = cast("dict[str, object]", numbered) if isinstance(numbered, dict) else {}
     if list(values) != [str(index) for index in range(len(values))]:
         raise CheckpointError(f"the chunks or the shape of {called} are not numbered in order")

@@ -1,4 +1,4 @@
-"""A file of weights, mapped into memory: arrays are views of it, so that a checkpoint is read as it is used, and once.
+"""Map a file of weights into memory, and view its arrays there: their numbers are read when they are used.
 
 Every number that a file states about itself is checked against the file before anything is allocated by it.
 """
@@ -16,13 +16,13 @@ import numpy as np
 from clipita.errors import CheckpointError
 from clipita.system.arrays import Array
 
-# A dimension above this would overflow NumPy's own arithmetic before it could be compared with the file.
+# A larger dimension would overflow NumPy's arithmetic before it could be compared with the size of the file.
 _MAX_DIMENSION = 1 << 48
 _MAX_DIMENSIONS = 16
 
 
 class MappedFile:
-    """Read-only. The mapping lives as long as an array that views it."""
+    """A file in memory, read-only. The mapping lives as long as an array that views it."""
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
@@ -32,12 +32,12 @@ class MappedFile:
             self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def bytes(self, start: int, end: int) -> bytes:
-        """A copy of these bytes, all of which must be in the file."""
+        """Return a copy of these bytes, all of which must be in the file."""
         self.check_range("a part", start, end)
         return self.data[start:end]
 
     def view(self, name: str, start: int, end: int, dtype: np.dtype[Any], shape: Sequence[object]) -> Array:
-        """The array that these bytes are; they must be exactly as many as its shape takes."""
+        """View these bytes as an array; there must be exactly as many as its shape takes."""
         self.check_range(name, start, end)
         sizes = check_shape(name, shape)
         if math.prod(sizes) * dtype.itemsize != end - start:
@@ -47,13 +47,13 @@ class MappedFile:
         return np.frombuffer(self.data, dtype, math.prod(sizes), start).reshape(sizes)
 
     def check_range(self, name: str, start: int, end: int) -> None:
-        """Refuse bytes that are not in the file."""
+        """Refuse a range of bytes that is not in the file."""
         if not 0 <= start <= end <= self.size:
             raise CheckpointError(f"{name} is said to be in bytes {start} to {end} of a file of {self.size}")
 
 
 def check_shape(name: str, shape: Sequence[object]) -> tuple[int, ...]:
-    """`shape` as whole numbers of a size that can be reckoned with."""
+    """Return `shape` as whole numbers, none of which is too large to compute with."""
     sizes = tuple(n for n in shape if type(n) is int and 0 <= n < _MAX_DIMENSION)
     if len(sizes) != len(shape) or len(sizes) > _MAX_DIMENSIONS:
         raise CheckpointError(f"the shape of {name} is not up to {_MAX_DIMENSIONS} whole numbers")
@@ -62,9 +62,9 @@ def check_shape(name: str, shape: Sequence[object]) -> tuple[int, ...]:
 
 @contextlib.contextmanager
 def reading(path: Path, kind: str) -> Generator[None]:
-    """Turn whatever a damaged or hostile file makes its reader raise into one error that names the file.
+    """Turn any error that a damaged or hostile file causes in its reader into one that names the file.
 
-    Warnings too, which are raised under `-W error`: Python's of odd escapes in a text, which pickletools meets.
+    Warnings are turned too, which `-W error` raises: Python warns of odd escapes in a text that pickletools reads.
     """
     try:
         yield

@@ -1,9 +1,9 @@
-"""Runs the part of pickle's language that data is made of, with the callables it is given, and refuses all the rest.
+"""Read pickles of plain data and tensors, and refuse everything else that a pickle can do.
 
-A pickle is a program. Python's own unpickler, even with `find_class` overridden, lets it set attributes of what was
-built, hash deep tuples until the stack is gone, and reserve a memo of 2**31 entries. Here `pickletools` reads the
-opcodes and this file decides what they do: no import, no attribute, no hash but of text, and memory in proportion to
-the number of opcodes, which is limited.
+A pickle is a program. Python's own unpickler, even with `find_class` overridden, lets the program set attributes of the
+objects that it built, hash deep tuples until the stack is gone, and reserve a memo of 2**31 entries. Here `pickletools`
+reads the opcodes and this file decides what they do: no import, no attribute, no hash but of text, and memory in
+proportion to the number of opcodes, which is limited.
 """
 
 import pickletools
@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 
 from clipita.errors import CheckpointError
 
-# A large model has a thousand tensors of some 40 opcodes, and a tensor is made of seven values.
+# A large model has a thousand tensors of 40 opcodes each, and a tensor is built from seven values.
 _MAX_OPCODES = 500_000
 _MAX_ARGUMENTS = 16
 
@@ -24,33 +24,41 @@ _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class Stream(Protocol):
-    """What pickletools reads from. The owner limits how much `read` and `readline` give."""
+    """The stream that pickletools reads from. Its maker limits how much `read` and `readline` give."""
 
-    def read(self, size: int, /) -> bytes: ...
-    def readline(self) -> bytes: ...
-    def tell(self) -> int: ...
+    def read(self, size: int, /) -> bytes:
+        """Read up to `size` bytes."""
+        ...
+
+    def readline(self) -> bytes:
+        """Read up to the end of a line."""
+        ...
+
+    def tell(self) -> int:
+        """Return the position."""
+        ...
 
 
 class Function:
-    """A callable that pickles may name. Nothing else is ever called."""
+    """A callable that pickles may call. Nothing else is ever called."""
 
     def __init__(self, call: Callable[..., object]) -> None:
         self.call = call
 
 
 def load(stream: Stream, names: Mapping[tuple[str, str], object], persistent: Callable[[object], object]) -> object:
-    """The value that one pickle makes; the stream is left behind its end.
+    """Return the value of one pickle, and leave the stream behind its end.
 
     Args:
-        stream: where the pickle begins.
-        names: what (module, name) stands for; a `Function` among it may be called.
-        persistent: makes the value of a reference to outside data.
+        stream: A stream at the beginning of the pickle.
+        names: The value that each (module, name) stands for; the pickle may call one that is a `Function`.
+        persistent: Called with a reference to outside data, returns its value.
 
     Raises:
-        CheckpointError: an opcode or a name that is not allowed, or a pickle that makes no sense.
+        CheckpointError: An opcode or a name is not allowed, or the pickle is not well formed.
     """
     stack: list[Any] = []
-    marks: list[int] = []  # how high the stack was
+    marks: list[int] = []  # the height of the stack at each mark
     memo: dict[int, object] = {}
 
     def take(count: int) -> list[Any]:
@@ -117,10 +125,10 @@ def load(stream: Stream, names: Mapping[tuple[str, str], object], persistent: Ca
                 arguments, function = stack.pop(), stack.pop()
                 if not isinstance(function, Function) or not isinstance(arguments, tuple):
                     raise CheckpointError("it calls what is no function")
-                if len(cast("tuple[object, ...]", arguments)) > _MAX_ARGUMENTS:  # the same ones may be passed again
+                if len(cast("tuple[object, ...]", arguments)) > _MAX_ARGUMENTS:  # a tuple may serve many calls
                     raise CheckpointError(f"it calls a function with more than {_MAX_ARGUMENTS} arguments")
                 stack.append(function.call(*cast("tuple[object, ...]", arguments)))
-            case "BUILD":  # the attributes of an OrderedDict, e.g. a state dict's `_metadata`: of no use here
+            case "BUILD":  # sets attributes of an OrderedDict, e.g. a state dict's `_metadata`, which is not used
                 stack.pop()
                 if not isinstance(stack[-1], dict):
                     raise CheckpointError("it sets attributes of what has none")

@@ -1,4 +1,4 @@
-"""Reads safetensors files, by the rules of the format's own page (huggingface/safetensors, "Format").
+"""Read safetensors files, by the rules of the format's own page (huggingface/safetensors, "Format").
 
 Eight bytes of header length, a JSON object {name: {dtype, shape, data_offsets}}, then the numbers: every byte of them
 in exactly one tensor. The safetensors package reads them too, but makes a copy of each tensor; here they are views.
@@ -15,8 +15,8 @@ from clipita.convert.readers.mapped import MappedFile, reading
 from clipita.errors import CheckpointError
 from clipita.system.arrays import Array
 
-# The format allows 100 MB, and parsed JSON can take thirty times its size. Eight tensors take a kilobyte: 4 MiB are
-# 30,000 of them.
+# The format allows 100 MB, and parsed JSON can take thirty times its size. A header of eight tensors has a kilobyte:
+# 4 MiB are enough for 30,000.
 _MAX_HEADER_BYTES = 4 << 20
 
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -37,10 +37,13 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 
 
 def read_safetensors(path: Path) -> dict[str, Array]:
-    """The tensors of a file, by name: read-only views of it, of their stored dtype (bfloat16 as ml_dtypes' own).
+    """Read the tensors of a file.
+
+    Returns:
+        Read-only views of the file by name, of their stored dtype (bfloat16 as that of ml_dtypes).
 
     Raises:
-        CheckpointError: the file is damaged, incomplete, or says of itself what is not so.
+        CheckpointError: The file is damaged or incomplete, or contradicts itself.
     """
     with reading(path, "a safetensors file"):
         file = MappedFile(path)

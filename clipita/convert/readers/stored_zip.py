@@ -1,4 +1,4 @@
-"""Finds the members of a zip archive that is not compressed, as PyTorch writes it, where they lie in the file."""
+"""Find where the members of an uncompressed zip archive lie in its file. PyTorch writes such archives."""
 
 import io
 import struct
@@ -9,12 +9,16 @@ from pathlib import Path
 from clipita.convert.readers.mapped import MappedFile
 from clipita.errors import CheckpointError
 
-# A thousand storages take 100 KB; the directory, once read, takes ten times its size.
+# The directory of a thousand storages has 100 KB; in memory it takes ten times its size.
 _MAX_DIRECTORY_BYTES = 4 << 20
 
 
 def members_of(path: Path, file: MappedFile) -> dict[str, tuple[int, int]]:
-    """Where each member lies: uncompressed, whole, named once, and in no other member."""
+    """Return where each member lies in the file, once it is sure that none is compressed, damaged or part of another.
+
+    Raises:
+        CheckpointError: One is, or the archive is damaged.
+    """
     try:
         with _BoundedDirectory(path) as raw, zipfile.ZipFile(raw) as archive:
             infos = archive.infolist()
@@ -41,10 +45,11 @@ def members_of(path: Path, file: MappedFile) -> dict[str, tuple[int, int]]:
 
 
 class _BoundedDirectory(io.FileIO):
-    """The file as zipfile opens it, which reads the whole directory at once, of whatever size it is said to be."""
+    """The file for zipfile, which reads the whole directory at once, however large it claims to be; this bounds it."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or size < 0:  # the last 64 KB, in search of where the directory is
+        """Read as a file does, but refuse more than a directory has."""
+        if size is None or size < 0:  # zipfile looks for the directory in the last 64 KB
             return super().read(_MAX_DIRECTORY_BYTES)
         if size > _MAX_DIRECTORY_BYTES:
             raise CheckpointError(f"its zip directory is said to take {size} bytes, more than {_MAX_DIRECTORY_BYTES}")

@@ -1,8 +1,8 @@
-"""Reads PyTorch checkpoints (`.pth`, `.bin`, `.pt`) without PyTorch and without running what is in them.
+"""Read PyTorch checkpoints (`.pth`, `.bin`, `.pt`) without PyTorch and without running code in them.
 
-The structure is a pickle, which `restricted_pickle` runs with a short list of names, all of which build tensors. Both
-file forms are read, the zip of PyTorch 1.6 and later and the older stream of pickles, as `torch/serialization.py` and
-`torch/_utils.py` document them. Tensors are views of the file, but for those whose strides are not contiguous.
+The structure is a pickle, which `restricted_pickle` reads with a short list of names, all of which build tensors. Both
+file forms are read: the zip of PyTorch 1.6 and later, and the older stream of pickles. Tensors are views of the file,
+except those whose strides are not contiguous. Source: `torch/serialization.py` and `torch/_utils.py`.
 """
 
 import math
@@ -23,7 +23,7 @@ from clipita.system.arrays import Array
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py: MAGIC_NUMBER
 _PROTOCOL = 1001
-# Names and shapes only, for the numbers are outside: BERT-base takes 30 KB.
+# The pickle holds names and shapes only, as the numbers are outside: that of BERT-base has 30 KB.
 _MAX_PICKLE_BYTES = 8 << 20
 
 _STORAGE_DTYPES: dict[str, np.dtype[Any]] = {
@@ -41,13 +41,16 @@ _STORAGE_DTYPES: dict[str, np.dtype[Any]] = {
 
 
 def read_torch_checkpoint(path: Path) -> dict[str, Array]:
-    """The tensors of a state dict, by name, each C-contiguous and of its stored dtype (bfloat16 as ml_dtypes' own).
+    """Read the tensors of a state dict.
 
     Args:
-        path: a zip or legacy file whose top level is a flat mapping from names to tensors.
+        path: A zip or legacy file whose top level is a flat mapping from names to tensors.
+
+    Returns:
+        The tensors by name, each C-contiguous and of its stored dtype (bfloat16 as that of ml_dtypes).
 
     Raises:
-        CheckpointError: the file is damaged, is no such mapping, or holds anything but tensors and plain containers.
+        CheckpointError: The file is damaged, is no such mapping, or holds anything but tensors and plain containers.
     """
     with reading(path, "a PyTorch checkpoint"):
         file = MappedFile(path)
@@ -69,7 +72,7 @@ class _StorageType:
 
 @dataclass(frozen=True)
 class _Storage:
-    """A run of numbers that tensors view, named by its key; where a view starts inside it (legacy files only)."""
+    """A run of numbers that tensors view: its key, its dtype, and the start of a view inside it (legacy files only)."""
 
     key: str
     dtype: np.dtype[Any]
@@ -81,9 +84,10 @@ class _Tensor:
     storage: _Storage
     offset: int
     shape: tuple[int, ...]
-    strides: tuple[int, ...]  # in elements; not those of a contiguous array in general
+    strides: tuple[int, ...]  # in elements; the array need not be contiguous
 
     def view(self, called: str, storages: Mapping[str, Array]) -> Array:
+        """Return the tensor as a view of its storage; `called` is its name in error messages."""
         if self.storage.key not in storages:
             raise CheckpointError(f"{called} is in the storage {self.storage.key[:80]!r}, which is not there")
         numbers = storages[self.storage.key].view(self.storage.dtype)
@@ -112,7 +116,7 @@ def _rebuild_tensor(
     return _Tensor(storage, first, _sizes(shape), _sizes(strides))
 
 
-def _ordered_dict() -> dict[str, object]:  # its items follow; `dict` itself would take keys of any kind
+def _ordered_dict() -> dict[str, object]:  # its items are set later; `dict` itself would take keys of any kind
     return {}
 
 
@@ -153,27 +157,30 @@ def _storage(reference: object) -> _Storage:
 
 
 class _BoundedStream:
-    """A part of a file, as pickletools reads it: never more than a pickle may take, whatever length it announces."""
+    """A part of a file for pickletools. It gives no more bytes than a pickle may have, however many are asked for."""
 
     def __init__(self, file: MappedFile, start: int, end: int) -> None:
         self._file, self._position = file, start
         self._end = min(end, start + _MAX_PICKLE_BYTES)
 
     def read(self, size: int, /) -> bytes:
+        """Read up to `size` bytes."""
         start = self._position
         self._position = min(self._end, start + size)
         return self._file.data[start : self._position]
 
     def readline(self) -> bytes:
+        """Read up to the end of a line."""
         newline = self._file.data.find(b"\n", self._position, self._end)
         return self.read((newline + 1 if newline >= 0 else self._end) - self._position)
 
     def tell(self) -> int:
+        """Return the position in the part."""
         return self._position
 
 
 def _read_zip(path: Path, file: MappedFile) -> tuple[object, dict[str, Array]]:
-    """`<name>/data.pkl` holds the structure, `<name>/data/<key>` the numbers of each storage, uncompressed."""
+    """Read a zip file: `<name>/data.pkl` holds the structure, `<name>/data/<key>` the numbers of each storage."""
     members = members_of(path, file)
     pickles = [name for name in members if name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -193,9 +200,9 @@ def _read_zip(path: Path, file: MappedFile) -> tuple[object, dict[str, Array]]:
 
 
 def _read_legacy(file: MappedFile) -> tuple[object, dict[str, Array]]:
-    """Five pickles (magic number, protocol, machine, structure, keys), then each storage, length first."""
+    """Read a legacy file: five pickles (magic number, protocol, machine, structure, keys), then each storage."""
     position = 0
-    dtypes: dict[str, np.dtype[Any]] = {}  # of each storage: stated only where a tensor refers to it
+    dtypes: dict[str, np.dtype[Any]] = {}  # of each storage; the file states it only in references of tensors to it
 
     def note(reference: object) -> _Storage:
         storage = _storage(reference)

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint's folder, in whichever of three file formats they are: arrays by their stored names."""
+"""Read the weights of a checkpoint's folder, in any of three file formats, as arrays by their stored names."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,17 +21,17 @@ _MAX_INDEX_BYTES = 16 << 20
 
 
 def read_weights(folder: Path, *, open_clip: bool = False) -> Mapping[str, Array]:
-    """The arrays of a folder, by the names they are stored under (Flax's nested names joined with "/").
+    """Read the arrays of a folder, by the names they are stored under (Flax's nested names joined with "/").
 
     Args:
-        folder: may hold more than one set of files; the first of `WEIGHT_FILES` is read.
-        open_clip: read open_clip's own files, where a folder also holds the same model in transformers' layout.
+        folder: The folder. If it holds more than one set of files, the first of `WEIGHT_FILES` is read.
+        open_clip: Read open_clip's own files, even if the folder also holds the same model in transformers' layout.
 
     Returns:
-        Read-only arrays of their stored dtype, bfloat16 as ml_dtypes' own; views of the files where these allow it.
+        Read-only arrays of their stored dtype, bfloat16 as that of ml_dtypes; views of the files where these allow it.
 
     Raises:
-        CheckpointError: there are no weights, a file is damaged or means harm, or a shard is missing.
+        CheckpointError: There are no weights, a file is damaged or means harm, or a shard is missing.
     """
     known = _OPEN_CLIP if open_clip else _TRANSFORMERS | _OPEN_CLIP
     for name, read in known.items():

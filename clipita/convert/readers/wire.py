@@ -1,6 +1,6 @@
-"""Protocol Buffers' wire format, as much of it as finding fields in a message takes; protobuf.dev, "Encoding".
+"""Find the fields in messages of Protocol Buffers' wire format, without copying them.
 
-Messages stay where they are: a field that holds bytes, text or another message is a view of the data given.
+A field that holds bytes, text or another message is a view of the data given. Source: protobuf.dev, "Encoding".
 """
 
 import struct
@@ -10,10 +10,10 @@ from clipita.errors import CheckpointError
 
 
 def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """(number, value) of each field in order: an int of a varint, else a view of the bytes.
+    """Yield (number, value) of each field in order; the value is an int for a varint, else a view of the bytes.
 
     Raises:
-        CheckpointError: the message is cut short, or no message.
+        CheckpointError: The message is cut short, or is no message.
     """
     position = 0
     while position < len(message):
@@ -38,7 +38,7 @@ def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def text(value: int | memoryview) -> str:
-    """A field that is a string."""
+    """Decode a field that is a string."""
     try:
         return bytes_of(value).tobytes().decode()
     except UnicodeDecodeError as error:
@@ -46,14 +46,14 @@ def text(value: int | memoryview) -> str:
 
 
 def number(value: int | memoryview) -> int:
-    """A field that is an int32 or an enum, which may be negative."""
+    """Decode a field that is an int32 or an enum, which may be negative."""
     if not isinstance(value, int):
         raise CheckpointError("a field holds bytes, where a number is expected")
     return value - (1 << 64) if value >> 63 else value
 
 
 def real(value: int | memoryview) -> float:
-    """A field that is a float."""
+    """Decode a field that is a float."""
     data = bytes_of(value)
     if len(data) != 4:
         raise CheckpointError(f"a field holds {len(data)} bytes, where the 4 of a float are expected")
@@ -61,7 +61,7 @@ def real(value: int | memoryview) -> float:
 
 
 def bytes_of(value: int | memoryview) -> memoryview:
-    """A field that is bytes or a message."""
+    """Return the view of a field that is bytes or a message."""
     if isinstance(value, int):
         raise CheckpointError("a field holds a number, where bytes are expected")
     return value

@@ -1,0 +1,1 @@
+"""Make one `tokenizer.json` of the tokenizer files that checkpoints have."""

@@ -1,6 +1,6 @@
-"""The tokenizer of a checkpoint's folder as one `tokenizer.json`, and what a bundle says beside it.
+"""Read the tokenizer of a checkpoint's folder, as one `tokenizer.json` and the rules that a bundle adds to it.
 
-`tokenizer.json` is taken as it is, where there is one; else it is built from the files that older checkpoints have.
+A `tokenizer.json` is taken as it is; without one it is built from the files of older checkpoints.
 `tokenizer_config.json` has the last word on lower case, accents, lengths and padding, as in transformers.
 """
 
@@ -22,36 +22,36 @@ Settings = Mapping[str, Any]
 Clean = Literal["whitespace", "lower", "canonicalize"]
 
 _SENTENCEPIECE = ("sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "sentencepiece.model")
-# LaBSE's vocabulary of half a million pieces takes 5 MB, NLLB's model as much.
+# LaBSE's vocabulary of half a million pieces has 5 MB, and so has NLLB's model.
 _MAX_VOCABULARY_BYTES = 8 << 20
 _BERT_SETTINGS = {
     "do_lower_case": "lowercase",
     "strip_accents": "strip_accents",
     "tokenize_chinese_chars": "handle_chinese_chars",
 }
-# Gemma's tokenizer is one of general use, SigLIP 2's by its settings alone: lower case, no start, an end.
+# SigLIP 2 uses Gemma's tokenizer with settings of its own: lower case, no start token, an end token.
 _GEMMA = frozenset(("Gemma", "Siglip2"))
 
 
 def tokenizer_of(
     folder: Path, *, max_tokens: int, fixed_length: bool = False, lowercase: bool = False, clean: Clean | None = None
 ) -> tuple[str, TokenizerConfig]:
-    """The `tokenizer.json` of a checkpoint, and its limits.
+    """Return the `tokenizer.json` of a checkpoint, and its rules.
 
     Args:
-        folder: holds one of tokenizer.json, vocab.txt, a SentencePiece model, or vocab.json with merges.txt.
-        max_tokens: how many positions the text tower has for tokens; a smaller `model_max_length` counts instead.
-        fixed_length: the tower wants every text padded to `max_tokens`, and reads the padding (SigLIP).
-        lowercase: the tower was trained on lower case, whatever the files say (SigLIP 2).
-        clean: what open_clip does to a text before its tokenizer; its `tokenizer_kwargs` name it.
+        folder: Holds a tokenizer.json, a vocab.txt, a SentencePiece model, or a vocab.json with merges.txt.
+        max_tokens: How many positions the text tower has for tokens; a smaller `model_max_length` counts instead.
+        fixed_length: Whether the tower wants every text padded to `max_tokens`, and reads the padding (SigLIP).
+        lowercase: Whether the tower was trained on lower case, even if the files do not say so (SigLIP 2).
+        clean: The cleaning that open_clip does before its tokenizer, by its name in `tokenizer_kwargs`.
 
     Returns:
-        The text of a `tokenizer.json`, and a config that leaves texts as they are: no spelling is put right for a
-        tower that was trained without that.
+        The text of a `tokenizer.json`, and a config that leaves the spelling of texts as it is, since the tower was
+        trained without corrections.
 
     Raises:
-        CheckpointError: there is no tokenizer, a file of it is damaged or means harm, or it is of a kind that is not
-            read. The message names the file.
+        CheckpointError: There is no tokenizer, a file of it is damaged or means harm, or its kind is not read. The
+            message names the file.
     """
     files = [json_in(folder, name) or {} for name in ("special_tokens_map.json", "tokenizer_config.json")]
     settings = files[0] | files[1]
@@ -69,7 +69,7 @@ def tokenizer_of(
             fixed_length=fixed_length,
             pad_left=settings.get("padding_side") == "left",
         )
-        Tokenizer(engine, config)  # makes the checks that loading makes
+        Tokenizer(engine, config)  # runs the checks that loading runs
         return engine.to_str(), config
 
 
@@ -133,13 +133,13 @@ _BUILDERS: dict[tuple[str, ...], Callable[[Path, str, Settings], tokenizers.Toke
 
 
 def _kind(settings: Settings) -> str:
-    """ "CLIP" of "CLIPTokenizerFast"."""
+    """Return the kind in the name of a tokenizer's class: "CLIP" in "CLIPTokenizerFast"."""
     named = settings.get("tokenizer_class")
     return named.removesuffix("Fast").removesuffix("Tokenizer") if isinstance(named, str) else ""
 
 
 def _with_added_tokens(tokenizer: tokenizers.Tokenizer, settings: Settings) -> tokenizers.Tokenizer:
-    """The tokens that `tokenizer_config.json` adds to the vocabulary, each under the id that it states."""
+    """Add the tokens that `tokenizer_config.json` lists beyond the vocabulary, each under the id that it states."""
     added: Any = settings.get("added_tokens_decoder") or {}
     for id, entry in sorted(added.items(), key=lambda item: int(item[0])):
         flags = {name: entry.get(name, False) for name in ("lstrip", "rstrip", "normalized", "single_word", "special")}
@@ -154,7 +154,7 @@ def _with_added_tokens(tokenizer: tokenizers.Tokenizer, settings: Settings) -> t
 
 
 def _obey(engine: tokenizers.Tokenizer, settings: Settings, *, lowercase: bool, clean: Clean | None) -> None:
-    """Change the tokenizer to what the settings say, where it says otherwise."""
+    """Change the tokenizer where the settings of `tokenizer_config.json` differ from it."""
     if isinstance(engine.normalizer, normalizers.BertNormalizer):
         for setting, own in _BERT_SETTINGS.items():
             if setting in settings:
@@ -175,7 +175,7 @@ def _obey(engine: tokenizers.Tokenizer, settings: Settings, *, lowercase: bool, 
 
 
 def _max_length(settings: Settings) -> int:
-    """`model_max_length`; transformers writes 10**30 for none."""
+    """Read `model_max_length`; transformers writes 10**30 for no limit."""
     length = settings.get("model_max_length", settings.get("max_len"))
     if length is None or (isinstance(length, float) and length > 1e9):
         return 1 << 30

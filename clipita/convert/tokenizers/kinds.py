@@ -1,7 +1,7 @@
-"""Builds tokenizers of the tokenizers library from the files that older checkpoints have instead of a `tokenizer.json`.
+"""Build tokenizers of the tokenizers library from the files that older checkpoints have instead of a `tokenizer.json`.
 
-Each is built as the class of transformers 5 that it is named after builds it, so that the token ids are the same
-(`transformers/models/*/tokenization_*.py`).
+Each function is named after a class of transformers 5 and builds the same tokenizer, so that token ids are the same.
+Source: `transformers/models/*/tokenization_*.py`.
 """
 
 import string
@@ -13,12 +13,12 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 from clipita.convert.tokenizers.sentencepiece import SentencePieceModel
 from clipita.errors import CheckpointError
 
-# What Python's str.split() takes for space and the \s of the tokenizers library does not.
+# The characters of \s in the tokenizers library, and those that only Python's str.split() takes for space.
 _SPACES = r"[\s\x1c-\x1f]+"
 
 
 def word_piece(vocabulary: str, settings: Mapping[str, Any]) -> Tokenizer:
-    """BERT's, from `vocab.txt`: one piece a line."""
+    """Build BERT's tokenizer from `vocab.txt`, which has one piece a line."""
     lines = vocabulary.removesuffix("\n").split("\n")
     pieces = {line.rstrip(): index for index, line in enumerate(lines)}
     unknown, closing, pad, opening, mask = _tokens(
@@ -38,7 +38,7 @@ def word_piece(vocabulary: str, settings: Mapping[str, Any]) -> Tokenizer:
 
 
 def xlm_roberta(model: SentencePieceModel, settings: Mapping[str, Any]) -> Tokenizer:
-    """XLM-RoBERTa's, from `sentencepiece.bpe.model`: fairseq put four tokens before all but the first three pieces."""
+    """Build XLM-RoBERTa's tokenizer from `sentencepiece.bpe.model`; four tokens of fairseq replace its first three."""
     opening, pad, closing, unknown, mask = _tokens(
         settings, bos="<s>", pad="<pad>", eos="</s>", unk="<unk>", mask="<mask>"
     )
@@ -58,7 +58,7 @@ def xlm_roberta(model: SentencePieceModel, settings: Mapping[str, Any]) -> Token
 
 
 def t5(model: SentencePieceModel, settings: Mapping[str, Any]) -> Tokenizer:
-    """T5's, from `spiece.model`: as it is, and its extra ids behind it."""
+    """Build T5's tokenizer from `spiece.model`, with the extra ids behind its pieces."""
     extra = settings.get("extra_ids", 100)
     if type(extra) is not int or not 0 <= extra <= 10_000:
         raise CheckpointError(f"extra_ids is {str(extra)[:40]!r}, expected a number up to 10000")
@@ -72,15 +72,18 @@ def t5(model: SentencePieceModel, settings: Mapping[str, Any]) -> Tokenizer:
 
 
 def siglip(model: SentencePieceModel, settings: Mapping[str, Any]) -> Tokenizer:
-    """SigLIP's, from `spiece.model`: lower case, no punctuation, single spaces; no start, and "</s>" to end and pad."""
+    """Build SigLIP's tokenizer from `spiece.model`.
+
+    It reads lower case without punctuation and with single spaces, has no start token, and ends and pads with "</s>".
+    """
     closing, unknown, pad = _tokens(settings, eos="</s>", unk="<unk>", pad="</s>")
     tokenizer = _unigram(model.pieces, model.unknown, model)
     # The "▁" that begins a text is put before it first of all, so that spaces at the start survive `canonicalize` and
-    # are SentencePiece's to normalise.
+    # SentencePiece normalizes them.
     first = [normalizers.Replace("▁", " "), normalizers.Prepend("▁")]
     last = [tokenizer.normalizer] if tokenizer.normalizer else []
     last += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip(left=False), normalizers.Replace(" ", "▁")]
-    last += [normalizers.Replace(Regex("^▁$"), "")]  # of "&" nothing is left, and nothing is put before it
+    last += [normalizers.Replace(Regex("^▁$"), "")]  # nothing is left of "&", and nothing is put before it
     canonical = canonicalize(lowercase=flag(settings, "do_lower_case", True) is True)
     tokenizer.normalizer = normalizers.Sequence([*first, *canonical, *last])
     frame(tokenizer, None, closing)
@@ -89,7 +92,7 @@ def siglip(model: SentencePieceModel, settings: Mapping[str, Any]) -> Tokenizer:
 
 
 def clip(vocabulary: dict[str, int], merges: list[tuple[str, str]], settings: Mapping[str, Any]) -> Tokenizer:
-    """CLIP's, from `vocab.json` and `merges.txt`: lower case, and "</w>" at the end of words."""
+    """Build CLIP's tokenizer from `vocab.json` and `merges.txt`: lower case, and "</w>" at the end of words."""
     opening, closing, unknown, pad = _tokens(
         settings, bos="<|startoftext|>", eos="<|endoftext|>", unk="<|endoftext|>", pad="<|endoftext|>"
     )
@@ -113,7 +116,7 @@ def clip(vocabulary: dict[str, int], merges: list[tuple[str, str]], settings: Ma
 
 
 def roberta(vocabulary: dict[str, int], merges: list[tuple[str, str]], settings: Mapping[str, Any]) -> Tokenizer:
-    """RoBERTa's, from `vocab.json` and `merges.txt`: bytes, and the space before a word belongs to it."""
+    """Build RoBERTa's tokenizer from `vocab.json` and `merges.txt`: over bytes, with the space before a word in it."""
     opening, closing, pad, unknown, mask = _tokens(
         settings, cls="<s>", sep="</s>", pad="<pad>", unk="<unk>", mask="<mask>"
     )
@@ -129,15 +132,18 @@ def roberta(vocabulary: dict[str, int], merges: list[tuple[str, str]], settings:
 
 
 def canonicalize(*, lowercase: bool) -> list[normalizers.Normalizer]:
-    """big_vision's `canonicalize_text`: lower case, no ASCII punctuation, single spaces."""
+    """Return the steps of big_vision's `canonicalize_text`: lower case, no ASCII punctuation, single spaces."""
     punctuation = Regex("[" + "".join("\\" + sign for sign in string.punctuation) + "]")
     lower = [normalizers.Lowercase()] if lowercase else []
     return [*lower, normalizers.Replace(punctuation, ""), *_single_spaces()]
 
 
 def open_clip_cleaning(clean: str) -> list[normalizers.Normalizer]:
-    """What open_clip does to a text first (`open_clip/tokenizer.py`), with that part of ftfy which changes a text that
-    is not broken: accents composed, quotation marks and apostrophes straight."""
+    """Return the steps of open_clip's cleaning of a text, which comes before its tokenizer.
+
+    Of ftfy they have the part that changes unbroken texts: accents are composed, quotation marks and apostrophes made
+    straight. Source: `open_clip/tokenizer.py`.
+    """
     whole = [
         normalizers.NFC(),
         normalizers.Replace(Regex("[\u02bc\u2018-\u201b]"), "'"),
@@ -166,7 +172,7 @@ def _unigram(pieces: list[tuple[str, float]], unknown: int, model: SentencePiece
 
 
 def frame(tokenizer: Tokenizer, opening: str | None, closing: str | None) -> None:
-    """Put `opening` before and `closing` behind every text."""
+    """Put the token `opening` before and `closing` behind every text."""
     before, after = ([name] if name is not None else [] for name in (opening, closing))
     ids = [(name, tokenizer.token_to_id(name)) for name in dict.fromkeys((*before, *after))]
     if missing := [name for name, id in ids if id is None]:
@@ -177,25 +183,25 @@ def frame(tokenizer: Tokenizer, opening: str | None, closing: str | None) -> Non
 
 
 def _find_whole(tokenizer: Tokenizer, *names: str, lstrip: bool = False, rstrip: bool = False) -> None:
-    """Find these tokens in texts as they stand. What the vocabulary lacks is left out: it has no embedding."""
+    """Keep these tokens whole where they stand in texts. Those that the vocabulary lacks are left out."""
     known = [name for name in dict.fromkeys(names) if tokenizer.token_to_id(name) is not None]
     add_tokens(tokenizer, [AddedToken(name, lstrip=lstrip, rstrip=rstrip, special=True) for name in known])
 
 
 def add_tokens(tokenizer: Tokenizer, tokens: list[AddedToken]) -> None:
-    """Special ones as special, each under the next id unless the vocabulary has it."""
+    """Add tokens, special ones as special, each under the next id unless the vocabulary has it."""
     for added in tokens:
         add = tokenizer.add_special_tokens if added.special else tokenizer.add_tokens  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         add([added])
 
 
 def _tokens(settings: Mapping[str, Any], **defaults: str) -> list[str]:
-    """The tokens of these names, e.g. `bos="<s>"` the one that the settings call "bos_token", or else "<s>"."""
+    """Return the tokens of these names: for `bos="<s>"` the "bos_token" of the settings, or "<s>" if it has none."""
     return [token(settings, f"{name}_token", default) for name, default in defaults.items()]
 
 
 def token(settings: Mapping[str, Any], name: str, default: str) -> str:
-    """A token that `tokenizer_config.json` names, as text or as {"content": text, ...}."""
+    """Return a token from `tokenizer_config.json`, where it is a text or {"content": text, ...}."""
     value = settings.get(name)
     if isinstance(value, dict):
         value = cast("dict[str, object]", value).get("content")
@@ -207,6 +213,7 @@ def token(settings: Mapping[str, Any], name: str, default: str) -> str:
 
 
 def flag(settings: Mapping[str, Any], name: str, default: bool | None) -> Any:
+    """Return a setting that is true or false."""
     value = settings.get(name)
     if value not in (True, False, None):
         raise CheckpointError(f"{name} is {str(value)[:40]!r}, expected true or false")

@@ -1,4 +1,4 @@
-"""Reads SentencePiece models (`sentencepiece.bpe.model`, `spiece.model`, `tokenizer.model`) without SentencePiece.
+"""Read SentencePiece models (`sentencepiece.bpe.model`, `spiece.model`, `tokenizer.model`) without SentencePiece.
 
 The format is `sentencepiece_model.proto` of google/sentencepiece; the numbers below are its field numbers.
 """
@@ -14,13 +14,13 @@ _MAX_PIECES = 1_000_000
 
 @dataclass(frozen=True)
 class SentencePieceModel:
-    """The part of a unigram model that says how text is cut.
+    """The part of a unigram model that defines how text is cut into pieces.
 
     Attributes:
-        pieces: With their scores, in the order of their ids.
-        unknown: The id of the piece for what no other covers.
-        byte_fallback: Characters outside the vocabulary become their UTF-8 bytes.
-        charsmap: The compiled normalisation rules, or b"" for none.
+        pieces: The pieces with their scores, in the order of their ids.
+        unknown: The id of the piece for characters that no other piece has.
+        byte_fallback: Whether characters outside the vocabulary become their UTF-8 bytes.
+        charsmap: The compiled normalization rules, or b"" for none.
     """
 
     pieces: list[tuple[str, float]]
@@ -30,8 +30,10 @@ class SentencePieceModel:
 
 
 def read_sentencepiece(data: bytes) -> SentencePieceModel:
-    """Raises:
-    CheckpointError: it is no such model, or one that is not of type unigram.
+    """Read the contents of a model file.
+
+    Raises:
+        CheckpointError: The data is no such model, or one that is not of type unigram.
     """
     pieces: list[tuple[str, float]] = []
     model_type, unknown, byte_fallback, charsmap = _UNIGRAM, 0, False, b""  # the defaults of the format

@@ -1,0 +1,1 @@
+"""Quantize weights, and write them to `weights.safetensors`."""

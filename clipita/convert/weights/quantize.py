@@ -1,15 +1,15 @@
-"""How weights are stored in few bits, and how they come back: one definition for Flax and for the ONNX graphs.
+"""Store weights in few bits, and read them back, in one way for Flax and for the ONNX graphs.
 
 A table of weights is stored under these names:
 
 float32, float16    `name`: the values.
 int8                `name`: int8, times `name.scale`: float16, one for each output channel.
 int4                `name.int4`: uint8, two weights a byte, minus 8, times `name.scale`: float16, one for 32 inputs.
-                    This is the Q4_0 of ggml but for the order of nibbles, which is that of ONNX Runtime's MatMulNBits:
+                    This is the Q4_0 of ggml, but with the nibbles in the order of ONNX Runtime's MatMulNBits:
                     (rows, blocks, 16) bytes, the low nibble of byte j is weight 2j of its block, the high one 2j + 1.
 
 int7                `name.int7`: int8 from -63 to 63, times `name.scale`: float32, one for each output. For matrices
-                    that are multiplied in integers, by activations that are brought to 8 bits as they come.
+                    that are multiplied in integers, by activations that are quantized to 8 bits in each run.
 
 Leaves called `kernel` have their outputs last (inputs, outputs), or first when they are convolutions (outputs, inputs,
 k, k); rows of int4 are outputs. Leaves called `embedding` are looked up by rows, and each row is an "output".
@@ -28,9 +28,9 @@ WeightFormat = Literal["float32", "float16", "int8", "int7", "int4"]
 
 BLOCK = 32
 _ZERO_POINT = 8
-# CPUs without VNNI add two products of an unsigned and a signed byte in 16 bits and cut what is larger. As 2 x 255 x 63
-# is 32,130 and fits, the numbers are the same on every CPU, for 1.4 times the error of 8 bits (of a product, 1.9 %
-# against 1.4 %). Unsigned weights would not need it, and take 1.5 to 7 times as long on CPUs with VNNI.
+# CPUs without VNNI add two products of an unsigned and a signed byte in 16 bits and clip a larger sum. As 2 x 255 x 63
+# is 32,130 and fits, the results are the same on every CPU, for 1.4 times the error of 8 bits (of a product, 1.9 %
+# against 1.4 %). Unsigned weights would not need the limit, but take 1.5 to 7 times as long on CPUs with VNNI.
 _INT7 = 63
 
 # For a bundle of EfficientNet-lite0 and multilingual-e5-small: 3.6 MB and, with 31,700 pieces, 19 MB. Depthwise kernels
@@ -48,40 +48,45 @@ SMALL: dict[str, WeightFormat] = {
 }
 
 # For large transformers: matrices in integers, tables of words by rows; convolutions, positions and norms stay floats.
-# What leaves the middle of an MLP has outliers, which 8 bits for a whole batch serve badly: with `mlp_out` in integers
-# too, the embeddings of multilingual-e5-small have a cosine of 0.9969 (at least 0.9943) to those of float32; without,
-# 0.9989 (0.9983). The first layer and the words, which others keep in floats, do not matter there: 0.9971; words alone
-# are at 0.99999.
+# The activations in the middle of an MLP have outliers, for which 8 bits over a whole batch are too coarse: with
+# `mlp_out` in integers too, the embeddings of multilingual-e5-small have a cosine of 0.9969 (at least 0.9943) to those
+# of float32; without, 0.9989 (0.9983). To keep the first layer and the words in floats, as others do, hardly helps:
+# 0.9971; the words alone in int8 give 0.99999.
 INTEGER: dict[str, WeightFormat] = {"*.kernel": "int7", "*.mlp_out.kernel": "int8", "*word.embedding": "int8"}
 
 
 class Stored(NamedTuple):
-    """Weights as they are to be stored: `values` brought to `dtype`, which is done when `array` is called."""
+    """Weights to be stored: `values`, which are converted to `dtype` when `array` is called."""
 
     values: Array
     dtype: np.dtype[Any]
 
     def array(self) -> Array:
-        """The numbers to write, C-contiguous."""
-        # safetensors writes the memory of an array, strides or not: a transposed one would come back scrambled.
+        """Return the numbers to write, C-contiguous."""
+        # safetensors writes the memory of an array without regard to strides: a transposed one would be scrambled.
         return np.ascontiguousarray(self.values, self.dtype).reshape(self.values.shape)
 
 
 def quantize(table: Mapping[str, Array], formats: Mapping[str, WeightFormat]) -> dict[str, Array]:
-    """The arrays of `plan`."""
+    """Quantize a table of float weights; the arguments and errors are those of `plan`.
+
+    Returns:
+        The arrays to store, by the names at the top of this file.
+    """
     return {name: stored.array() for name, stored in plan(table, formats).items()}
 
 
 def plan(table: Mapping[str, Array], formats: Mapping[str, WeightFormat]) -> dict[str, Stored]:
-    """How a table of float weights is stored. Only what becomes int8 or int4 is computed at once.
+    """Decide how a table of float weights is stored, and quantize those that become integers.
 
     Args:
-        table: name -> float array, laid out as `clipita.towers.parameters` says.
-        formats: pattern of a name, with "*" for anything -> format. The last that fits decides, and float32 where none
-            does. int8 and int4 are for kernels and embeddings, int7 for matrices; what else they meet becomes float32.
+        table: Name -> float array, laid out as `clipita.towers.parameters` says.
+        formats: Pattern of a name, with "*" for anything -> format. The last pattern that fits decides; a name that
+            none fits is float32. int8 and int4 are for kernels and embeddings, int7 for matrices; other weights that
+            their patterns fit become float32.
 
     Raises:
-        ValueError: a pattern fits no name, or int4 meets a shape it cannot store.
+        ValueError: A pattern fits no name, or int4 is asked for a shape that it cannot store.
     """
     if unused := [pattern for pattern in formats if not fnmatch.filter(table, pattern)]:
         raise ValueError(f"no weight is called {unused}; there are {sorted(table)[:5]} and others")
@@ -107,10 +112,13 @@ def plan(table: Mapping[str, Array], formats: Mapping[str, WeightFormat]) -> dic
 
 
 def dequantize(stored: Mapping[str, Array]) -> dict[str, Array]:
-    """The inverse of `quantize`: name -> float32 array.
+    """Invert `quantize`.
+
+    Returns:
+        Name -> float32 array.
 
     Raises:
-        CheckpointError: a scale has no weights, or weights no scale.
+        CheckpointError: A scale has no weights, or weights have no scale.
     """
     table: dict[str, Array] = {}
     for name, values in stored.items():
@@ -133,7 +141,7 @@ def dequantize(stored: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def pack_nibbles(codes: Array) -> Array:
-    """Weights 0..15 as uint8 (..., 2n) -> bytes (..., n), the first of each pair in the low nibble."""
+    """Pack weights 0..15, uint8 (..., 2n), into bytes (..., n), the first of each pair in the low nibble."""
     return codes[..., 0::2] | codes[..., 1::2] << 4
 
 
@@ -163,7 +171,7 @@ def _quantize_to_int4(name: str, values: Array) -> dict[str, Array]:
 
 
 def _quantize_int8(values: Array, axis: int) -> tuple[Array, Array]:
-    """Symmetric, one scale for each index of `axis`; the scale keeps all dimensions, so that a product broadcasts."""
+    """Quantize symmetrically, with one scale for each index of `axis`; it keeps all dimensions, to broadcast."""
     others = tuple(i for i in range(values.ndim) if i != axis)
     scale = _nonzero_float16(np.abs(values).max(axis=others, keepdims=True) / 127)
     codes = np.clip(np.rint(values / scale.astype(np.float32)), -127, 127).astype(np.int8)
@@ -171,9 +179,9 @@ def _quantize_int8(values: Array, axis: int) -> tuple[Array, Array]:
 
 
 def _quantize_int4(rows: Array) -> tuple[Array, Array]:
-    """Q4_0: the value of largest magnitude in a block becomes exactly -8 times the scale.
+    """Quantize by Q4_0: the value of largest magnitude in a block becomes exactly -8 times the scale.
 
-    Weights that have been through it once come back bit for bit.
+    Weights that were quantized so before come out bit for bit the same.
     """
     blocks = rows.reshape(len(rows), -1, BLOCK)
     extreme = np.take_along_axis(blocks, np.abs(blocks).argmax(-1)[..., None], -1)[..., 0]
@@ -183,7 +191,7 @@ def _quantize_int4(rows: Array) -> tuple[Array, Array]:
 
 
 def _nonzero_float16(scale: Array) -> Array:
-    """A block of zeros, or one whose scale vanishes in float16, must not divide by zero."""
+    """Round a scale to float16, but never to zero: a block of zeros, or of tiny numbers, would divide by it."""
     half = scale.astype(np.float16)
     return np.where(half == 0, np.float16(1), half)
 
@@ -195,7 +203,7 @@ def _unpack(packed: Array, scale: Array) -> Array:
 
 
 def _is_scale(stored: Mapping[str, Array], base: str) -> bool:
-    """Whether `base`.scale is that of a quantised `base`, and not a layer norm's own weight."""
+    """Tell the scale of a quantized `base` from a layer norm's weight of the same name."""
     if f"{base}.int4" in stored or f"{base}.int7" in stored:
         return True
     return base in stored and stored[base].dtype == np.int8

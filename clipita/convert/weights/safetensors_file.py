@@ -1,4 +1,4 @@
-"""`weights.safetensors`: written one tensor at a time, and where in it each tensor is, for graphs that point into it.
+"""Write `weights.safetensors` one tensor at a time, and find the place of each tensor in it for graphs.
 
 Source: the safetensors format: the header's length as uint64, the header in JSON, then the numbers without gaps.
 """
@@ -17,13 +17,13 @@ import numpy as np
 from clipita.convert.weights.quantize import Stored
 from clipita.errors import CheckpointError
 
-# The graphs, the tokenizer and what other programs need meanwhile.
+# Bytes of the disk left for the graphs, the tokenizer and other programs.
 _SPARE = 64 << 20
 _DTYPES = {"float32": "F32", "float16": "F16", "int8": "I8", "uint8": "U8"}
 
 
 class Place(NamedTuple):
-    """Where the file has a tensor: bytes `offset` to `offset + length`."""
+    """The place of a tensor in the file: bytes `offset` to `offset + length`."""
 
     dtype: str  # F32, F16, I8, U8
     shape: tuple[int, ...]
@@ -33,7 +33,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """The places in a weights file, what it is called beside the graph, and how to read bytes of it."""
+    """A weights file for a graph beside it: its name, the places of its tensors, and a function that reads one."""
 
     name: str
     places: Mapping[str, Place]
@@ -41,7 +41,7 @@ class StoredWeights:
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
-        """Of a file whose numbers stay on disk."""
+        """Open a file; its numbers stay on disk."""
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             header = file.read(length)
@@ -55,19 +55,19 @@ class StoredWeights:
 
     @classmethod
     def from_bytes(cls, name: str, content: bytes) -> Self:
-        """Of the contents of a file."""
+        """Use the contents of a file that is in memory."""
         (length,) = struct.unpack_from("<Q", content)
         header = content[8 : 8 + length]
         return cls(name, _places(header), lambda place: content[place.offset : place.offset + place.length])
 
 
 def write_weights(path: Path, weights: Mapping[str, Stored]) -> None:
-    """Writes a safetensors file. Each tensor is brought into its form when its turn comes, so that one is in memory.
+    """Write a safetensors file. Each tensor is converted when its turn comes, so that only one at a time is in memory.
 
     Raises:
-        CheckpointError: the disk has no room for it. Nothing is written.
+        CheckpointError: The disk has no room for the file. Nothing is written.
     """
-    # Wider numbers first: every tensor is then aligned to its own numbers.
+    # Wider numbers come first: every tensor is then aligned to the size of its numbers.
     names = sorted(weights, key=lambda name: (-weights[name].dtype.itemsize, name))
     header: dict[str, object] = {}
     end = 0
@@ -90,7 +90,7 @@ def write_weights(path: Path, weights: Mapping[str, Stored]) -> None:
 
 
 def parameter_counts(path: Path) -> dict[str, int]:
-    """Numbers of weights of the image and of the text tower, projections included, scales of few bits not."""
+    """Count the weights of the image and of the text tower, with projections, without the scales of few bits."""
     counts = {"image": 0, "text": 0}
     places = StoredWeights.from_file(path).places
     for name, place in places.items():

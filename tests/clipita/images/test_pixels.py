@@ -824,7 +824,7 @@ def test_preprocessing_goes_there_and_back() -> None:
         ({"imagesize": 32}, r"image\.preprocessing has an unknown key 'imagesize'\. Did you mean 'image_size'\?"),
         ({"resize": "squeeze"}, "'resize' must be"),
         ({"short_side": 31}, "short_side must be 32 or more, but it is 31"),
-        ({"fill": 256}, "fill must be a grey level"),
+        ({"fill": 256}, "fill must be a gray level"),
         ({"interpolation": "lanczos"}, "'interpolation' must be"),
         ({"image_size": "224"}, "'image_size' must be int"),
         ({"image_size": True}, "'image_size' must be int"),

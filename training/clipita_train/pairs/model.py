@@ -59,7 +59,7 @@ def build_model(recipe: PairRecipe, image: ImageTower, text: TextTower, mesh: Me
     set_parameters(model, table)
     for _, part in nnx.iter_modules(model):
         if isinstance(part, (TransformerLayer, InvertedBottleneck)):
-            part.rematerialise = recipe.rematerialise
+            part.rematerialize = recipe.rematerialise
     model.text.set_attributes(nnx.Dropout, rate=recipe.text.dropout)
     setattr(model, LOSS, PairLoss(recipe.loss, mesh if _needs_mesh(recipe.loss.kind, mesh.size) else None))
     return model
