@@ -102,8 +102,8 @@ def _labeled(folder: Path) -> Pictures:
     keys = [key for key in found.keys if "/" in key]  # pictures outside these folders have no label
     if not keys:
         raise ClipitaError(
-            f"{str(folder)!r} is no set to check on: it has neither {CAPTIONS} nor folders that are called as their "
-            f"pictures are labeled. {found.describe()}".rstrip()
+            f"{str(folder)!r} is no set to check on: it has neither {CAPTIONS} nor a folder of pictures for each "
+            f"label. {found.describe()}".rstrip()
         )
     labels = sorted(path.name for path in folder.iterdir() if path.is_dir() and is_users_folder(path))
     owners = [labels.index(key.partition("/")[0]) for key in keys]

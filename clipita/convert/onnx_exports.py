@@ -123,7 +123,7 @@ def _paths(folder: Path, precision: str) -> dict[str, Path]:
     others = sorted(path.name for path in (folder / "onnx").glob("*.onnx"))
     raise CheckpointError(
         f"'{folder}' has no ONNX exports of precision {precision!r}, but {', '.join(others)}. Choose one of these by "
-        "precision=: 'fp32' is without an ending, 'int8' is _quantized or _int8, others are called as they end."
+        "precision=: 'fp32' is without an ending, 'int8' is _quantized or _int8, others are named by their ending."
     )
 
 
@@ -132,8 +132,8 @@ def _settings(folder: Path) -> tuple[dict[str, Any], str]:
     kind = settings.get("model_type")
     if kind not in ("clip", "siglip"):
         raise CheckpointError(
-            f"the ONNX exports in '{folder}' are of model_type {str(kind)[:80]!r}; read are those of 'clip' "
-            "and 'siglip'."
+            f"the ONNX exports in '{folder}' are of model_type {str(kind)[:80]!r}; clipita reads "
+            "those of 'clip' and 'siglip'."
         )
     return settings, kind
 
@@ -145,7 +145,7 @@ def _preprocessing(folder: Path, settings: dict[str, Any], kind: str) -> Preproc
     if found.image_size != size:
         raise CheckpointError(
             f"the image tower in '{folder}' reads {size} pixels, but its preprocessor_config.json makes "
-            f"{found.image_size} of them. One of both is of another model."
+            f"{found.image_size} of them. One of the two is of another model."
         )
     return found
 

@@ -25,7 +25,7 @@ def write_vision_text_dual_encoder(bundle: Bundle, folder: Path) -> None:
     """
     config = bundle.config
     if config.image.get("kind") == "onnx":
-        raise CheckpointError(f"{config.name!r} is an ONNX export: its weights have no names that others know.")
+        raise CheckpointError(f"{config.name!r} is an ONNX export: its weights have no names that transformers knows.")
     if config.logit_bias is not None:
         raise CheckpointError(
             f"{config.name!r} was trained with sigmoids: a VisionTextDualEncoder has no place for its logit_bias."

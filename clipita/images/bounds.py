@@ -1,6 +1,6 @@
 """Limit the memory and time of decoding a picture: small files that would take much are refused by their header.
 
-Every figure is of Pillow's decoders, measured with tests/hostile_pictures.py on two cores. A file below 1.2 MB that is
+Every figure is of Pillow's decoders, measured with tests/support/hostile_pictures.py on two cores. A file below 1.2 MB that is
 let in takes 1 to 2 s and less than 1 GB. A larger file may take more, in proportion to its bytes, up to the limit of
 pixels. A decoder cannot be stopped once it is at work: to limit the time of strangers' large pictures, decode them in a
 process of their own.
@@ -145,8 +145,8 @@ def check(image: ImageFile.ImageFile, size: tuple[int, int], file: BinaryIO, nam
 def _check_ratio(what: str, pixels: int, needed: int, file: BinaryIO, name: str, ratio: int = _PIXELS_A_BYTE) -> None:
     if needed > _FREE and pixels > ratio * (length := _length(file)):
         raise ImageTooLargeError(
-            f"{name} has {what} in {length:,} bytes, and takes {needed / 1e6:,.0f} MB to decode. More than "
-            f"{_FREE / 1e6:,.0f} MB are for files with a byte for each {_PIXELS_A_BYTE} pixels. {_TRUSTED}"
+            f"{name} has {what} in {length:,} bytes, and takes {needed / 1e6:,.0f} MB to decode. A file with less than "
+            f"a byte for each {_PIXELS_A_BYTE} pixels may take {_FREE / 1e6:,.0f} MB at most. {_TRUSTED}"
         )
 
 
@@ -158,8 +158,8 @@ def _check_run_lengths(pixels: int, length: int, name: str) -> None:
     if pixels > max(_FREE_RUN_LENGTHS, _RUN_LENGTHS_A_BYTE * length):
         raise ImageTooLargeError(
             f"{name} is a BMP of {pixels:,} pixels in {length:,} bytes of run lengths, and takes "
-            f"{pixels * 170e-9:.0f} s to decode. More than {_FREE_RUN_LENGTHS:,} are for files with a byte for each "
-            f"{_RUN_LENGTHS_A_BYTE}. {_TRUSTED}"
+            f"{pixels * 170e-9:.0f} s to decode. A file with less than a byte for each {_RUN_LENGTHS_A_BYTE} pixels "
+            f"may have {_FREE_RUN_LENGTHS:,} at most. {_TRUSTED}"
         )
 
 

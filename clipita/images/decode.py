@@ -223,9 +223,7 @@ def _decode(source: Image.Image | BinaryIO, how: Decoding, *, quiet: bool = Fals
             raise ImageError(f"{name} has {width} x {height} pixels, which is none. Leave it out.")
         check_pixels(width, height, name, how.max_pixels)
         if image.mode == "F":
-            raise ImageError(
-                f"{name} holds floating-point values, and of what range is not known. Scale it to 0..255 in 8 bits."
-            )
+            raise ImageError(f"{name} holds floating-point values of an unknown range. Scale it to 0..255 in 8 bits.")
         margins = NO_MARGINS
         if isinstance(source, Image.Image) or not isinstance(image, ImageFile.ImageFile):
             needed = cost(image, size)

@@ -170,7 +170,7 @@ def find_photos(folder: Path) -> PhotoFiles:
     """
     walk = _FolderWalk(folder)
     walk.read(folder, followed=False)
-    while walk.links:  # in the order of their names, and those inside them after them
+    while walk.links:  # in the order of their names; links that are found on the way come last
         walk.follow(walk.links.popleft())
     return walk.found()
 

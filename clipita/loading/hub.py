@@ -70,7 +70,7 @@ def _not_found(name: str, folder: Path) -> str:
     known = embedded_models()
     near = did_you_mean(name, known) or did_you_mean(name, [model.name for model in KNOWN])
     return (
-        f"there is no model {name!r}: no folder has this name, and of embedded models there are: "
+        f"there is no model {name!r}: no folder has this name, and the embedded models are: "
         f"{', '.join(known) or 'none'}.{near} A model on the hub is called 'owner/name'."
     )
 
@@ -114,7 +114,7 @@ def _from_hub(
         raise ModelNotFoundError(f"{name!r} has no revision {revision!r} on the hub.") from error
     except RepositoryNotFoundError as error:
         raise ModelNotFoundError(
-            f"there is no model {name!r}: neither a folder here nor, for the public, a model on the hub."
+            f"there is no model {name!r}: neither a folder here nor a public model on the hub."
             f"{_suggestion(name)} If it is private: hf auth login"
         ) from error
     except IncompleteError as error:

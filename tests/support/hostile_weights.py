@@ -97,10 +97,10 @@ add_pickle(
 add_pickle("a name that is no text", "name that is no text", lambda: b"\x80\x04)K\x01\x93.")
 add_pickle("an extension code", "uses pickle's EXT1", lambda: b"\x80\x02\x82\x01.")
 add_pickle("makes an object", "uses pickle's NEWOBJ", lambda: b"\x80\x02" + FLOAT + b")\x81.")
-add_pickle("calls a tensor", "calls what is no function", lambda: named(tensor(shape(8), shape(1)) + b")R"))
+add_pickle("calls a tensor", "calls an object that is no function", lambda: named(tensor(shape(8), shape(1)) + b")R"))
 add_pickle(
     "sets attributes of a tensor",
-    "sets attributes of what has none",
+    "sets attributes of an object that has none",
     lambda: named(tensor(shape(8), shape(1)) + b"}" + text("shape") + shape(1 << 40) + b"sb"),
 )
 add_pickle("a tuple 400,000 deep", "not a named tensor|no tensor is in them", lambda: named(b")" + b"\x85" * 400_000))

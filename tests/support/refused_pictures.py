@@ -33,8 +33,8 @@ TILES: dict[int, tuple[int, int | list[int]]] = {
     325: (3, [3]),
 }
 TRUSTED = "If you trust it, open it with Pillow and pass that image; or export it again."
-MORE = r"the image has .* pixels in [\d,]+ bytes, and takes [\d,]+ MB to decode. More than 400 MB are for files with a "
-MORE += r"byte for each 32 pixels. " + TRUSTED
+MORE = r"the image has .* pixels in [\d,]+ bytes, and takes [\d,]+ MB to decode. A file with less than a byte for "
+MORE += r"each 32 pixels may take 400 MB at most. " + TRUSTED
 
 
 def coded_larger() -> bytes:
@@ -59,8 +59,8 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "BMP, run lengths": (
         lambda: bmp(10_000_000, 1, 8, 1, b"\1\5\0\0\0\1"),
-        "the image is a BMP of 10,000,000 pixels in 1,084 bytes of run lengths, and takes 2 s to decode. More than "
-        "6,000,000 are for files with a byte for each 8. " + TRUSTED,
+        "the image is a BMP of 10,000,000 pixels in 1,084 bytes of run lengths, and takes 2 s to decode. A file with "
+        "less than a byte for each 8 pixels may have 6,000,000 at most. " + TRUSTED,
     ),
     "BMP, run lengths in many": (lambda: bmp(1 << 16, 2700, 4, 2, b"\1\5\0\0" * 2700 + b"\0\1"), MORE),
     "BMP without data": (lambda: bmp(SIDE, SIDE, 24, 0, bytes(100)), MORE),

@@ -124,14 +124,14 @@ def load(stream: Stream, names: Mapping[tuple[str, str], object], persistent: Ca
             case "REDUCE":
                 arguments, function = stack.pop(), stack.pop()
                 if not isinstance(function, Function) or not isinstance(arguments, tuple):
-                    raise CheckpointError("it calls what is no function")
+                    raise CheckpointError("it calls an object that is no function")
                 if len(cast("tuple[object, ...]", arguments)) > _MAX_ARGUMENTS:  # a tuple may serve many calls
                     raise CheckpointError(f"it calls a function with more than {_MAX_ARGUMENTS} arguments")
                 stack.append(function.call(*cast("tuple[object, ...]", arguments)))
             case "BUILD":  # sets attributes of an OrderedDict, e.g. a state dict's `_metadata`, which is not used
                 stack.pop()
                 if not isinstance(stack[-1], dict):
-                    raise CheckpointError("it sets attributes of what has none")
+                    raise CheckpointError("it sets attributes of an object that has none")
             case "BINPERSID":
                 stack.append(persistent(stack.pop()))
             case other:
@@ -152,13 +152,13 @@ def _named(names: Mapping[tuple[str, str], object], module: object, name: object
 
 def _listed(value: object) -> list[object]:
     if not isinstance(value, list):
-        raise CheckpointError("it appends to what is no list")
+        raise CheckpointError("it appends to an object that is no list")
     return cast("list[object]", value)
 
 
 def _set_items(target: object, items: list[object]) -> dict[str, object]:
     if not isinstance(target, dict) or len(items) % 2:
-        raise CheckpointError("it sets items of what is no mapping")
+        raise CheckpointError("it sets items of an object that is no mapping")
     mapping = cast("dict[str, object]", target)
     for key, value in zip(items[::2], items[1::2], strict=True):
         if not isinstance(key, str):

@@ -97,8 +97,8 @@ def _from_sentencepiece(folder: Path, name: str, settings: Settings) -> tokenize
     kind = _kind(settings) or {"sentencepiece.bpe.model": "XLMRoberta", "spiece.model": "Siglip"}.get(name, "")
     if kind not in _SENTENCEPIECE_KINDS:
         raise CheckpointError(
-            f"'{folder / name}' is of the tokenizer_class {kind or '(tokenizer_config.json names none)'}; read are "
-            f"{', '.join(_SENTENCEPIECE_KINDS)}. A tokenizer.json beside it would do: a recent transformers saves it."
+            f"'{folder / name}' is of the tokenizer_class {kind or '(tokenizer_config.json names none)'}; clipita "
+            f"reads {', '.join(_SENTENCEPIECE_KINDS)}. Or save a tokenizer.json beside it, with a recent transformers."
         )
     return _SENTENCEPIECE_KINDS[kind](model, settings)
 

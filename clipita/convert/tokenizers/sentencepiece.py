@@ -54,7 +54,7 @@ def read_sentencepiece(data: bytes) -> SentencePieceModel:
             raise CheckpointError(f"it has more than {_MAX_PIECES} pieces")
     if model_type != _UNIGRAM:
         raise CheckpointError(
-            f"it is of type {model_type}, and only unigram models (type {_UNIGRAM}) are read; a tokenizer.json would do"
+            f"it is of type {model_type}, and only unigram models (type {_UNIGRAM}) are read; save a tokenizer.json"
         )
     if not 0 <= unknown < len(pieces):
         raise CheckpointError(f"its unknown piece is number {unknown} of {len(pieces)}")
