@@ -36,7 +36,7 @@ class Survey(NamedTuple):
 
 
 class _Style(NamedTuple):
-    """The coding style of a component; `layers` counts them for each order in which packets come."""
+    """The coding style of a component; `layers` counts its layers once for each order in which packets come."""
 
     layers: int
     block: tuple[int, int]  # log2 of width and height

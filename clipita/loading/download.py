@@ -115,8 +115,9 @@ def download(name: str, file: str, revision: str | None, cache: Path, *, heard: 
         )
     if not _COMMIT.fullmatch(commit) or not _ETAG.fullmatch(etag):
         raise CheckpointError(
-            f"the server states the commit {commit[:80]!r} and the ETag {etag[:80]!r} for {file!r} of {name!r}, which "
-            "no hub does. Nothing of it was written. Check HF_ENDPOINT, and the proxy in between, if there is one."
+            f"the server says that {file!r} of {name!r} is of the commit {commit[:80]!r} and has the ETag "
+            f"{etag[:80]!r}, which no hub says. Nothing of it was written. Check HF_ENDPOINT, and the proxy in "
+            "between, if there is one."
         )
     called = f"{file!r} of {name!r}"
     blob, pointer = store / "blobs" / etag, store / "snapshots" / commit / file
