@@ -1,9 +1,9 @@
 """Limit the memory and time of decoding a picture: small files that would take much are refused by their header.
 
-Every figure is of Pillow's decoders, measured with tests/support/hostile_pictures.py on two cores. A file below 1.2 MB that is
-let in takes 1 to 2 s and less than 1 GB. A larger file may take more, in proportion to its bytes, up to the limit of
-pixels. A decoder cannot be stopped once it is at work: to limit the time of strangers' large pictures, decode them in a
-process of their own.
+Every figure is of Pillow's decoders, measured with tests/support/hostile_pictures.py on two cores. A file below 1.2 MB
+that is let in takes 1 to 2 s and less than 1 GB. A larger file may take more, in proportion to its bytes, up to the
+limit of pixels. A decoder cannot be stopped once it is at work: to limit the time of strangers' large pictures, decode
+them in a process of their own.
 """
 
 import io
