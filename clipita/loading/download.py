@@ -49,7 +49,7 @@ class HubSilentError(Exception):
     """The hub does not answer, or too slowly."""
 
 
-class Progress:
+class Transfer:
     """The progress of one download, for the thread that watches it."""
 
     def __init__(self) -> None:
@@ -238,7 +238,7 @@ def _fetch(url: str, headers: dict[str, str], blob: Path, size: int | None, most
 
 
 def _complete(
-    url: str, headers: dict[str, str], file: BinaryIO, size: int | None, most: int, called: str, progress: Progress
+    url: str, headers: dict[str, str], file: BinaryIO, size: int | None, most: int, called: str, progress: Transfer
 ) -> None:
     """Receive a whole file. After a broken connection, ask the server to go on where it was."""
     furthest = failures = 0
@@ -276,7 +276,7 @@ def _append(
     file: BinaryIO,
     most: int,
     called: str,
-    progress: Progress,
+    progress: Transfer,
     advance: Callable[[int], object],
 ) -> None:
     start = file.tell()
@@ -323,20 +323,20 @@ def _answer(url: str, headers: dict[str, str]) -> Generator[tuple[bool, Iterator
             yield response.status_code == 206, response.iter_content(_CHUNK)
 
 
-def _within(seconds: float | None, work: Callable[[Progress], T], what: str) -> T:
+def _within(seconds: float | None, work: Callable[[Transfer], T], what: str) -> T:
     """Do `work` in a thread, and abandon it there when it takes too long.
 
     A name's lookup cannot be interrupted, and a server that sends a byte now and then never runs into a time-out.
 
     Args:
         seconds: How long the work may take; None for as long as 4 kB come in each second.
-        work: The work. It gets a `Progress`, whose `stopped` tells it to end.
+        work: The work. It gets a `Transfer`, whose `stopped` tells it to end.
         what: The end of the error, e.g. "hear of the file".
 
     Raises:
         HubSilentError: The work took too long.
     """
-    progress, done = Progress(), threading.Event()
+    progress, done = Transfer(), threading.Event()
     result: list[T] = []
     raised: list[BaseException] = []
 

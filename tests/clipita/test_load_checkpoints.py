@@ -261,7 +261,7 @@ def test_a_licence_is_said_once_and_only_where_it_surprises(
     folders: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for license, expected_words in {
-        "gpl-3.0": "under the same licence",
+        "gpl-3.0": "under the same license",
         "cc-by-nc-4.0": "may not be used commercially",
         "mit": None,
         "lgpl-3.0": None,
