@@ -127,7 +127,7 @@ def test_formats_must_name_weights() -> None:
 @pytest.mark.parametrize(
     ("tower", "fields", "message"),
     [
-        ("text", {"heads": 7}, "text: its width of 96 is not to be divided by 7 heads"),
+        ("text", {"heads": 7}, "text: its width of 96 cannot be divided by 7 heads"),
         ("text", {"kind": ["bert"]}, "the text tower is of kind"),
         ("text", {"layers": 3}, "the weights do not fit the model: missing"),
         ("text", {"layers": 256}, "the weights do not fit the model: missing"),
