@@ -132,7 +132,6 @@ def _peer(full: Path, batch: dict[str, Any]) -> Callable[[], object]:
 def _open_clip(full: Path, batch: dict[str, Any]) -> Callable[[], object]:
     """The same steps by open_clip's own loop: its ViT-B/32 with BERT of the same size, all of it learning."""
     import torch
-
     from tests.oracles import open_clip_module
 
     library = open_clip_module()
