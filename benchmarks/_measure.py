@@ -102,12 +102,17 @@ def milliseconds(found: Spread, per: int = 1) -> str:
     return f"{median:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
+def result_file(name: str, suffix: str) -> Path:
+    """Return the path of a benchmark's file of figures (json), table (md) or picture (svg)."""
+    return RESULTS / name / f"{name}.{suffix}"
+
+
 def publish(name: str, measure: Callable[[], Report], markdown: Callable[[Report], str]) -> None:
-    """Measures, and writes results/<name>.json and results/<name>.md."""
+    """Measure, write `result_file(name, "json")` and `result_file(name, "md")`, and print the table."""
     before = machine()
     report = {"machine": before} | measure()
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
+    (RESULTS / name).mkdir(parents=True, exist_ok=True)
+    result_file(name, "json").write_text(json.dumps(report, indent=1) + "\n")
     text = f"{markdown(report).strip()}\n\n{describe_machine(report)}\n"
-    (RESULTS / f"{name}.md").write_text(text)
+    result_file(name, "md").write_text(text)
     print(text)

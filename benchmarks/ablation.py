@@ -21,7 +21,7 @@ import click
 import numpy as np
 
 from benchmarks import plot
-from benchmarks._measure import RESULTS, Report, publish
+from benchmarks._measure import Report, publish, result_file
 
 DEVICES, SEEDS, TUNING_SEED = 8, (0, 1, 2), 9
 BATCH = 64
@@ -82,8 +82,8 @@ def measure(root: Path, work: Path, runs: Path) -> Report:
 
 def write_pairs(work: Path, runs: Path) -> None:
     """Two lists of photographs with captions in the folder, of the manifest's training photographs."""
-    from clipita_train.data.labelled import labelled_pairs
-    from clipita_train.data.manifest import read_manifest
+    from clipita_train.data.photographs.labeled_pairs import labelled_pairs
+    from clipita_train.data.photographs.manifest import read_manifest
 
     examples = [e for e in read_manifest(work / "manifest.jsonl") if e.concept is not None]
     seen, parts = Counter[Any](), dict[str, list[str]](train=[], validation=[])
@@ -102,7 +102,7 @@ class _Runs:
 
     def __init__(self, root: Path, work: Path, runs: Path) -> None:
         from clipita_train.data.concepts import load_ontology
-        from clipita_train.data.manifest import read_manifest
+        from clipita_train.data.photographs.manifest import read_manifest
 
         self._root, self._runs, self._ontology = root, runs, load_ontology()
         judged = [e for e in read_manifest(work / "manifest.jsonl") if e.split == "dev"]
@@ -201,7 +201,7 @@ Folder = click.Path(path_type=Path, file_okay=False)
 def main(root: Path, work: Path, runs: Path) -> None:
     """The whole comparison."""
     publish("ablation", lambda: measure(root.absolute(), work, runs.absolute()), markdown)
-    plot.ablation(json.loads((RESULTS / "ablation.json").read_text()), RESULTS / "ablation.svg")
+    plot.ablation(json.loads(result_file("ablation", "json").read_text()), result_file("ablation", "svg"))
 
 
 if __name__ == "__main__":

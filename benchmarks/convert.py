@@ -2,8 +2,8 @@
 
 transformers writes a VisionTextDualEncoder of CLIP-Italian's shape (BERT-base beside CLIP's ViT-B/32) with random
 weights and computes reference embeddings; processes of their own then load it: converting it, from the cache, and in
-8 bits. Writes benchmarks/results/convert.json and convert.md. Takes some 2 GB of disk in the temporary folder and the
-`test` extra, and Linux.
+8 bits. Writes convert.json and convert.md in results/convert/. Takes some 2 GB of disk in the temporary folder
+and the `test` extra, and Linux.
 """
 
 import json

@@ -20,7 +20,9 @@ from clipita_train.data.builder.read import Read
 from clipita_train.data.builder.recipe import Rules, Source
 from clipita_train.data.builder.steps import Images, Signatures, Step, Text
 from clipita_train.data.concepts import load_ontology
-from clipita_train.data.hashes import leaders, near_hashes, near_signatures
+from clipita_train.data.near_duplicates.groups import leaders
+from clipita_train.data.near_duplicates.min_hash import near_signatures
+from clipita_train.data.near_duplicates.perceptual_hash import near_hashes
 from clipita_train.data.shards import Record, ShardReader, write_shards
 from clipita_train.tagger.taggers import WEIGHTS
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks._measure import RESULTS, Report
+from benchmarks._measure import Report, result_file
 
 ABLATION_COLUMNS = {
     "loss": "validation loss",
@@ -63,5 +63,5 @@ def _pyplot() -> Any:
 
 
 if __name__ == "__main__":
-    ablation(json.loads((RESULTS / "ablation.json").read_text()), RESULTS / "ablation.svg")
-    speed(json.loads((RESULTS / "speed.json").read_text()), RESULTS / "speed.svg")
+    for name, draw in (("ablation", ablation), ("speed", speed)):
+        draw(json.loads(result_file(name, "json").read_text()), result_file(name, "svg"))

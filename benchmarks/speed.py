@@ -2,7 +2,8 @@
 
 Cases are interleaved, medians are compared, and every row says what it is compared with. Weights are random, of the
 full size (ViT-B/32 beside BERT-base), but for the rows of the embedded model. Takes some ten minutes, 3 GB of disk in
-the temporary folder, and the `test` extra. Writes results/speed.json, speed.md and speed.svg.
+the temporary folder, and the `test` extra. Writes speed.json, speed.md and speed.svg in
+results/speed/.
 """
 
 import io
@@ -16,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import memory, plot, startup
-from benchmarks._measure import RESULTS, THREADS, Report, Spread, interleaved, milliseconds, publish
+from benchmarks._measure import THREADS, Report, Spread, interleaved, milliseconds, publish, result_file
 from benchmarks._photographs import jpegs
 from benchmarks.convert import full_size_checkpoint
 
@@ -273,4 +274,4 @@ def _number(value: float) -> str:
 
 if __name__ == "__main__":
     publish("speed", measure, markdown)
-    plot.speed(json.loads((RESULTS / "speed.json").read_text()), RESULTS / "speed.svg")
+    plot.speed(json.loads(result_file("speed", "json").read_text()), result_file("speed", "svg"))

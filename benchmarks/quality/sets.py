@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipita_train.data.caption_sets import Captioned, read_captions
+from clipita_train.data.captions.files import Captioned, read_captions
 from clipita_train.evaluate.image_folders import Classified, find_classified
 from clipita_train.evaluate.label_sets import LabelSet
 

@@ -17,7 +17,7 @@ import numpy as np
 from clipita_train.concepts.projections import unit_rows
 from clipita_train.concepts.recipe import load_towers
 from clipita_train.data.concepts import load_ontology
-from clipita_train.data.manifest import read_manifest
+from clipita_train.data.photographs.manifest import read_manifest
 from clipita_train.evaluate.development import evaluate, markdown
 from clipita_train.evaluate.label_sets import IMAGENET_IT, read_label_set
 from clipita_train.recipes.mini import RECIPE

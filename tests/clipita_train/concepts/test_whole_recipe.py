@@ -23,8 +23,10 @@ from clipita_train.concepts.projections import project, unit_rows
 from clipita_train.concepts.recipe import Corpus, ProjectionsRecipe, Recipe, TailRecipe, Towers
 from clipita_train.concepts.run import Trained
 from clipita_train.data.concepts import load_ontology
-from clipita_train.data.manifest import read_manifest
-from clipita_train.data.sources import SOURCES, Example, tiny_imagenet
+from clipita_train.data.photographs.collections import SOURCES
+from clipita_train.data.photographs.example import Example
+from clipita_train.data.photographs.manifest import read_manifest
+from clipita_train.data.photographs.readers import tiny_imagenet
 from clipita_train.engine.config import ParameterRule, StageConfig, TrainConfig
 from clipita_train.towers.pretrained import image_tower_of
 from jax.experimental.compilation_cache.compilation_cache import reset_cache

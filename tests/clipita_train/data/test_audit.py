@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from clipita_train.cli import main
-from clipita_train.data.audit_sheet import Item, draw, read_items, read_marks, write_sheet
-from clipita_train.data.pairs.agreement import audit
+from clipita_train.data.audit.agreement import audit
+from clipita_train.data.audit.sheet import Item, draw, read_items, read_marks, write_sheet
 
 PAIRS = [(f"a photograph of number {i}", f"una fotografia del numero {i}") for i in range(300)]
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from clipita_train.data.caption_sets import Captioned, guess_format, locate, read_captions
+from clipita_train.data.captions.files import Captioned, guess_format, locate, read_captions
 
 MSCOCO = {
     "info": {"description": "This is stable 1.0 version of the 2014 MS COCO dataset.", "version": "1.0", "year": 2014},

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import skimage.data
-from clipita_train.data.deduplicate import deduplicate
-from clipita_train.data.manifest import counts, read_manifest, write_manifest
-from clipita_train.data.sources import Example, Found, Source
+from clipita_train.data.photographs.collections import Source
+from clipita_train.data.photographs.deduplicate import deduplicate
+from clipita_train.data.photographs.example import Example
+from clipita_train.data.photographs.manifest import counts, read_manifest, write_manifest
+from clipita_train.data.photographs.readers import Found
 from PIL import Image
 
 NAMES = ("astronaut", "chelsea", "coffee", "rocket", "camera", "coins", "hubble_deep_field", "immunohistochemistry")

@@ -3,8 +3,8 @@ import json
 from click.testing import CliRunner
 from clipita_train.cli import main
 from clipita_train.data.concepts import load_ontology, training_texts
-from clipita_train.data.labelled import labelled_pairs
-from clipita_train.data.sources import Example
+from clipita_train.data.photographs.example import Example
+from clipita_train.data.photographs.labeled_pairs import labelled_pairs
 
 CAT = "n02124075"
 EXAMPLES = [

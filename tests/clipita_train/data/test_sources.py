@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from clipita_train.data.concepts import class_concepts, load_ontology, read_table
-from clipita_train.data.manifest import counts, read_manifest, write_manifest
-from clipita_train.data.sources import SOURCES, SUFFIXES, Example, Found, Source, folders, photographs
+from clipita_train.data.photographs.collections import SOURCES, Source
+from clipita_train.data.photographs.example import Example
+from clipita_train.data.photographs.manifest import counts, read_manifest, write_manifest
+from clipita_train.data.photographs.readers import SUFFIXES, Found, folders, photographs
 
 BY_NAME = {source.name: source for source in SOURCES}
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from clipita_train.data.concepts import load_ontology
-from clipita_train.data.sources import Example
+from clipita_train.data.photographs.example import Example
 from clipita_train.evaluate.calibration import RECOMMENDED, REFUSED, SIGNALS, Cosines, ask, judge, markdown
 from clipita_train.evaluate.metrics import area_under_curve, expected_calibration_error
 from clipita_train.evaluate.tasks import TEN, Photographs

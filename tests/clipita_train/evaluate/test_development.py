@@ -7,7 +7,8 @@ import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
 from clipita_train.data.concepts import Concept, Ontology, load_ontology
-from clipita_train.data.sources import SOURCES, Example
+from clipita_train.data.photographs.collections import SOURCES
+from clipita_train.data.photographs.example import Example
 from clipita_train.evaluate.development import Score, evaluate, markdown
 from clipita_train.evaluate.metrics import (
     Relevant,

@@ -8,7 +8,7 @@ import clipita_train.cli
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from clipita_train.data.sources import Example
+from clipita_train.data.photographs.example import Example
 from clipita_train.evaluate import templates
 from clipita_train.evaluate.templates import CANDIDATES, Task, choose, markdown, measure
 from PIL import Image

@@ -96,7 +96,7 @@ def augment(
         size: side of the result.
         seed: of the run.
         may_flip: (B,) bool, False where the caption says left or right
-            (`clipita_train.data.captions.names_a_side`); None is all True.
+            (`clipita_train.data.captions.sides.names_a_side`); None is all True.
 
     Raises:
         TypeError: pixels are not uint8.

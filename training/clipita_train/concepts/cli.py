@@ -13,8 +13,8 @@ from clipita_train.concepts.export import export
 from clipita_train.concepts.material import LeftOut
 from clipita_train.concepts.recipe import Corpus, Recipe, load_towers, prepare
 from clipita_train.concepts.run import Trained, run_folder, train
-from clipita_train.data.labelled import labelled_pairs
-from clipita_train.data.manifest import counts, read_manifest
+from clipita_train.data.photographs.labeled_pairs import labelled_pairs
+from clipita_train.data.photographs.manifest import counts, read_manifest
 from clipita_train.engine.config import replace_from_strings
 from clipita_train.engine.files import written_whole
 from clipita_train.recipe_kinds import ERRORS, Folder, Kind, with_bundle, with_set

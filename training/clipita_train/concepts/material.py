@@ -9,9 +9,9 @@ from clipita.convert.quantize import Array
 from clipita_train.concepts.batches import Groups, Pairs, Photographs, Phrases, Rows
 from clipita_train.concepts.recipe import Corpus
 from clipita_train.concepts.tail import ImageTail, first_block, image_tail, tail_features
-from clipita_train.data.captions import person_or_dog
+from clipita_train.data.captions.subjects import person_or_dog
 from clipita_train.data.concepts import load_ontology, phrasings, training_texts
-from clipita_train.data.sources import Example
+from clipita_train.data.photographs.example import Example
 from clipita_train.towers.pretrained import row_scale, rows_as_features
 
 ROW_SOURCE = "imagenet_samples"  # has one photograph of each class of the classifier

@@ -16,8 +16,9 @@ from clipita.towers.config import DualConfig, ProjectionConfig
 from clipita_train.concepts.batches import Mix
 from clipita_train.concepts.tail import learns
 from clipita_train.data.concepts import load_ontology
-from clipita_train.data.manifest import read_manifest, write_manifest
-from clipita_train.data.sources import Example, Source
+from clipita_train.data.photographs.collections import Source
+from clipita_train.data.photographs.example import Example
+from clipita_train.data.photographs.manifest import read_manifest, write_manifest
 from clipita_train.data.wordnet import Synset, read_synsets
 from clipita_train.engine.config import TrainConfig
 from clipita_train.towers.features import (

@@ -7,7 +7,7 @@ import click
 
 import clipita_train.data.recipes
 from clipita.errors import ClipitaError
-from clipita_train.data.audit_cli import audit_group
+from clipita_train.data.audit.cli import audit_group
 from clipita_train.data.builder.build import build
 from clipita_train.data.builder.recipe import DataRecipe
 from clipita_train.data.builder.runners import LocalRunner, RayRunner

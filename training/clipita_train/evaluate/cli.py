@@ -10,9 +10,9 @@ import click
 import clipita
 from clipita.cli.options import echo
 from clipita.errors import ClipitaError
-from clipita_train.data.caption_sets import FORMATS, read_captions
+from clipita_train.data.captions.files import FORMATS, read_captions
 from clipita_train.data.concepts import load_ontology
-from clipita_train.data.manifest import read_manifest
+from clipita_train.data.photographs.manifest import read_manifest
 from clipita_train.evaluate import calibration as certainty
 from clipita_train.evaluate import comparison, development, templates, zero_shot
 from clipita_train.evaluate.embedding_cache import cache_folder

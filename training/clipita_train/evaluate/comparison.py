@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import clipita
-from clipita_train.data.caption_sets import Captioned, locate
+from clipita_train.data.captions.files import Captioned, locate
 from clipita_train.evaluate.embedding_cache import embed_images, embed_texts
 from clipita_train.evaluate.retrieval import DIRECTIONS, METRICS, Ranked, retrieve
 from clipita_train.intervals import DRAWS, SEED, SWAPS, Difference, Estimate

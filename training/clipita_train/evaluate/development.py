@@ -21,7 +21,7 @@ import numpy as np
 import clipita
 from clipita.zero_shot import probabilities
 from clipita_train.data.concepts import Concept, Ontology
-from clipita_train.data.sources import Example
+from clipita_train.data.photographs.example import Example
 from clipita_train.evaluate.embedding_cache import cache_folder
 from clipita_train.evaluate.metrics import accuracy_at_k, expected_calibration_error
 from clipita_train.evaluate.tasks import Question, embed_sources, questions

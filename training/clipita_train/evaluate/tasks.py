@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 import clipita
-from clipita_train.data.captions import person_or_dog, things_named
+from clipita_train.data.captions.subjects import person_or_dog, things_named
 from clipita_train.data.concepts import Ontology
-from clipita_train.data.sources import Example
+from clipita_train.data.photographs.example import Example
 from clipita_train.evaluate.embedding_cache import embed_images
 
 Array = np.ndarray[Any, np.dtype[Any]]

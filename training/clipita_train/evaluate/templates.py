@@ -15,7 +15,7 @@ import numpy as np
 import clipita
 from clipita.italian import in_template
 from clipita_train.data.concepts import Ontology
-from clipita_train.data.sources import Example
+from clipita_train.data.photographs.example import Example
 from clipita_train.evaluate.embedding_cache import embed_texts
 from clipita_train.evaluate.tasks import embed_sources
 

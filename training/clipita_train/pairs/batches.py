@@ -17,7 +17,8 @@ import numpy as np
 from clipita.errors import ImageError, TextError
 from clipita.images.pixels import Preprocessing, load_pixels
 from clipita.text.tokenizer import Tokenizer
-from clipita_train.data.captions import caption_at, names_a_side
+from clipita_train.data.captions.draw import caption_at
+from clipita_train.data.captions.sides import names_a_side
 from clipita_train.pairs.files import Pair, Part
 
 Array = np.ndarray[Any, np.dtype[Any]]

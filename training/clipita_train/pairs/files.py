@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, assert_never
 
 import numpy as np
 
-from clipita_train.data.hashes import fraction_of
+from clipita_train.data.chance import fraction_of
 from clipita_train.data.pairs.readers import json_lines, mscoco_it, sidecars
 from clipita_train.data.pairs.rows import Bad, Row
 from clipita_train.data.shards import INDEX, ShardReader

@@ -65,7 +65,7 @@ from clipita.text.tokenizer import TokenizerConfig
 from clipita.towers.config import ProjectionConfig
 from clipita_train.concepts.batches import Mix
 from clipita_train.concepts.recipe import ProjectionsRecipe, Recipe, TailRecipe
-from clipita_train.data.sources import SOURCES
+from clipita_train.data.photographs.collections import SOURCES
 from clipita_train.engine.config import ParameterRule, StageConfig, TrainConfig
 
 BOOSTS = {

@@ -14,17 +14,10 @@ from clipita_train.data.builder.judge import NO_CAPTION
 from clipita_train.data.builder.recipe import DataRecipe, Source
 from clipita_train.data.builder.steps import nested
 from clipita_train.data.builder.store import Chunk, row_id
-from clipita_train.data.hashes import (
-    SIGNATURE,
-    Array,
-    leaders,
-    near_any,
-    near_hashes,
-    near_marked,
-    near_signatures,
-    signature_keys,
-)
-from clipita_train.data.scores import Matcher, balanced, counts, italian_concepts
+from clipita_train.data.captions.balance import Matcher, balanced, counts, italian_concepts
+from clipita_train.data.near_duplicates.groups import Array, leaders, near_marked
+from clipita_train.data.near_duplicates.min_hash import SIGNATURE, near_signatures, signature_keys
+from clipita_train.data.near_duplicates.perceptual_hash import near_any, near_hashes
 
 VERSION = 1
 SAME_KEY = "the same key"

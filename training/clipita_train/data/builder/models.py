@@ -11,14 +11,14 @@ import pyarrow as pa
 
 import clipita
 from clipita_train.data.builder.steps import IMAGE_COLUMNS, Function, Step, flat, image_bytes, nested
-from clipita_train.data.filters import propn_share
-from clipita_train.data.scores import cosines
+from clipita_train.data.captions.cosines import cosines
+from clipita_train.data.captions.proper_nouns import propn_share
 from clipita_train.tagger.taggers import WEIGHTS
 
 
 @dataclass(frozen=True)
 class ProperNouns(Step):
-    """`clipita_train.data.filters.propn_share` of each caption."""
+    """`clipita_train.data.captions.proper_nouns.propn_share` of each caption."""
 
     tagger: str
     name: ClassVar[str] = "propn"

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from clipita_train.data.builder.recipe import Evaluation, Source
 from clipita_train.data.builder.store import below, digest, signature, write_table
-from clipita_train.data.caption_sets import locate, read_captions
+from clipita_train.data.captions.files import locate, read_captions
 from clipita_train.data.pairs import readers, tables
 from clipita_train.data.pairs.readers import Items
 from clipita_train.data.pairs.rows import Bad, Row, Tally

@@ -87,10 +87,10 @@ class DataRecipe:
     near_bits: int = 4  # two photographs are near whose perceptual hashes differ by no more
     near_share: float = 0.8  # two captions are near that have this share of words and pairs of words in common
     evaluation_words: int = 6  # captions with fewer are in evaluation sets by chance
-    concept_cap: int | None = None  # rows of one concept, about; see `clipita_train.data.scores.balanced`
+    concept_cap: int | None = None  # rows of one concept, about; see `clipita_train.data.captions.balance.balanced`
     chunk_rows: int = 1024  # what is computed, and after a kill computed again, at once
     shard_records: int = 4096
-    tagger: str = "clipita"  # see clipita_train.data.filters
+    tagger: str = "clipita"  # see clipita_train.data.captions.proper_nouns
     scorer: str = "clipita-mini"  # any model that `clipita.load` takes
     translation: EngineSettings | None = None
     translation_budget: int | None = None  # characters, over all runs; captions are then translated one chunk at a time

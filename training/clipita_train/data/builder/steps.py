@@ -17,7 +17,8 @@ import pyarrow as pa
 from clipita.errors import ImageError
 from clipita.images.pixels import load_picture
 from clipita_train.data.builder.store import digest, read_columns, signature, write_table
-from clipita_train.data.hashes import SIGNATURE, caption_signatures, perceptual_hash
+from clipita_train.data.near_duplicates.min_hash import SIGNATURE, caption_signatures
+from clipita_train.data.near_duplicates.perceptual_hash import perceptual_hash
 from clipita_train.data.pairs import text
 
 _HASHED_SIDE = 128  # pixels are enough for a hash of 32 x 32, and few to decode
@@ -102,7 +103,7 @@ def _text(table: pa.Table) -> pa.Table:
 
 @dataclass(frozen=True)
 class Signatures(Step):
-    """MinHash of captions, bytes that `clipita_train.data.hashes.near_signatures` takes as numbers."""
+    """MinHash of captions, as the bytes of what `near_duplicates.min_hash.near_signatures` compares."""
 
     name: ClassVar[str] = "signatures"
     version: ClassVar[int] = 1

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from clipita.images.photo_files import find_photos
-from clipita_train.data.caption_sets import locate, mscoco
+from clipita_train.data.captions.files import locate, mscoco
 from clipita_train.data.pairs.lines import read_lines
 from clipita_train.data.pairs.rows import Bad, Row
 

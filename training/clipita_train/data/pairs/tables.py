@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clipita.images.photo_files import is_hidden, readable_suffixes
-from clipita_train.data.caption_sets import locate
+from clipita_train.data.captions.files import locate
 from clipita_train.data.pairs.lines import read_lines
 from clipita_train.data.pairs.readers import Items, captioned, is_address
 from clipita_train.data.pairs.rows import Bad, Row

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from clipita.errors import ImageError
-from clipita_train.data.hashes import near_any, perceptual_hash
-from clipita_train.data.sources import Example
+from clipita_train.data.near_duplicates.perceptual_hash import near_any, perceptual_hash
+from clipita_train.data.photographs.example import Example
 
 
 @dataclass

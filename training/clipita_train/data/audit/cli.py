@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 import numpy as np
 
-from clipita_train.data.audit_sheet import draw, read_items, read_marks, write_sheet
-from clipita_train.data.pairs.agreement import WEIGHTS, audit
+from clipita_train.data.audit.agreement import WEIGHTS, audit
+from clipita_train.data.audit.sheet import draw, read_items, read_marks, write_sheet
 from clipita_train.intervals import Estimate
 
 File = click.Path(path_type=Path, dir_okay=False, exists=True)

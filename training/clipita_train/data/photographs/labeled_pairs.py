@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from clipita_train.data.concepts import load_ontology, training_texts
-from clipita_train.data.sources import Example
+from clipita_train.data.photographs.example import Example
 
 
 def labelled_pairs(examples: Iterable[Example], *, each: int | None = None) -> Iterator[dict[str, object]]:

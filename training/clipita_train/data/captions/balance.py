@@ -1,6 +1,6 @@
-"""Columns by a model, and by words: how well a caption fits its photograph, and which rows balance a collection.
+"""Select the rows of a collection so that no concept outweighs the others.
 
-Balancing is MetaCLIP's: rows are matched with concepts by the words of their captions; a concept that more than `cap`
+The method is MetaCLIP's: rows are matched with concepts by the words of their captions; a concept that more than `cap`
 rows name lends each of them only a chance of cap / count, so that "uomo" does not drown "fagotto". Every function is
 pure, and what it decides of a row depends on the row's id and on the counts, never on other rows or their order: shards
 can be counted and judged one by one, anywhere.
@@ -12,76 +12,11 @@ chance is a hash.
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
-import numpy as np
-
-import clipita
-from clipita.images.pixels import ImageInput
+from clipita_train.data.chance import fraction_of
 from clipita_train.data.concepts import load_ontology, without_article
-from clipita_train.data.hashes import fraction_of
-from clipita_train.intervals import Array
-from clipita_train.towers.features import cached_rows
 
 _WORD = re.compile(r"[^\W_]+")
-
-
-def cosines(
-    model: clipita.Model,
-    images: Sequence[ImageInput],
-    captions: Sequence[Sequence[str]],
-    *,
-    keys: Sequence[str] | None = None,
-    cache: Path | None = None,
-) -> list[list[float]]:
-    """How well each caption fits its row's image.
-
-    Args:
-        model: any that `clipita.load` gives; long captions are cut to what it reads.
-        images: one a row; as `model.encode_image` takes them.
-        captions: of each row, none or more; blank ones have no meaning and get NaN.
-        keys: what an image is known by in the cache, say a hash of its bytes; needed with `cache`.
-        cache: a folder in which embeddings are kept, by the model's fingerprint: one for all shards will do.
-
-    Returns:
-        For each row the cosines of its captions, -1 to 1; NaN if the image cannot be read.
-
-    Raises:
-        ValueError: images, captions or keys differ in number, or there is a cache without keys.
-    """
-    if not len(images) == len(captions) == len(images if keys is None else keys) or (cache and keys is None):
-        raise ValueError(
-            f"expected as many captions and keys as images, and keys with a cache: {len(images)} images,"
-            f" {len(captions)} rows of captions, {'no' if keys is None else len(keys)} keys"
-        )
-
-    def encode_images(some: Sequence[ImageInput]) -> Array:
-        rows = np.full((len(some), model.embed_dim), np.nan, np.float32)
-        for row, result in zip(rows, model.iter_encode_image(some), strict=True):
-            if result.embedding is not None:
-                row[:] = result.embedding
-        return rows
-
-    def encode_texts(some: Sequence[str]) -> Array:
-        return model.encode_text(list(some), on_truncate="ignore")
-
-    texts = list(dict.fromkeys(text for row in captions for text in row if text.strip()))
-    if cache is None or keys is None:
-        image_rows, text_rows = encode_images(images), encode_texts(texts)
-    else:
-        found = dict(zip(keys, images, strict=True))
-        width, fingerprint = model.embed_dim, model.fingerprint
-        image_rows = cached_rows(
-            *(list(keys), fingerprint, cache / "images", lambda some: encode_images([found[key] for key in some])),
-            *(width, "images"),
-            dtype=np.float32,
-        )
-        text_rows = cached_rows(texts, fingerprint, cache / "texts", encode_texts, width, "captions", dtype=np.float32)
-    place = {text: i for i, text in enumerate(texts)}
-    return [
-        [float(image @ text_rows[place[text]]) if text in place else float("nan") for text in row]
-        for image, row in zip(image_rows, captions, strict=True)
-    ]
 
 
 class Matcher:

@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from clipita_train.data.deduplicate import Report, deduplicate
-from clipita_train.data.sources import Example, Source
+from clipita_train.data.photographs.collections import Source
+from clipita_train.data.photographs.deduplicate import Report, deduplicate
+from clipita_train.data.photographs.example import Example
 from clipita_train.engine.files import written_whole
 
 
