@@ -69,7 +69,7 @@ def write_checkpoint(folder: Path, pictures: np.ndarray) -> dict[str, np.ndarray
     model.save_pretrained(folder)
     processor: Any = transformers.CLIPImageProcessorPil()
     processor.save_pretrained(folder)
-    tokenizer: Any = transformers.BertTokenizerFast.from_pretrained(folder)
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():
         tokens = tokenizer(TEXTS, padding=True, return_tensors="pt")
         values = processor(list(pictures), return_tensors="pt")["pixel_values"]

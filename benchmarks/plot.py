@@ -1,6 +1,7 @@
 """The pictures of results: python -m benchmarks.plot. Needs matplotlib."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,11 @@ def ablation(report: Report, path: Path) -> None:
 
 
 def _pyplot() -> Any:
-    import matplotlib
-
+    matplotlib: Any = import_module("matplotlib")  # in no extra of clipita
     matplotlib.use("svg")
     matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
     matplotlib.rcParams["svg.hashsalt"] = "clipita"  # the same bytes for the same figures
-    from matplotlib import pyplot
-
-    return pyplot
+    return import_module("matplotlib.pyplot")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ embeddings differ by from the exact ones. Peers that are not installed are left 
 
 import io
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -40,9 +41,8 @@ def methods() -> dict[str, Callable[[bytes], Pixels]]:
         processor: Any = transformers.CLIPImageProcessorPil()
         found["transformers"] = lambda data: processor(_open(data), return_tensors="np")["pixel_values"][0]
     if find_spec("fastembed"):
-        from fastembed.image.transform.operators import Compose
-
-        compose: Any = Compose.from_config(
+        operators: Any = import_module("fastembed.image.transform.operators")
+        compose: Any = operators.Compose.from_config(
             {
                 "do_resize": True,
                 "size": {"shortest_edge": 224},
@@ -59,14 +59,14 @@ def methods() -> dict[str, Callable[[bytes], Pixels]]:
         )
         found["fastembed"] = lambda data: np.asarray(compose([_open(data)])[0])
     if find_spec("simplejpeg"):
-        import simplejpeg
+        simplejpeg: Any = import_module("simplejpeg")
 
         def with_simplejpeg(data: bytes) -> Pixels:
             return load_pixels(simplejpeg.decode_jpeg(data, min_height=672, min_width=672), CLIP, name="a")
 
         found["simplejpeg, then clipita"] = with_simplejpeg
     if find_spec("pyvips"):
-        import pyvips  # pyright: ignore[reportMissingImports]
+        pyvips: Any = import_module("pyvips")
 
         def with_vips(data: bytes) -> Pixels:
             return pyvips.Image.thumbnail_buffer(data, 224, height=224, crop="centre").numpy()
@@ -87,7 +87,8 @@ def _pillow(data: bytes) -> Pixels:
     left, top = (width - 224) // 2, (height - 224) // 2
     image = image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + 224, top + 224))
     values = np.asarray(image).transpose(2, 0, 1).astype(np.float32) / 255
-    return (values - np.float32(MEAN).reshape(3, 1, 1)) / np.float32(STD).reshape(3, 1, 1)
+    mean, std = (np.array(numbers, np.float32).reshape(3, 1, 1) for numbers in (MEAN, STD))
+    return (values - mean) / std
 
 
 def measure() -> Report:
@@ -117,7 +118,7 @@ def measure() -> Report:
 def _levels(pixels: Pixels) -> Pixels:
     if pixels.dtype == np.uint8:
         return pixels
-    values = pixels.transpose(1, 2, 0) * np.float32(STD) + np.float32(MEAN)
+    values = pixels.transpose(1, 2, 0) * np.array(STD, np.float32) + np.array(MEAN, np.float32)
     return np.rint(values * 255).clip(0, 255).astype(np.uint8)
 
 

@@ -7,6 +7,7 @@ hub with --download.
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,13 @@ def _retrieval(name: str, model: clipita.Model | str, root: Path, cache: Path) -
             yield row | {"missing": model}
             continue
         result = compare([model], captioned, folder, cache, captions_file=captions.name)
-        (found,) = result.to_json()["models"]  # type: ignore[misc]
         protocol = result.protocol
         yield row | {
             "fingerprint": model.fingerprint,
             "photographs": protocol.photographs,
             "captions": protocol.captions,
             "left_out": len(protocol.missing) + len(protocol.unreadable),
-            "scores": found["scores"],
+            "scores": asdict(result.models[0])["scores"],
         }
 
 

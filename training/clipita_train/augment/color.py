@@ -67,4 +67,5 @@ def equalize(image: jax.Array) -> jax.Array:
 
 
 def _grey(image: jax.Array) -> jax.Array:
-    return sum(weight * image[:, :, c] for c, weight in enumerate(LUMA))  # (H, W)
+    red, green, blue = (weight * image[:, :, c] for c, weight in enumerate(LUMA))
+    return red + green + blue  # (H, W)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -23,7 +24,7 @@ def sheet(photographs: Sequence[Pixels], config: Augmentation, *, columns: int, 
     Returns:
         (rows, columns + 1) tiles of (size, size), white between them: (height, width, 3) uint8.
     """
-    pixels, ids = np.stack(photographs), np.arange(len(photographs), dtype=np.int32)
+    pixels, ids = jnp.stack(photographs), jnp.arange(len(photographs), dtype=jnp.int32)
     tiles = [augment(pixels, ids, 0, config=Augmentation(), size=size)]
     tiles += [augment(pixels, ids, step, config=config, size=size, seed=seed) for step in range(columns)]
     padded = np.pad(np.stack(tiles, axis=1), ((0, 0), (0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=255)
@@ -53,7 +54,7 @@ def augment_sheet(
     out: Path,
 ) -> None:
     """Show on one picture what a preset does to photographs; the first column is not augmented."""
-    canvas = Preprocessing(size + margin, "shortest", "bicubic", mean=(0.0,) * 3, std=(255.0,) * 3)  # pyright: ignore
+    canvas = Preprocessing(size + margin, "shortest", "bicubic", mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
     photographs: list[Pixels] = []
     try:
         config = replace_from_strings(PRESETS[preset], assignments)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import jax
@@ -41,7 +42,7 @@ def _with_corpus(command: Callable[..., None]) -> Callable[..., None]:
 def _left_out(_: click.Context, __: click.Parameter, text: str | None) -> LeftOut | None:
     if text is None:
         return None
-    source, _, more = text.partition(":")
+    source, _colon, more = text.partition(":")
     if more not in ("", "classes"):
         raise click.BadParameter(f"expected SOURCE or SOURCE:classes, not {text!r}")
     return LeftOut(source, classes=bool(more))
@@ -124,7 +125,8 @@ def run_projections(
     if jax.process_index():
         return  # all of them have the same; the first writes it
     out = run_folder(work, left_out) / "projections.npz"
-    np.savez(out, logit_scale=trained.logit_scale, **trained.weights)  # pyright: ignore
+    arrays: dict[str, Any] = {"logit_scale": trained.logit_scale, **trained.weights}
+    np.savez(out, **arrays)
     click.echo(f"wrote {out}, logit scale {trained.logit_scale:g}")
 
 

@@ -8,7 +8,7 @@ from clipita.backends.onnx import OnnxBackend
 from clipita.bundles.bundle import Bundle
 from clipita.convert.export import Provenance, write_dual_bundle
 from clipita.convert.quantize import Array, dequantize
-from clipita.towers.config import DualConfig
+from clipita.towers.config import BertConfig, DualConfig
 from clipita_train.concepts.recipe import Corpus, Towers
 from clipita_train.concepts.run import Trained
 from clipita_train.data.concepts import load_ontology, training_texts
@@ -64,6 +64,7 @@ def export(corpus: Corpus, trained: Trained, folder: Path, provenance: Provenanc
 def _cut(towers: Towers, rows: Array, positions: int) -> tuple[DualConfig, dict[str, Array]]:
     """Architecture and float32 weights of both towers; of the text tower's tables only the rows that are ever read."""
     whole = {name.removeprefix("text."): values for name, values in dequantize(towers.text).items()}
+    assert isinstance(towers.config.text, BertConfig)  # `load_towers` takes multilingual-e5-small
     config, text = cut_text_tower(towers.config.text, whole, rows, positions=positions)
     table = {**dequantize(towers.image), **{f"text.{name}": values for name, values in text.items()}}
     return replace(towers.config, text=config), table

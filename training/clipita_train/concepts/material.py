@@ -153,7 +153,7 @@ def _rows(
             "no concept has more than 20 photographs to learn from: prepare more sources, or leave out fewer"
         )
     spreads = [photographs.features[photographs.concepts == c].astype(np.float32).std(0) for c in common]
-    return Photographs(imagined[allowed], concepts[allowed]), np.mean(spreads, axis=0, dtype=np.float32)
+    return Photographs(imagined[allowed], concepts[allowed]), np.stack(spreads).mean(0, dtype=np.float32)
 
 
 def _words(corpus: Corpus) -> Pairs:

@@ -135,12 +135,11 @@ def _then(weights: Mapping[str, Array], matrix: Array, shift: Array | float = 0.
 
 def _side_by_side(projections: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
     """The projection whose outputs are those of all of them, one after the other."""
-    return {
-        name: block_diag(*(each[name] for each in projections))
-        if name == "mlp_out.kernel"
-        else np.concatenate([each[name] for each in projections], axis=-1)
-        for name in projections[0]
-    }
+    joined: dict[str, Array] = {}
+    for name in projections[0]:
+        parts = [each[name] for each in projections]
+        joined[name] = np.asarray(block_diag(*parts)) if name == "mlp_out.kernel" else np.concatenate(parts, axis=-1)
+    return joined
 
 
 def _roots(rows: Array) -> tuple[Array, Array]:

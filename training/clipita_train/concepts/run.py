@@ -61,13 +61,14 @@ def train(
         tower = _train_tail(corpus, recipe.tail, folder / "tail", left_out, resume)
     if tower is not None:
         corpus = corpus.with_tower(tower)
-    members = []
+    members, material = [], None
     for number, member in enumerate(recipe.members):
         material = assemble(corpus, member.boosts, left_out=left_out)
         best = _fit(corpus, material, member, folder / f"projections-{number}", resume)
         image = best.image_standardise.fold(parameter_table(best.image_projection))
         text = best.text_standardise.fold(parameter_table(best.text_projection))
         members.append((image, text))
+    assert material is not None  # a recipe has one member or more
     sample = np.random.default_rng(0).permutation(len(material.photographs.features))[:20_000]
     named, labels = _labels(material)
     image, text = merge(members, material.photographs.features[sample], labels, width=recipe.embed_dim)
@@ -101,8 +102,9 @@ def _train_tail(
 def _fit(corpus: Corpus, material: Material, how: ProjectionsRecipe, folder: Path, resume: bool) -> Projections:
     """Trained projections; and the tail of the image tower, where the material has one."""
     recipe, seed = corpus.recipe, how.train.seed
-    scales = [Standardise(*moments(side.features)) for side in (material.photographs, material.phrases)]
-    projections = Projections(_member(recipe, corpus.towers.config), *scales, material.tail, rngs=nnx.Rngs(seed))
+    image, text = (Standardise(*moments(side.features)) for side in (material.photographs, material.phrases))
+    config = _member(recipe, corpus.towers.config)
+    projections = Projections(config, image, text, material.tail, rngs=nnx.Rngs(seed))
     loss_fn = projection_loss(
         logit_scale=recipe.logit_scale,
         text_noise=recipe.text_noise,

@@ -72,12 +72,12 @@ def tower_weights(tail: ImageTail) -> dict[str, Array]:
     return {f"image.{name}": values for name, values in parameter_table(tail).items()}
 
 
-def tail_features(tail: ImageTail, maps: Rows, rows: Array) -> Array:
+def tail_features(tail: ImageTail, maps: Array | Rows, rows: Array) -> Array:
     """Pooled features (N, D) float16 of some of the maps."""
     found = []
     for start in range(0, len(rows), BATCH):
         batch = rows[start : start + BATCH]
-        found.append(np.asarray(_pooled(tail, maps[np.resize(batch, BATCH)])[: len(batch)], np.float16))
+        found.append(np.asarray(_pooled(tail, jnp.asarray(maps[np.resize(batch, BATCH)]))[: len(batch)], np.float16))
     return np.concatenate(found)
 
 

@@ -140,7 +140,7 @@ def class_concepts(dataset: str) -> dict[str, str]:
 
 def read_table(table: str, columns: int) -> Iterator[list[str]]:
     """The rows of a table in `labels/`, with so many columns each; lines that begin with # are comments."""
-    text = resources.files(__package__).joinpath("labels", table).read_text("utf-8")
+    text = resources.files("clipita_train.data").joinpath("labels", table).read_text("utf-8")
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip() and not line.startswith("#"):
             cells = [cell.strip() for cell in line.split("\t")]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import jax
 from flax import nnx
@@ -44,12 +44,14 @@ class Batches(Protocol):
     def set_state(self, state: Any) -> None: ...
 
 
-MakeBatches = Callable[[StageConfig, Literal["train", "validation"]], Batches]
+Split = Literal["train", "validation"]
+MakeBatches = Callable[[StageConfig, Split], Batches]
 Evaluate = Callable[[nnx.Module], Mapping[str, float]]
+Model = TypeVar("Model", bound=nnx.Module)
 
 
 def fit(
-    model: nnx.Module,
+    model: Model,
     config: TrainConfig,
     loss_fn: LossFn,
     make_batches: MakeBatches,
@@ -60,7 +62,7 @@ def fit(
     resume: bool = False,
     show_progress: bool = True,
     tensorboard: bool = False,
-) -> nnx.Module:
+) -> Model:
     """Trains through all stages and returns the model with the best weights of the last one.
 
     Args:
@@ -122,7 +124,7 @@ def fit(
     return load_best(model, config, out_dir)
 
 
-def load_best(model: nnx.Module, config: TrainConfig, out_dir: str | Path) -> nnx.Module:
+def load_best(model: Model, config: TrainConfig, out_dir: str | Path) -> Model:
     """A model built like `model`, with the best weights of the last stage of a run; `model` is not changed.
 
     Of several processes, all have to call it and each gets a model of its own.

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -91,7 +92,7 @@ def place(tree: Any, shardings: Any) -> Any:
         tree: arrays, and PRNG keys, which JAX itself puts on devices of its own process only.
         shardings: one for all, or a tree of them like `tree`.
     """
-    is_key = jax.tree.map(lambda leaf: jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key), tree)
+    is_key = jax.tree.map(lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key), tree)
     numbers = jax.tree.map(lambda leaf, key: jax.random.key_data(leaf) if key else leaf, tree, is_key)
     placed = jax.device_put(numbers, shardings)
     return jax.tree.map(

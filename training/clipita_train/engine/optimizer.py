@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple, assert_never
+from typing import NamedTuple, assert_never, cast
 
 import jax
 import jax.numpy as jnp
@@ -123,7 +123,8 @@ def _clip_by_unit(config: OptimizerConfig, rules: Params) -> optax.GradientTrans
     clip = optax.adaptive_grad_clip(config.clipping, config.clipping_eps)
 
     def clipped(gradient: jax.Array, parameter: jax.Array) -> jax.Array:
-        return clip.update(gradient, clip.init(parameter), parameter)[0]
+        update, _ = clip.update(gradient, clip.init(parameter), parameter)
+        return cast("jax.Array", update)  # of one array it is one; optax's type is any tree
 
     def clip_leaf(gradient: jax.Array, parameter: jax.Array, rule: ParameterRule) -> jax.Array:
         if not rule.multiplier:

@@ -125,7 +125,7 @@ def ask(model: clipita.Model, sources: dict[str, Photographs], ontology: Ontolog
     asked = []
     for question in questions:
         labels = model.label_bank([ontology.concepts[c].label for c in question.classes]).embeddings
-        known, far = question.photographs, others.part(~kin[np.ix_(others.shown, question.classes)].any(1))
+        known, far = question.photographs, others.part(np.asarray(~kin[np.ix_(others.shown, question.classes)].any(1)))
         cosines = known.images @ labels.T, far.images @ labels.T
         asked.append(Cosines(question.task, cosines[0], question.right, known.chooses, cosines[1], far.chooses))
     return asked

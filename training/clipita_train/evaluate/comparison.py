@@ -124,8 +124,10 @@ def _scores(
     facts: tuple[str, str, str, str], ranked: dict[str, Ranked], first: dict[str, Ranked] | None
 ) -> ModelScores:
     scores = {direction: ranked[direction].scores() for direction in DIRECTIONS}
-    compared = first and {direction: ranked[direction].against(first[direction]) for direction in DIRECTIONS}
-    return ModelScores(*facts, scores, compared)
+    if first is None:
+        return ModelScores(*facts, scores, None)
+    differences = {direction: ranked[direction].against(first[direction]) for direction in DIRECTIONS}
+    return ModelScores(*facts, scores, differences)
 
 
 def _embed(model: clipita.Model, texts: list[str], paths: list[Path], cache: Path) -> _Embedded:

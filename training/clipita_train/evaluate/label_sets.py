@@ -5,8 +5,8 @@ comments. Needed are `id` (what folders, file names or a list call the class) an
 other columns are left alone. The file of CLIP-Italian (`evaluation/imagenet_labels_IT.tsv` on the branch
 imagenet_templates of clip-italian/clip-italian) is read as it is: its columns `set_id` and `query_short_translated`.
 
-`labels/imagenet_it.tsv` is ours: 1,000 labels in the order of ImageNet, with gender, synonyms, broader kinds ("; " between
-them). `labels/imagenet_it_changes.tsv` says where and why it departs from the original's.
+`labels/imagenet_it.tsv` is ours: 1,000 labels in the order of ImageNet, with gender, synonyms, broader kinds ("; "
+between them). `labels/imagenet_it_changes.tsv` says where and why it departs from the original's.
 """
 
 from collections import Counter
@@ -58,9 +58,8 @@ def read_label_set(name: str) -> LabelSet:
         ValueError: a file without the columns, with a line of another length, a blank cell, or a class twice.
     """
     if name == IMAGENET_IT:
-        rows = list(
-            read_columns(resources.files(__package__).joinpath("labels", "imagenet_it.tsv").read_text("utf-8"), name)
-        )
+        ours = resources.files("clipita_train.evaluate").joinpath("labels", "imagenet_it.tsv")
+        rows = list(read_columns(ours.read_text("utf-8"), name))
     elif Path(name).is_file():
         rows = list(read_columns(Path(name).read_text("utf-8-sig"), name))
     else:

@@ -160,7 +160,9 @@ def across(kinds: Kinds, sources: dict[str, Photographs], ontology: Ontology) ->
     everything = joined(parts)
     classes = np.sort([ontology.index[kind] for kind in kinds.kinds])
     under = ontology.ancestors[np.ix_(everything.shown, classes)]
-    more = np.array([ontology.ancestors[np.ix_(named, classes)].any(0) for named in everything.besides])
+    more = np.array(
+        [ontology.ancestors[np.ix_(np.array(named, np.int64), classes)].any(0) for named in everything.besides]
+    )
     only = (under.sum(1) == 1) & ~(more & ~under).any(1)
     return Question(kinds.task, everything.part(only), classes, under[only].argmax(1)) if only.any() else None
 

@@ -58,8 +58,8 @@ def per_device_softmax(
                 f"{len(image)} pairs on each of {mesh.size} devices do not divide into groups of {size}: choose "
                 "another batch size, or fewer devices"
             )
-        groups = (rows.reshape(-1, size, *rows.shape[1:]) for rows in (image, text, mask))
-        loss, rows = jax.vmap(of_group, in_axes=(0, 0, 0, None))(*groups, scale)
+        image, text, mask = (rows.reshape(-1, size, *rows.shape[1:]) for rows in (image, text, mask))
+        loss, rows = jax.vmap(of_group, in_axes=(0, 0, 0, None))(image, text, mask, scale)
         loss, rows = jax.lax.psum((loss.sum(), rows.sum()), mesh.axis_names)
         return loss / jnp.maximum(rows, 1.0)
 

@@ -19,6 +19,7 @@ from clipita.images.pixels import Preprocessing, load_pixels
 from clipita.text.tokenizer import Tokenizer
 from clipita_train.data.captions.draw import caption_at
 from clipita_train.data.captions.sides import names_a_side
+from clipita_train.engine.loop import Batches
 from clipita_train.pairs.files import Pair, Part
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -116,7 +117,7 @@ def tokens_of(tokenizer: Tokenizer) -> Callable[[str], Row]:
 class PairBatches:
     """A Grain iterator of batches as `clipita_train.engine.loop.fit` takes them; `len` is the batches of an epoch."""
 
-    def __init__(self, batches: Iterator[Row], length: int) -> None:
+    def __init__(self, batches: Batches, length: int) -> None:
         self._batches, self._length = batches, length
 
     def __len__(self) -> int:
@@ -129,10 +130,10 @@ class PairBatches:
         return next(self._batches)
 
     def get_state(self) -> Any:
-        return self._batches.get_state()  # type: ignore[attr-defined]
+        return self._batches.get_state()
 
     def set_state(self, state: Any) -> None:
-        self._batches.set_state(state)  # type: ignore[attr-defined]
+        self._batches.set_state(state)
 
 
 def training_batches(
@@ -179,11 +180,12 @@ def training_batches(
     ]
     shares = [weight * len(part) for weight, part in zip(weights, parts, strict=True) if len(part)]
     mixed = grain.MapDataset.mix(shuffled, [share / sum(shares) for share in shares])
-    stream = mixed[process[0] :: process[1]].map(rows)
+    stream: Any = mixed[process[0] :: process[1]].map(rows)  # Grain passes over what is None
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * own_size if threads else 0)
     collate = partial(_collate, lengths=lengths)
     batches = stream.to_iter_dataset(options).batch(own_size, drop_remainder=True, batch_fn=collate)
-    return PairBatches(iter(batches), max(1, sum(map(len, parts)) // batch_size))
+    iterator: Any = iter(batches)  # with `get_state`, which no type of Python says
+    return PairBatches(iterator, max(1, sum(map(len, parts)) // batch_size))
 
 
 def validation_batches(

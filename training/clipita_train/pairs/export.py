@@ -16,7 +16,8 @@ from clipita.convert.to_transformers import write_vision_text_dual_encoder
 from clipita.towers.dual import DualEncoder
 from clipita_train.engine.checkpoint import check_settings
 from clipita_train.engine.loop import load_best
-from clipita_train.pairs.model import dual_config, dual_table
+from clipita_train.losses.configured import PairLoss
+from clipita_train.pairs.model import LOSS, dual_config, dual_table
 from clipita_train.pairs.recipe import PairRecipe
 from clipita_train.pairs.run import DATA, load_run, settings_of
 from clipita_train.towers.parity import agree, size_of
@@ -51,7 +52,8 @@ def export(
     image, text, model = load_run(replace(recipe, dtype="float32"))
     check_settings(run, {**asdict(recipe.training), **settings_of(recipe)}, whatever=(DATA,))
     model = load_best(model, recipe.training, run)
-    logit_bias = float(model.loss.logit_bias) if recipe.loss.kind == "sigmoid" else None
+    loss: PairLoss = getattr(model, LOSS)
+    logit_bias = float(loss.logit_bias) if recipe.loss.kind == "sigmoid" else None
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer_file = Path(scratch) / "tokenizer.json"
         tokenizer_file.write_text(text.tokenizer_json, encoding="utf-8")
@@ -64,7 +66,7 @@ def export(
             precision="fp32",
             tokenizer=text.tokenizer,
             tokenizer_file=tokenizer_file,
-            logit_scale=float(model.loss.logit_scale),
+            logit_scale=float(loss.logit_scale),
             logit_bias=logit_bias,
             templates=recipe.templates,
         )

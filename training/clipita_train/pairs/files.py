@@ -33,9 +33,10 @@ class Pairs(Protocol):
         fingerprint: changes with names and captions, not with the pixels of a photograph.
     """
 
-    photographs: Sequence[str]
-    fingerprint: str
-
+    @property
+    def photographs(self) -> Sequence[str]: ...
+    @property
+    def fingerprint(self) -> str: ...
     def __len__(self) -> int: ...
     def __getitem__(self, number: int) -> Pair: ...
     def file(self, number: int) -> str: ...  # what tells its photograph from all others on this machine

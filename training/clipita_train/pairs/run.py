@@ -19,12 +19,12 @@ from clipita.text.tokenizer import Tokenizer, check_text
 from clipita.towers.dual import DualEncoder
 from clipita_train.augment.presets import PRESETS
 from clipita_train.engine.config import StageConfig
-from clipita_train.engine.loop import fit
+from clipita_train.engine.loop import Split, fit
 from clipita_train.engine.mesh import make_mesh
 from clipita_train.engine.rules import match_rules
 from clipita_train.engine.state import split_model
 from clipita_train.pairs.batches import LeftOut, Rows, pixels_of, tokens_of, training_batches, validation_batches
-from clipita_train.pairs.files import Pair, Pairs, open_pairs, split_pairs
+from clipita_train.pairs.files import Pair, Pairs, Part, open_pairs, split_pairs
 from clipita_train.pairs.model import build_model, dual_config, pair_loss
 from clipita_train.pairs.recipe import PairRecipe, PairSource
 from clipita_train.towers.backbones import ImageTower, TextTower, read_image_tower, read_text_tower
@@ -96,14 +96,15 @@ class PairRun:
                 shares.append(share)
                 self._weights.append(source.weight)
         self._left_out.allow(sum(map(len, self._sources)))
-        self._parts = dict(zip(("train", "validation"), split_pairs(self._sources, shares), strict=True))
+        train_parts, validation_parts = split_pairs(self._sources, shares)
+        self._parts: dict[Split, list[Part]] = {"train": train_parts, "validation": validation_parts}
 
     @property
     def data_hash(self) -> str:
         """Changes with the names of photographs and with captions, and with shards."""
         return hashlib.sha256("\n".join(pairs.fingerprint for pairs in self._sources).encode()).hexdigest()
 
-    def make_batches(self, stage: StageConfig, split: str) -> Any:
+    def make_batches(self, stage: StageConfig, split: Split) -> Any:
         """Batches as `clipita_train.engine.loop.fit` asks for them."""
         recipe, alone = self.recipe, jax.process_count() == 1
         augmented = split == "train" and recipe.augmentation != "none"

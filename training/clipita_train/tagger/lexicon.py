@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from numpy.typing import NDArray
@@ -49,14 +50,14 @@ def word_features(words: Sequence[str]) -> Array:
         for row, i in enumerate(some):
             pieces[row] = len(encodings[i].ids)
             ids[row, : pieces[row]] = encodings[i].ids
-        features[some] = np.asarray(_means(tower, ids, np.maximum(pieces, 3)))[: len(some)]
+        features[some] = np.asarray(_means(tower, jnp.asarray(ids), jnp.asarray(np.maximum(pieces, 3))))[: len(some)]
     return features
 
 
 @nnx.jit
 def _means(tower: Bert, input_ids: jax.Array, pieces: jax.Array) -> jax.Array:
     """(B, D): the mean over what is between <s> and </s>."""
-    place = np.arange(input_ids.shape[1])[None]
+    place = jnp.arange(input_ids.shape[1])[None]
     is_piece = place < pieces[:, None]
     x = hidden(tower, input_ids, is_piece)
     inner = (is_piece & (place > 0) & (place < pieces[:, None] - 1)).astype(x.dtype)[..., None]
@@ -75,7 +76,7 @@ def _tag_guesses(words: Sequence[str], features: Array, sentences: Sequence[Sent
     inputs = np.concatenate([features, np.ones((len(features), 1), np.float32)], axis=1)
     known = inputs[[place[word] for word in seen]]
     penalty = RIDGE * np.eye(known.shape[1], dtype=np.float32)
-    return inputs @ np.linalg.solve(known.T @ known + penalty, known.T @ shares)
+    return (inputs @ np.linalg.solve(known.T @ known + penalty, known.T @ shares)).astype(np.float32)
 
 
 def _standard(columns: Array) -> Array:

@@ -15,9 +15,8 @@ import spacy
 from numpy.typing import NDArray
 from spacy.language import Language
 from spacy.tokens import Doc
-from spacy.util import fix_random_seed
 from spacy.vectors import Vectors
-from thinc.api import Adam
+from thinc.api import Adam, fix_random_seed
 from tqdm import tqdm
 
 from clipita_train.tagger.treebank import TAGS, Sentence
@@ -67,11 +66,12 @@ def untrained(lexicon: Lexicon) -> Language:
 
 def save(nlp: Language, path: Path) -> None:
     """The weights and the lexicon as a compressed .npz."""
-    weights = {name: values.astype(np.float16) for name, values in _weights(nlp).items()}
+    weights: dict[str, Any] = {name: values.astype(np.float16) for name, values in _weights(nlp).items()}
     vectors = nlp.vocab.vectors
     words = [nlp.vocab.strings[key] for key, row in sorted(vectors.key2row.items(), key=lambda item: item[1])]
     values = np.round(vectors.data * PRECISION).astype(np.int8)
-    np.savez_compressed(path, words=np.frombuffer("\n".join(words).encode(), np.uint8), values=values, **weights)  # pyright: ignore
+    arrays: dict[str, Any] = {"words": np.frombuffer("\n".join(words).encode(), np.uint8), "values": values}
+    np.savez_compressed(path, **arrays, **weights)
 
 
 def load(path: Path) -> Language:
@@ -164,7 +164,8 @@ def _doc(nlp: Language, sentence: Sentence) -> Doc:
 
 
 def _model(nlp: Language) -> Any:
-    return nlp.get_pipe("morphologizer").model  # pyright: ignore
+    pipe: Any = nlp.get_pipe("morphologizer")
+    return pipe.model
 
 
 def _weights(nlp: Language) -> dict[str, NDArray[np.float32]]:

@@ -69,7 +69,11 @@ def _stanza() -> Tagger:
         import stanza
 
         pipeline: Any = stanza.Pipeline(
-            "it", processors="tokenize,mwt,pos", download_method=None, use_gpu=False, verbose=False
+            "it",
+            processors="tokenize,mwt,pos",
+            download_method=stanza.DownloadMethod.NONE,
+            use_gpu=False,
+            verbose=False,
         )
     except Exception as error:  # it has a kind of its own for each thing that is not there
         raise LookupError(

@@ -5,9 +5,6 @@ name, and a vector added to every word says whose sentence it is. Then it writes
 likely each tag is of every word of free text, and the small tagger learns that (Hinton et al., arXiv:1503.02531).
 """
 
-# JAX and Flax leave parts of their interfaces without types.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 import random
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -53,7 +50,9 @@ class Model(nnx.Module):
 
         `shares` (B, styles) says how much of each style the sentence has.
         """
-        x = hidden(self.tower, pieces.ids, pieces.is_piece, (shares @ self.styles[...])[:, None])
+        x = hidden(
+            self.tower, jnp.asarray(pieces.ids), jnp.asarray(pieces.is_piece), (shares @ self.styles[...])[:, None]
+        )
         return self.head(jnp.take_along_axis(x, pieces.first[..., None], axis=1))
 
 

@@ -25,7 +25,7 @@ class Sentence(NamedTuple):
     tags: tuple[str, ...]
 
     def part(self, start: int, stop: int) -> "Sentence":
-        return Sentence(*(column[start:stop] for column in self))
+        return Sentence(self.words[start:stop], self.spaces[start:stop], self.tags[start:stop])
 
 
 def read_conllu(path: Path) -> list[Sentence]:
@@ -36,6 +36,8 @@ def read_conllu(path: Path) -> list[Sentence]:
     """
     sentences: list[Sentence] = []
     rows: list[tuple[str, bool, str]] = []
+    covered: int = 0
+    pending: tuple[str, bool] | None = None
     for place, columns in _lines(path):
         if columns is None:
             if rows:

@@ -117,6 +117,8 @@ def read_text_tower(choice: TextBackbone) -> TextTower:
             full = Path(scratch) / "tokenizer.json"
             full.write_text(tokenizer_json, encoding="utf-8")
             tokenizer_json, rows = italian_vocabulary(full, (), frequent_words=choice.frequent_words)
+        if not isinstance(config, BertConfig):
+            raise CheckpointError(f"{choice.source!r} is no tower of BERT's kind: leave text.frequent_words out.")
         config, weights = cut_text_tower(config, weights, rows, positions=limit)
     return TextTower(config, weights, tokenizer_json, tokenizer)
 

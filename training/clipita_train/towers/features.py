@@ -49,7 +49,7 @@ class LockedTower:
         self.shape = tuple[int, ...](self._session.get_outputs()[0].shape[1:])
 
     def __call__(self, **inputs: Array) -> Array:
-        return self._session.run(None, inputs)[0]
+        return np.asarray(self._session.run(None, inputs)[0])
 
 
 def locked_image_tower(config: DualConfig, stored: Mapping[str, Array], *, blocks: int | None = None) -> LockedTower:

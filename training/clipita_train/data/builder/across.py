@@ -106,8 +106,9 @@ class _Rows:
 
 def _same_keys(rows: _Rows) -> None:
     """Of two files of one name, in different folders, rows have the same keys; records of a set may not."""
-    first = dict[str, int]()
-    rows.drop(np.array([row for row in rows.kept() if first.setdefault(rows.ids[row], row) != row], np.int64), SAME_KEY)
+    ids, first = rows.ids.tolist(), dict[str, int]()
+    later = [row for row in rows.kept().tolist() if first.setdefault(ids[row], row) != row]
+    rows.drop(np.array(later, np.int64), SAME_KEY)
 
 
 def _photographs_of(evaluation: Sequence[Chunk], rows: _Rows, recipe: DataRecipe) -> None:
@@ -159,10 +160,10 @@ def _repeated(rows: _Rows, recipe: DataRecipe) -> None:
 
 def _balance(rows: _Rows, cap: int) -> None:
     """MetaCLIP's caps, over the concepts of data/labels; what names none of them stays."""
-    captions: dict[int, list[str]] = {row: [] for row in rows.kept()}
-    texts = _flat(rows.columns, "captions", object)
-    for number in rows.kept_captions():
-        captions[rows.row_of[number]].append(texts[number])
+    captions: dict[int, list[str]] = {row: [] for row in rows.kept().tolist()}
+    texts, row_of = _flat(rows.columns, "captions", object).tolist(), rows.row_of.tolist()
+    for number in rows.kept_captions().tolist():
+        captions[row_of[number]].append(texts[number])
     concepts = Matcher(italian_concepts())(list(captions.values()))
     kept = np.array(list(captions), np.int64)
     stays = balanced(rows.ids[kept].tolist(), concepts, counts(concepts), cap=cap, keep_unmatched=True)

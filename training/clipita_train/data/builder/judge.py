@@ -30,11 +30,11 @@ class Judge(Step):
     language: str
     name: ClassVar[str] = "judge"
     version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[str, ...]] = ("download", "text", "images", "propn", "scores")
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """With the columns of models only if there are rules for them."""
+    def columns(self) -> tuple[str, ...]:
+        """Return what every source has, and the columns of models only where there are rules for them."""
         return (*PHOTOGRAPH_COLUMNS, "captions", *self._caption_columns)
 
     @property
@@ -46,7 +46,7 @@ class Judge(Step):
         return self._function
 
     def _function(self, table: pa.Table) -> pa.Table:
-        columns = {name: table[name].to_pylist() for name in self.reads}
+        columns = {name: table[name].to_pylist() for name in self.columns()}
         reasons, caption_reasons = list[str](), list[str]()
         for row in range(len(table)):
             names = self._caption_columns

@@ -103,7 +103,9 @@ def _cut(chunks: Sequence[Chunk], split: str, size: int) -> Iterator[Piece]:
 def _kept(files: Sequence[Path], split: str, columns: Sequence[str]) -> list[dict[str, Any]]:
     """The rows of a split, with the captions that are kept."""
     table = read_columns(files, columns)
-    rows = table.filter(pc.equal(table["split"], split)).to_pylist()
+    # pyarrow makes its compute functions when it is imported; its types do not list them.
+    of_split = pc.equal(table["split"], split)  # pyright: ignore[reportAttributeAccessIssue]
+    rows = table.filter(of_split).to_pylist()
     for row in rows:
         pairs = zip(row["captions"], row["caption_reasons"], strict=True)
         row["captions"] = tuple(caption for caption, reason in pairs if not reason)

@@ -78,7 +78,7 @@ class RayRunner(Runner):
             raise ModuleNotFoundError("--runner ray needs Ray: pip install 'clipita[ray]'", name=error.name) from None
         self.workers = workers
         if not ray.is_initialized():
-            ray.init(**({} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers}))
+            ray.init(num_cpus=None if "RAY_ADDRESS" in os.environ else workers)
 
     def __exit__(self, *_: object) -> None:
         import ray

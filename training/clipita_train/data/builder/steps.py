@@ -33,8 +33,12 @@ class Step(Protocol):
 
     name: ClassVar[str]
     version: ClassVar[int]  # of its function: one more where the same rows get other values
-    reads: ClassVar[tuple[str, ...]]  # columns
+    reads: ClassVar[tuple[str, ...]]  # columns, unless `columns` says which
     needs: ClassVar[tuple[str, ...]]  # names of the steps that make them, where they are not the rows' own
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the names of the columns that the function reads."""
+        return self.reads
 
     def load(self) -> Function:
         """The function, with the models that it needs; called once a process."""
@@ -62,7 +66,7 @@ class Run:
     def run(self) -> None:
         """Computes the columns and writes them."""
         function = _loaded(pickle.dumps(self.step))
-        write_table(function(read_columns(self.inputs, self.step.reads)), self.output)
+        write_table(function(read_columns(self.inputs, self.step.columns())), self.output)
 
 
 @lru_cache(maxsize=1)  # steps come one after another, and a model of one that is done is no longer needed

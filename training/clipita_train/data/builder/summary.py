@@ -1,7 +1,7 @@
 """How many rows and captions went into a build and came out, source by source, and why the others did not."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clipita_train.data.builder.across import TRAIN, VALIDATION
@@ -9,7 +9,7 @@ from clipita_train.data.builder.store import Chunk
 from clipita_train.data.pairs.rows import Tally
 
 
-def summarise(tallies: dict[str, Sequence[Tally]], chunks: Sequence[Chunk]) -> dict[str, Any]:
+def summarise(tallies: Mapping[str, Sequence[Tally]], chunks: Sequence[Chunk]) -> dict[str, Any]:
     """Source -> what `build.json` says of it; evaluation sets have only what could not be read."""
     found: dict[str, Any] = {}
     for name, parts in tallies.items():

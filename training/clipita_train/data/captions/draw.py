@@ -14,4 +14,4 @@ def caption_at(captions: Sequence[str], *, id: int, step: int | None, seed: int 
         raise ValueError(f"photograph {id} has no caption: leave it out of the pairs")
     if step is None:
         return captions[0]
-    return captions[np.random.default_rng((seed, id, step)).integers(len(captions))]
+    return captions[int(np.random.default_rng((seed, id, step)).integers(len(captions)))]

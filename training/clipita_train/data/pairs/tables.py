@@ -73,9 +73,12 @@ def web_dataset(path: Path, *, source: str, licence: str, language: str = "it") 
                 if member.size > LARGEST:
                     yield Bad(f"{path.name}:{member.name}", f"a file of more than {LARGEST} bytes")
                     continue
-                files[f".{suffix.lower()}"] = archive.extractfile(member).read()  # type: ignore[union-attr]
+                file = archive.extractfile(member)
+                assert file is not None  # only a member that is no file has none
+                files[f".{suffix.lower()}"] = file.read()
             # tarfile takes a header that is cut off, or none, for the end; the real one is a block of zeros.
-            if archive.fileobj.tell() < archive.offset + tarfile.BLOCKSIZE:  # type: ignore[union-attr]
+            assert archive.fileobj is not None
+            if archive.fileobj.tell() < archive.offset + tarfile.BLOCKSIZE:
                 raise EOFError
     except FileNotFoundError:
         raise
@@ -109,7 +112,7 @@ def _csv(path: Path, image: str, caption: str) -> Iterator[tuple[str, Any, Any] 
 
     rows = csv.reader(lines(), strict=True)
     header: list[str] = []
-    number = -1
+    number, left, right = -1, 0, 0
     while True:
         try:
             row = next(rows)

@@ -1,6 +1,8 @@
 """The example: a photograph on disk and what it shows, or what people wrote of it."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,6 @@ class Example:
         return {key: value for key, value in asdict(self).items() if value not in (None, ())}
 
     @classmethod
-    def from_json(cls, fields: dict[str, object]) -> "Example":
+    def from_json(cls, fields: Mapping[str, Any]) -> "Example":
         """The inverse of `to_json`."""
-        return cls(**{**fields, "captions": tuple(fields.get("captions", ()))})  # type: ignore[arg-type]
+        return cls(**{**fields, "captions": tuple(fields.get("captions", ()))})
