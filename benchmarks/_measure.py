@@ -11,7 +11,11 @@ import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # startup.py measures processes that import as little as they can
+    from clipita.backends.onnx import OnnxBackend
+    from clipita.bundles.bundle import Bundle
 
 RESULTS = Path(__file__).parent / "results"
 PHOTOS = sorted((Path(__file__).parent.parent / "examples" / "photos").glob("*.jpg"))
@@ -62,6 +66,25 @@ def process(code: str, *arguments: object) -> str:
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     return done.stdout
+
+
+def open_towers(
+    source: str | Path, *, precision: str | None = None, cache_dir: str | Path | None = None, threads: int | None = None
+) -> tuple["Bundle", "OnnxBackend"]:
+    """Open a model as `clipita.load` does, and return its bundle and its towers on ONNX Runtime, without decoding.
+
+    Args:
+        source: An embedded model, a folder or a name on the hub.
+        precision: None means what the bundle recommends.
+        cache_dir: Where bundles that are made here are kept.
+        threads: Within one operator; None means the CPUs that this process may use.
+    """
+    from clipita.backends.onnx import OnnxBackend
+    from clipita.loading.open import open_bundle
+
+    bundle = open_bundle(source, precision=precision, cache_dir=cache_dir)
+    precision = precision or bundle.config.recommended_precision
+    return bundle, OnnxBackend(bundle, precision=precision, threads=threads)
 
 
 def machine() -> Report:

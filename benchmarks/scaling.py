@@ -4,22 +4,23 @@ The image towers of the embedded model and of a full-size one, in 1 to all threa
 """
 
 import tempfile
+from functools import partial
 
 import numpy as np
 
-from benchmarks._measure import THREADS, Report, interleaved, publish
+from benchmarks._measure import THREADS, Report, interleaved, open_towers, publish
 from benchmarks.convert import full_size_checkpoint
+from clipita.bundles.bundle import Bundle
+from clipita.images.pixels import Preprocessing
 
 BATCHES = (1, 4, 8, 32, 128)
 
 
 def measure() -> Report:
-    import clipita
-
     rows: list[Report] = []
     with full_size_checkpoint() as full, tempfile.TemporaryDirectory() as cache:
         models = {
-            (name, threads): clipita.load(source, precision=precision, cache_dir=cache, threads=threads)
+            (name, threads): open_towers(source, precision=precision, cache_dir=cache, threads=threads)
             for name, source, precision in (
                 ("clipita-mini", "clipita-mini", None),
                 ("full size, int8", full, "int8"),
@@ -31,11 +32,11 @@ def measure() -> Report:
             random = np.random.default_rng(0)
             pixels = {
                 size: random.integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
-                for size in sorted({model.image_size for model in models.values()})
+                for size in sorted({_image_size(bundle) for bundle, _ in models.values()})
             }
             cases = {
-                key: lambda model=model, pixels=pixels[model.image_size]: model._backend.encode_pixels(pixels)
-                for key, model in models.items()
+                key: partial(towers.encode_pixels, pixels[_image_size(bundle)])
+                for key, (bundle, towers) in models.items()
             }
             named = {f"{name}/{threads}": case for (name, threads), case in cases.items()}
             found = interleaved(named, max(3, 32 // batch))
@@ -43,6 +44,10 @@ def measure() -> Report:
                 spread = found[f"{name}/{threads}"]
                 rows.append({"model": name, "threads": threads, "batch": batch, "seconds": spread})
     return {"rows": rows}
+
+
+def _image_size(bundle: Bundle) -> int:
+    return Preprocessing.from_dict(bundle.config.image["preprocessing"]).image_size
 
 
 def markdown(report: Report) -> str:

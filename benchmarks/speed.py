@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import memory, plot, startup
-from benchmarks._measure import THREADS, Report, Spread, interleaved, milliseconds, publish, result_file
+from benchmarks._measure import THREADS, Report, Spread, interleaved, milliseconds, open_towers, publish, result_file
 from benchmarks._photographs import jpegs
 from benchmarks.convert import full_size_checkpoint
 
@@ -61,6 +61,8 @@ class _Models:
         self.fp32 = clipita.load(checkpoint, cache_dir=cache, precision="fp32")
         self.int8 = clipita.load(checkpoint, cache_dir=cache, precision="int8")
         self.embedded = clipita.load()
+        _, self.fp32_towers = open_towers(checkpoint, cache_dir=cache, precision="fp32")
+        _, self.int8_towers = open_towers(checkpoint, cache_dir=cache, precision="int8")
         self.peer: Any = transformers.AutoModel.from_pretrained(checkpoint).eval()
         self.processor: Any = transformers.AutoImageProcessor.from_pretrained(checkpoint)
         self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(checkpoint)
@@ -82,8 +84,8 @@ def _image_tower(models: _Models) -> list[Row]:
         values = models.torch.from_numpy(random.standard_normal((batch, 3, 224, 224), dtype=np.float32))
         found = interleaved(
             {
-                "fp32": lambda pixels=pixels: models.fp32._backend.encode_pixels(pixels),
-                "int8": lambda pixels=pixels: models.int8._backend.encode_pixels(pixels),
+                "fp32": lambda pixels=pixels: models.fp32_towers.encode_pixels(pixels),
+                "int8": lambda pixels=pixels: models.int8_towers.encode_pixels(pixels),
                 "peer": lambda values=values: models.peer_images(values),
                 **({f"sgemm, {name}": case for name, case in _products().items()} if batch == 32 else {}),
             },
