@@ -39,7 +39,7 @@ PACKAGES = (
     "py3langid",
 )  # fmt: skip
 
-Report = dict[str, Any]
+Figures = dict[str, Any]
 Spread = dict[str, float]  # median and quartiles, in seconds
 
 
@@ -87,7 +87,7 @@ def open_towers(
     return bundle, OnnxBackend(bundle, precision=precision, threads=threads)
 
 
-def machine() -> Report:
+def machine() -> Figures:
     """Processor, threads, load before the run, and versions."""
     about = Path("/proc/cpuinfo").read_text()
     name = re.search(r"model name\s*: (.*)", about)
@@ -109,7 +109,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def describe_machine(report: Report) -> str:
+def describe_machine(report: Figures) -> str:
     found = report["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     return (
@@ -130,7 +130,7 @@ def result_file(name: str, suffix: str) -> Path:
     return RESULTS / name / f"{name}.{suffix}"
 
 
-def publish(name: str, measure: Callable[[], Report], markdown: Callable[[Report], str]) -> None:
+def publish(name: str, measure: Callable[[], Figures], markdown: Callable[[Figures], str]) -> None:
     """Measure, write `result_file(name, "json")` and `result_file(name, "md")`, and print the table."""
     before = machine()
     report = {"machine": before} | measure()

@@ -21,7 +21,7 @@ import click
 import numpy as np
 
 from benchmarks import plot
-from benchmarks._measure import Report, publish, result_file
+from benchmarks._measure import Figures, publish, result_file
 
 DEVICES, SEEDS, TUNING_SEED = 8, (0, 1, 2), 9
 BATCH = 64
@@ -61,7 +61,7 @@ def settings(name: str, rate: float, seed: int, folder: Path) -> list[str]:
     return [*SMALLER, *changed, *lists, f"features={folder / 'features'}"]
 
 
-def measure(root: Path, work: Path, runs: Path) -> Report:
+def measure(root: Path, work: Path, runs: Path) -> Figures:
     write_pairs(work, runs)
     run = _Runs(root, work, runs)
     first = {optimizer: next(n for n, v in VARIANTS.items() if v[0] == optimizer) for optimizer in RATES}
@@ -82,13 +82,13 @@ def measure(root: Path, work: Path, runs: Path) -> Report:
 
 def write_pairs(work: Path, runs: Path) -> None:
     """Two lists of photographs with captions in the folder, of the manifest's training photographs."""
-    from clipita_train.data.photographs.labeled_pairs import labelled_pairs
+    from clipita_train.data.photographs.labeled_pairs import labeled_pairs
     from clipita_train.data.photographs.manifest import read_manifest
 
     examples = [e for e in read_manifest(work / "manifest.jsonl") if e.concept is not None]
     seen, parts = Counter[Any](), dict[str, list[str]](train=[], validation=[])
     by_path = {e.path: e.concept for e in examples}
-    for pair in labelled_pairs(examples, each=EACH + VALIDATES):
+    for pair in labeled_pairs(examples, each=EACH + VALIDATES):
         concept = by_path[str(pair["image_path"])]
         seen[concept] += 1
         parts["validation" if seen[concept] <= VALIDATES else "train"].append(json.dumps(pair, ensure_ascii=False))
@@ -158,7 +158,7 @@ def pooled_loss(images: np.ndarray, texts: np.ndarray, scale: float) -> float:
     return float(np.mean(losses))
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Figures) -> str:
     lines = [
         "# The effect of CLIP-Italian's choices, in miniature",
         "",

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._measure import Report, process, publish
+from benchmarks._measure import Figures, process, publish
 
 TEXTS = ["un gatto nero", "una foto di un cane", "il mare d'inverno", "due bambini giocano a pallone in un parco"] * 2
 IMAGES = 4
@@ -90,18 +90,18 @@ def full_size_checkpoint() -> Generator[Path]:
         yield Path(scratch) / "checkpoint"
 
 
-def measure() -> Report:
+def measure() -> Figures:
     with tempfile.TemporaryDirectory() as scratch:
         return _measure(Path(scratch))
 
 
-def _measure(scratch: Path) -> Report:
+def _measure(scratch: Path) -> Figures:
     pictures = _pictures()
     np.save(scratch / "pictures.npy", pictures)
     expected = write_checkpoint(scratch / "checkpoint", pictures)
     size = (scratch / "checkpoint" / "model.safetensors").stat().st_size
 
-    def load(precision: str) -> Report:
+    def load(precision: str) -> Figures:
         inputs = (scratch / "checkpoint", scratch / "cache", precision, scratch / "pictures.npy")
         start = time.perf_counter()
         printed = process(CLIENT, *inputs, scratch / "out.npz", json.dumps(TEXTS))
@@ -133,7 +133,7 @@ def _measure(scratch: Path) -> Report:
     }
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Figures) -> str:
     lines = [
         "# Loading a full-size checkpoint",
         "",

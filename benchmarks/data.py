@@ -26,7 +26,7 @@ from clipita_train.data.near_duplicates.perceptual_hash import near_hashes
 from clipita_train.data.shards import Record, ShardReader, write_shards
 from clipita_train.tagger.taggers import WEIGHTS
 
-from benchmarks._measure import Report, publish, spread
+from benchmarks._measure import Figures, publish, spread
 from benchmarks._photographs import jpegs
 
 ROWS = 256
@@ -39,7 +39,7 @@ BUILD = ("read WIT", "text", "signatures", "judge", "images, 500 x 375", "write 
 Case = tuple[int, Callable[[], object]]  # how many rows, and what to do with them
 
 
-def measure() -> Report:
+def measure() -> Figures:
     """Each step by itself, in this process."""
     if os.environ.get("OMP_NUM_THREADS") != "1":
         raise SystemExit("measure one thread: OMP_NUM_THREADS=1 python -m benchmarks.data")
@@ -48,7 +48,7 @@ def measure() -> Report:
     return {"rows": rows}
 
 
-def _timed(name: str, count: int, run: Callable[[], object]) -> Report:
+def _timed(name: str, count: int, run: Callable[[], object]) -> Figures:
     seconds = list[float]()
     for _ in range(ROUNDS + 1):
         start = time.process_time()
@@ -107,7 +107,7 @@ def _comparing() -> Iterator[tuple[str, Case]]:
     yield f"compare {COMPARED:,} captions", (COMPARED, lambda: leaders(COMPARED, near_signatures(signatures)))
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Figures) -> str:
     rate = {row["step"]: row["rows"] / row["seconds"]["median"] for row in report["rows"]}
     lines = [
         "# Building a data set",

@@ -8,7 +8,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from benchmarks._measure import Report, process, publish
+from benchmarks._measure import Figures, process, publish
 from benchmarks._photographs import jpegs
 from benchmarks.convert import full_size_checkpoint
 
@@ -54,14 +54,14 @@ print(json.dumps({"after": resident()}))
 )
 
 
-def measure() -> Report:
+def measure() -> Figures:
     with tempfile.TemporaryDirectory() as scratch, full_size_checkpoint() as full:
         folder = Path(scratch) / "photographs"
         folder.mkdir()
         for index, data in enumerate(jpegs(500, 375, 32)):
             (folder / f"{index}.jpg").write_bytes(data)
 
-        def run(code: str, model: object, count: int = PHOTOGRAPHS) -> Report:
+        def run(code: str, model: object, count: int = PHOTOGRAPHS) -> Figures:
             return json.loads(process(code, folder, count, model, Path(scratch) / "cache"))
 
         run(CLIPITA, full, 1)  # converts it, which later runs find done
@@ -77,7 +77,7 @@ def measure() -> Report:
         }
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Figures) -> str:
     lines = [
         "# Memory",
         "",

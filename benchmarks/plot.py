@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks._measure import Report, result_file
+from benchmarks._measure import Figures, result_file
 
 ABLATION_COLUMNS = {
     "loss": "validation loss",
@@ -14,7 +14,7 @@ ABLATION_COLUMNS = {
 }
 
 
-def speed(report: Report, path: Path) -> None:
+def speed(report: Figures, path: Path) -> None:
     """A bar for each row that is compared with a peer: how many times as fast clipita is."""
     pyplot = _pyplot()
     rows = [row for row in report["rows"] if row.get("unit") == "x"][::-1]
@@ -31,7 +31,7 @@ def speed(report: Report, path: Path) -> None:
     pyplot.close(figure)
 
 
-def ablation(report: Report, path: Path) -> None:
+def ablation(report: Figures, path: Path) -> None:
     """A panel for each column: a point for each seed, and a line at their mean, from the first choice to the last."""
     pyplot = _pyplot()
     names = list(report["scores"])

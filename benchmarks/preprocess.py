@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks._measure import Report, interleaved, milliseconds, publish
+from benchmarks._measure import Figures, interleaved, milliseconds, publish
 from benchmarks._photographs import jpegs
 from clipita.images.pixels import Preprocessing, load_pixels
 
@@ -91,12 +91,12 @@ def _pillow(data: bytes) -> Pixels:
     return (values - mean) / std
 
 
-def measure() -> Report:
+def measure() -> Figures:
     import clipita
 
     model = clipita.load()
     ways = methods()
-    rows: list[Report] = []
+    rows: list[Figures] = []
     for (width, height), rounds in SIZES.items():
         files = jpegs(width, height, COUNT)
         times = interleaved(
@@ -105,7 +105,7 @@ def measure() -> Report:
         exact = [ways["clipita, exact"](data) for data in files]
         expected = model.encode_image(exact)
         for name, way in ways.items():
-            row: Report = {"size": [width, height], "method": name, "seconds": times[name]}
+            row: Figures = {"size": [width, height], "method": name, "seconds": times[name]}
             pixels = [_levels(way(data)) for data in files]
             if all(found.shape == (224, 224, 3) for found in pixels):
                 differences = [np.abs(a.astype(int) - b).max() for a, b in zip(pixels, exact, strict=True)]
@@ -122,7 +122,7 @@ def _levels(pixels: Pixels) -> Pixels:
     return np.rint(values * 255).clip(0, 255).astype(np.uint8)
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Figures) -> str:
     lines = [
         "# Preprocessing",
         "",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._measure import Report, interleaved, open_towers, publish
+from benchmarks._measure import Figures, interleaved, open_towers, publish
 from benchmarks._photographs import jpegs
 from benchmarks.convert import full_size_checkpoint
 from clipita.backends.onnx import OnnxBackend, session_options
@@ -22,7 +22,7 @@ STATIC = {"static QDQ, u8 activations": "QUInt8", "static QDQ, s8 activations": 
 BATCHES = {1: 24, 8: 10}  # sizes, and rounds
 
 
-def measure() -> Report:
+def measure() -> Figures:
     with full_size_checkpoint() as full, tempfile.TemporaryDirectory() as scratch:
         towers = {
             "full size": {p: open_towers(full, precision=p, cache_dir=scratch) for p in ("fp32", "int8")},
@@ -31,7 +31,7 @@ def measure() -> Report:
         return {name: _tower(opened, Path(scratch) / name) for name, opened in towers.items()}
 
 
-def _tower(opened: dict[str, tuple[Bundle, OnnxBackend]], folder: Path) -> list[Report]:
+def _tower(opened: dict[str, tuple[Bundle, OnnxBackend]], folder: Path) -> list[Figures]:
     bundle, _ = next(iter(opened.values()))
     preprocessing = Preprocessing.from_dict(bundle.config.image["preprocessing"])
     files = jpegs(500, 375, CALIBRATION + JUDGED)
@@ -40,7 +40,7 @@ def _tower(opened: dict[str, tuple[Bundle, OnnxBackend]], folder: Path) -> list[
     for name, activations in STATIC.items():
         cases[name] = _static(bundle, folder / activations, activations, pixels[JUDGED:])
     exact = next(iter(cases.values()))(pixels[:JUDGED])  # of the full size in float32, of the other as it is shipped
-    rows: list[Report] = []
+    rows: list[Figures] = []
     times = {
         batch: interleaved({name: lambda run=run, n=batch: run(pixels[:n]) for name, run in cases.items()}, rounds)
         for batch, rounds in BATCHES.items()
@@ -93,7 +93,7 @@ def _static(bundle: Bundle, folder: Path, activations: str, calibration: Any) ->
     return lambda pixels: session.run(None, {"pixels": pixels})[0]
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Figures) -> str:
     lines = [
         "# Ways to quantise",
         "",

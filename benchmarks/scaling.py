@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks._measure import THREADS, Report, interleaved, open_towers, publish
+from benchmarks._measure import THREADS, Figures, interleaved, open_towers, publish
 from benchmarks.convert import full_size_checkpoint
 from clipita.bundles.bundle import Bundle
 from clipita.images.pixels import Preprocessing
@@ -16,8 +16,8 @@ from clipita.images.pixels import Preprocessing
 BATCHES = (1, 4, 8, 32, 128)
 
 
-def measure() -> Report:
-    rows: list[Report] = []
+def measure() -> Figures:
+    rows: list[Figures] = []
     with full_size_checkpoint() as full, tempfile.TemporaryDirectory() as cache:
         models = {
             (name, threads): open_towers(source, precision=precision, cache_dir=cache, threads=threads)
@@ -50,7 +50,7 @@ def _image_size(bundle: Bundle) -> int:
     return Preprocessing.from_dict(bundle.config.image["preprocessing"]).image_size
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Figures) -> str:
     lines = [
         "# Threads and batches",
         "",

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import memory, plot, startup
-from benchmarks._measure import THREADS, Report, Spread, interleaved, milliseconds, open_towers, publish, result_file
+from benchmarks._measure import THREADS, Figures, Spread, interleaved, milliseconds, open_towers, publish, result_file
 from benchmarks._photographs import jpegs
 from benchmarks.convert import full_size_checkpoint
 
@@ -32,7 +32,7 @@ FLOPS_OF_AN_IMAGE = 2 * (49 * 3072 * 768 + 11 * _LAYER + _LAST + 768 * 512)  # 8
 _LABELS = 1000
 
 
-def measure() -> Report:
+def measure() -> Figures:
     starts = _startup()  # before this process is large: those that it starts would take longer to come up
     with full_size_checkpoint() as checkpoint, tempfile.TemporaryDirectory() as cache:
         models = _Models(checkpoint, cache)
@@ -248,7 +248,7 @@ def _value(name: str, value: float, unit: str, target: float, met: bool) -> Row:
     return {"row": name, "value": value, "unit": unit, "target": target, "met": met}
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Figures) -> str:
     lines = [
         "# Speed",
         "",

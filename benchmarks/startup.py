@@ -6,7 +6,7 @@ Whole processes, interleaved: the import, and the import with the first answer o
 
 import sys
 
-from benchmarks._measure import PHOTOS, Report, interleaved, process, publish
+from benchmarks._measure import PHOTOS, Figures, interleaved, process, publish
 
 PHOTO = next(path for path in PHOTOS if path.stem == "gatto")
 CASES = {
@@ -18,14 +18,14 @@ CASES = {
 }
 
 
-def measure(rounds: int = 15) -> Report:
+def measure(rounds: int = 15) -> Figures:
     return {
         "rounds": rounds,
         "seconds": interleaved({name: lambda c=c: process(c) for name, c in CASES.items()}, rounds),
     }
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Figures) -> str:
     lines = ["# Starting", "", "Whole processes.", "", "| process | seconds: median (quartiles) |", "|---|---|"]
     for name, found in report["seconds"].items():
         lines.append(f"| {name} | {found['median']:.3f} ({found['low']:.3f} to {found['high']:.3f}) |")

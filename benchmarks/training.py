@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._measure import THREADS, Report, interleaved, publish
+from benchmarks._measure import THREADS, Figures, interleaved, publish
 from benchmarks._photographs import jpegs
 from benchmarks.convert import full_size_checkpoint
 
@@ -24,7 +24,7 @@ CAPTION = "una foto di un cane " * 8  # cut to `TOKENS`
 TARGETS = {"together": 0.9, "against PyTorch": 1.0, "against open_clip": 1.0}
 
 
-def measure() -> Report:
+def measure() -> Figures:
     with full_size_checkpoint() as full, tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "photographs").mkdir()
@@ -186,7 +186,7 @@ def _values(pixels: Any) -> Any:
     return (pixels.permute(0, 3, 1, 2).float() - mean) / std
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Figures) -> str:
     rates, seconds = report["images_per_second"], report["seconds"]
     names = {
         "pipeline": "input pipeline alone",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipita_train.data.captions.files import Captioned, read_captions
-from clipita_train.evaluate.image_folders import Classified, find_classified
+from clipita_train.evaluate.image_folders import LabeledImages, find_labeled_images
 from clipita_train.evaluate.label_sets import LabelSet
 
 HERE = Path(__file__).parent
@@ -39,11 +39,11 @@ class ClassSet:
     truth: str | None = None
     note: str = ""
 
-    def read(self, root: Path, labels: LabelSet) -> Classified:
+    def read(self, root: Path, labels: LabelSet) -> LabeledImages:
         """The photographs. Raises FileNotFoundError: they are not there."""
         if not (root / self.images).is_dir():
             raise FileNotFoundError(f"no {self.images}")
-        return find_classified(root / self.images, labels, None if self.truth is None else root / self.truth)
+        return find_labeled_images(root / self.images, labels, None if self.truth is None else root / self.truth)
 
 
 _MSCOCO_IT = Path("crux82/mscoco-it/mscoco-it")

@@ -5,11 +5,10 @@ photograph with all its queries; intervals over single captions would be too nar
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from clipita_train.arrays import Array
 
 DRAWS, SWAPS = 2_000, 9_999
 SEED = 0

@@ -18,12 +18,12 @@ import pytest
 from click.testing import CliRunner, Result
 from clipita_train.concepts.batches import ConceptBatches, Mix
 from clipita_train.concepts.export import export
-from clipita_train.concepts.material import LeftOut, _left_out
+from clipita_train.concepts.material import HeldOutSource, _left_out
 from clipita_train.concepts.projections import project, unit_rows
 from clipita_train.concepts.recipe import Corpus, ProjectionsRecipe, Recipe, TailRecipe, Towers
 from clipita_train.concepts.run import Trained
 from clipita_train.data.concepts import load_ontology
-from clipita_train.data.photographs.collections import SOURCES
+from clipita_train.data.photographs.collections import COLLECTIONS
 from clipita_train.data.photographs.example import Example
 from clipita_train.data.photographs.manifest import read_manifest
 from clipita_train.data.photographs.readers import tiny_imagenet
@@ -56,7 +56,7 @@ RECIPE = replace(
     clipita_train.recipes.mini.RECIPE,
     sources=tuple(
         replace(source, read=partial(tiny_imagenet, train=40)) if source.name == "tiny_imagenet" else source
-        for source in SOURCES
+        for source in COLLECTIONS
         if source.name in ("tiny_imagenet", "imagenet_samples", "flickr8k")
     ),
     embed_dim=CONFIG.embed_dim,
@@ -302,10 +302,10 @@ def test_a_killed_run_goes_on_to_the_same_bits(trained: Place, monkeypatch: pyte
 def test_a_source_is_left_out_alone_or_with_its_classes_and_narrower_kinds() -> None:
     mushroom, onion = Example("a.jpg", "grocery", "train", "mushroom_kind"), Example("b.jpg", "crops", "train", "onion")
     corpus: Any = SimpleNamespace(examples=[mushroom, onion, Example("c.jpg", "grocery", "dev", "onion")])
-    barred, usable = _left_out(corpus, [mushroom, onion], LeftOut("grocery"))
+    barred, usable = _left_out(corpus, [mushroom, onion], HeldOutSource("grocery"))
     assert len(barred) == 0
     assert usable.tolist() == [False, True]
-    barred, usable = _left_out(corpus, [mushroom, onion], LeftOut("grocery", classes=True))
+    barred, usable = _left_out(corpus, [mushroom, onion], HeldOutSource("grocery", classes=True))
     names = {load_ontology().concepts[k].id for k in barred}
     assert {"mushroom_kind", "brown_mushroom", "n12998815", "onion"} <= names  # an agaric is a mushroom
     assert not {"vegetable", "animal", "n02124075"} & names

@@ -11,10 +11,10 @@ import numpy as np
 
 from clipita.convert.export import Provenance
 from clipita_train.concepts.export import export
-from clipita_train.concepts.material import LeftOut
+from clipita_train.concepts.material import HeldOutSource
 from clipita_train.concepts.recipe import Corpus, Recipe, load_towers, prepare
 from clipita_train.concepts.run import Trained, run_folder, train
-from clipita_train.data.photographs.labeled_pairs import labelled_pairs
+from clipita_train.data.photographs.labeled_pairs import labeled_pairs
 from clipita_train.data.photographs.manifest import counts, read_manifest
 from clipita_train.engine.config import replace_from_strings
 from clipita_train.engine.files import written_whole
@@ -39,13 +39,13 @@ def _with_corpus(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _left_out(_: click.Context, __: click.Parameter, text: str | None) -> LeftOut | None:
+def _left_out(_: click.Context, __: click.Parameter, text: str | None) -> HeldOutSource | None:
     if text is None:
         return None
     source, _colon, more = text.partition(":")
     if more not in ("", "classes"):
         raise click.BadParameter(f"expected SOURCE or SOURCE:classes, not {text!r}")
-    return LeftOut(source, classes=bool(more))
+    return HeldOutSource(source, classes=bool(more))
 
 
 _with_left_out = click.option(
@@ -88,7 +88,7 @@ def pairs(_: Recipe, work: Path, out: Path, each: int | None) -> None:
     """List the prepared photographs with Italian captions, for recipes that learn from pairs."""
     try:
         lines = [
-            json.dumps(pair, ensure_ascii=False) for pair in labelled_pairs(read_manifest(work / MANIFEST), each=each)
+            json.dumps(pair, ensure_ascii=False) for pair in labeled_pairs(read_manifest(work / MANIFEST), each=each)
         ]
     except ERRORS as error:
         raise click.ClickException(str(error)) from None
@@ -110,7 +110,7 @@ def run_projections(
     nouns: Path,
     omw: Path,
     assignments: tuple[str, ...],
-    left_out: LeftOut | None,
+    left_out: HeldOutSource | None,
     tower: Path | None,
     resume: bool,
 ) -> None:
@@ -140,7 +140,7 @@ def export_projections(
     work: Path,
     nouns: Path,
     omw: Path,
-    left_out: LeftOut | None,
+    left_out: HeldOutSource | None,
     out: Path,
     revision: str,
 ) -> None:

@@ -7,8 +7,9 @@ from clipita.backends.flax import FlaxBackend
 from clipita.backends.onnx import OnnxBackend
 from clipita.bundles.bundle import Bundle
 from clipita.convert.export import Provenance, write_dual_bundle
-from clipita.convert.quantize import Array, dequantize
+from clipita.convert.quantize import dequantize
 from clipita.towers.config import BertConfig, DualConfig
+from clipita_train.arrays import Array
 from clipita_train.concepts.recipe import Corpus, Towers
 from clipita_train.concepts.run import Trained
 from clipita_train.data.concepts import load_ontology, training_texts

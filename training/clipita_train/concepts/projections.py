@@ -9,9 +9,9 @@ import numpy as np
 from flax import nnx
 from scipy.linalg import block_diag
 
-from clipita.convert.quantize import Array
 from clipita.towers.config import DualConfig
 from clipita.towers.dual import Projection, unit_norm
+from clipita_train.arrays import Array
 from clipita_train.concepts.tail import ImageTail
 from clipita_train.losses.contrastive import softmax_contrastive
 

@@ -9,14 +9,15 @@ from functools import cached_property
 from pathlib import Path
 
 from clipita.convert.efficientnet_lite import PIXEL_MEAN, PIXEL_STD, fold_batch_norm
-from clipita.convert.quantize import Array, WeightFormat
+from clipita.convert.quantize import WeightFormat
 from clipita.images.pixels import Preprocessing
 from clipita.text.tokenizer import Tokenizer, TokenizerConfig
 from clipita.towers.config import DualConfig, ProjectionConfig
+from clipita_train.arrays import Array
 from clipita_train.concepts.batches import Mix
 from clipita_train.concepts.tail import learns
 from clipita_train.data.concepts import load_ontology
-from clipita_train.data.photographs.collections import Source
+from clipita_train.data.photographs.collections import Collection
 from clipita_train.data.photographs.example import Example
 from clipita_train.data.photographs.manifest import read_manifest, write_manifest
 from clipita_train.data.wordnet import Synset, read_synsets
@@ -64,7 +65,7 @@ class Recipe:
 
     name: str
     licence: str  # of the weights that come out
-    sources: tuple[Source, ...]
+    sources: tuple[Collection, ...]
     lite_variant: int  # EfficientNet-lite 0, 1 or 2
     tail: TailRecipe | None  # None: the image tower stays as it is
     image_size: int

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from clipita.convert.quantize import Array
 from clipita.towers.config import DualConfig
 from clipita.towers.efficientnet import ConvNorm, InvertedBottleneck
 from clipita.towers.efficientnet_config import EfficientNetLiteConfig, block_shapes
 from clipita.towers.parameters import parameter_table, set_parameters
-from clipita_train.concepts.batches import Rows
+from clipita_train.arrays import Array
+from clipita_train.concepts.features import ArrayRows
 from clipita_train.engine.config import StageConfig
 
 BATCH = 256  # maps at once: 10 MB of them
@@ -72,7 +72,7 @@ def tower_weights(tail: ImageTail) -> dict[str, Array]:
     return {f"image.{name}": values for name, values in parameter_table(tail).items()}
 
 
-def tail_features(tail: ImageTail, maps: Array | Rows, rows: Array) -> Array:
+def tail_features(tail: ImageTail, maps: Array | ArrayRows, rows: Array) -> Array:
     """Pooled features (N, D) float16 of some of the maps."""
     found = []
     for start in range(0, len(rows), BATCH):

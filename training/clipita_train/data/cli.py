@@ -64,14 +64,14 @@ def build_command(
         recipe = replace_from_strings(recipe, assignments)
         downloads = Settings(contact, max_side=recipe.max_side) if contact is not None else None
         with LocalRunner(count) if runner == "local" else RayRunner(count) as chosen:
-            told = build(recipe, root, out, chosen, downloads=downloads)
+            summary = build(recipe, root, out, chosen, downloads=downloads)
         report = write_report(out, root)
     except ModuleNotFoundError:  # the command says what to install
         raise
     except (OSError, ValueError, LookupError, ImportError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
-    click.echo(as_text(told["sources"]))
-    click.echo(f"wrote {out}, build {told['build']}; see {report}")
+    click.echo(as_text(summary["sources"]))
+    click.echo(f"wrote {out}, build {summary['build']}; see {report}")
 
 
 @data.command("report")

@@ -159,7 +159,7 @@ def claim_folder(out_dir: Path, settings: Mapping[str, Any], *, resume: bool) ->
     wait_for_all("claimed")
 
 
-def check_settings(out_dir: Path, settings: Mapping[str, Any], *, whatever: Sequence[str] = ()) -> None:
+def check_settings(out_dir: Path, settings: Mapping[str, Any], *, ignored: Sequence[str] = ()) -> None:
     """Looks whether the run in a folder has these settings; those named in `whatever` may be anything.
 
     Raises:
@@ -170,7 +170,7 @@ def check_settings(out_dir: Path, settings: Mapping[str, Any], *, whatever: Sequ
     if not path.is_file():
         raise FileNotFoundError(f"no run in {out_dir}: it has no {CONFIG}")
     before, now = _settings(path.read_text(encoding="utf-8")), _settings(_text(settings))
-    names = [name for name in {**before, **now} if name not in whatever]
+    names = [name for name in {**before, **now} if name not in ignored]
     changed = [name for name in names if before.get(name, "missing") != now.get(name, "missing")]
     if changed:
         raise ValueError(f"{path} has other settings than this run: {', '.join(changed)}. Go on with its own")

@@ -10,17 +10,15 @@ are left out, whose blur would tell them, and those of which captions tell what 
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
 import clipita
 from clipita.zero_shot import probabilities
+from clipita_train.arrays import Array
 from clipita_train.data.concepts import Ontology
 from clipita_train.evaluate.metrics import area_under_curve, expected_calibration_error
-from clipita_train.evaluate.tasks import TEN, Photographs, across, joined
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from clipita_train.evaluate.tasks import TEN, EmbeddedPhotographs, across, joined
 
 SMALL = ("tiny_imagenet", "miniplaces")  # 64 and 128 pixels
 SCALES = range(1, 101)
@@ -47,7 +45,7 @@ RECOMMENDED = "best cosine"  # what `zero_shot(..., min_cosine=...)` asks for
 
 
 @dataclass(frozen=True)
-class Cosines:
+class QuestionCosines:
     """Those of one question's photographs (N, K), their right labels (N,), and those of far photographs (M, K); and
     which of either are in the half that chooses."""
 
@@ -58,10 +56,10 @@ class Cosines:
     far: Array
     far_chooses: Array
 
-    def half(self, chooses: bool) -> "Cosines":
+    def half(self, chooses: bool) -> "QuestionCosines":
         """The half that chooses, or the one that judges."""
         mine, far = self.chooses == chooses, self.far_chooses == chooses
-        return Cosines(self.task, self.known[mine], self.right[mine], mine[mine], self.far[far], far[far])
+        return QuestionCosines(self.task, self.known[mine], self.right[mine], mine[mine], self.far[far], far[far])
 
     @property
     def near(self) -> Array:
@@ -97,7 +95,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Report:
+class CalibrationReport:
     """The whole result; `areas` has for each signal the mean area under the curve against near ones and far ones."""
 
     logit_scale: float
@@ -111,7 +109,7 @@ class Report:
         return asdict(self)
 
 
-def ask(model: clipita.Model, sources: dict[str, Photographs], ontology: Ontology) -> list[Cosines]:
+def ask(model: clipita.Model, sources: dict[str, EmbeddedPhotographs], ontology: Ontology) -> list[QuestionCosines]:
     """Each ten-label question; sources that are `SMALL` should not be among `sources`.
 
     Raises:
@@ -127,11 +125,11 @@ def ask(model: clipita.Model, sources: dict[str, Photographs], ontology: Ontolog
         labels = model.label_bank([ontology.concepts[c].label for c in question.classes]).embeddings
         known, far = question.photographs, others.part(np.asarray(~kin[np.ix_(others.shown, question.classes)].any(1)))
         cosines = known.images @ labels.T, far.images @ labels.T
-        asked.append(Cosines(question.task, cosines[0], question.right, known.chooses, cosines[1], far.chooses))
+        asked.append(QuestionCosines(question.task, cosines[0], question.right, known.chooses, cosines[1], far.chooses))
     return asked
 
 
-def judge(asked: Sequence[Cosines], logit_scale: float) -> Report:
+def judge(asked: Sequence[QuestionCosines], logit_scale: float) -> CalibrationReport:
     """Choose on one half, and judge on the other."""
     choosing, judging = ([question.half(chooses) for question in asked] for chooses in (True, False))
     scale = float(min(SCALES, key=lambda scale: np.mean([_cross_entropy(one, scale) for one in choosing])))
@@ -152,10 +150,10 @@ def judge(asked: Sequence[Cosines], logit_scale: float) -> Report:
             for one, values in zip(judging, judged, strict=True):
                 wrongly, near, far = (float((some < threshold).mean()) for some in values)
                 refusals.append(Refusal(one.task, name, aimed, threshold, near, far, wrongly))
-    return Report(logit_scale, scale, tuple(calibration), areas, tuple(refusals))
+    return CalibrationReport(logit_scale, scale, tuple(calibration), areas, tuple(refusals))
 
 
-def markdown(report: Report) -> str:
+def markdown(report: CalibrationReport) -> str:
     """Calibration question by question, the signals in the mean, and the recommended one question by question."""
     lines = [
         "Ten labels each. What is chosen is chosen on one half of the photographs and judged here, on the other.",
@@ -184,11 +182,13 @@ def markdown(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _values(question: Cosines, signal: Callable[[Array, float], Array], logit_scale: float) -> tuple[Array, ...]:
+def _values(
+    question: QuestionCosines, signal: Callable[[Array, float], Array], logit_scale: float
+) -> tuple[Array, ...]:
     return tuple(signal(cosines, logit_scale) for cosines in (question.known, question.near, question.far))
 
 
-def _mean(report: Report, signal: str, aimed: float) -> Refusal:
+def _mean(report: CalibrationReport, signal: str, aimed: float) -> Refusal:
     """Of the questions."""
     rows = [r for r in report.refusals if (r.signal, r.aimed) == (signal, aimed)]
     near, far, wrongly = (
@@ -197,11 +197,11 @@ def _mean(report: Report, signal: str, aimed: float) -> Refusal:
     return Refusal("mean", signal, aimed, rows[0].threshold, near, far, wrongly)
 
 
-def _calibration_error(question: Cosines, scale: float) -> float:
+def _calibration_error(question: QuestionCosines, scale: float) -> float:
     return expected_calibration_error(probabilities(question.known, scale), question.right)
 
 
-def _cross_entropy(question: Cosines, scale: float) -> float:
+def _cross_entropy(question: QuestionCosines, scale: float) -> float:
     return float(-np.log(probabilities(question.known, scale)[np.arange(len(question.right)), question.right]).mean())
 
 

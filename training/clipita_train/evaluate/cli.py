@@ -16,7 +16,7 @@ from clipita_train.data.photographs.manifest import read_manifest
 from clipita_train.evaluate import calibration as certainty
 from clipita_train.evaluate import comparison, development, templates, zero_shot
 from clipita_train.evaluate.embedding_cache import cache_folder
-from clipita_train.evaluate.image_folders import find_classified
+from clipita_train.evaluate.image_folders import find_labeled_images
 from clipita_train.evaluate.label_sets import IMAGENET_IT, read_label_set
 from clipita_train.evaluate.tasks import embed_sources
 from clipita_train.evaluate.zero_shot_table import markdown
@@ -144,7 +144,7 @@ def zeroshot_command(
     try:
         sets = [read_label_set(name) for name in label_sets]
         phrased = [zero_shot.read_phrasing(name) for name in phrasings]
-        photographs = find_classified(images, sets[0], truth)
+        photographs = find_labeled_images(images, sets[0], truth)
         with cache_folder(cache) as kept:
             report = zero_shot.classify((clipita.load(name) for name in models), photographs, sets, phrased, kept)
     except (FileNotFoundError, ValueError, ClipitaError) as error:

@@ -3,17 +3,15 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import clipita
+from clipita_train.arrays import Array
 from clipita_train.data.captions.files import Captioned, locate
 from clipita_train.evaluate.embedding_cache import embed_images, embed_texts
 from clipita_train.evaluate.retrieval import DIRECTIONS, METRICS, Ranked, retrieve
 from clipita_train.intervals import DRAWS, SEED, SWAPS, Difference, Estimate
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)

@@ -14,19 +14,17 @@ with sigmoids, each label's own. Two further questions are asked of the same pho
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import clipita
 from clipita.zero_shot import probabilities
+from clipita_train.arrays import Array
 from clipita_train.data.concepts import Concept, Ontology
 from clipita_train.data.photographs.example import Example
 from clipita_train.evaluate.embedding_cache import cache_folder
 from clipita_train.evaluate.metrics import accuracy_at_k, expected_calibration_error
 from clipita_train.evaluate.tasks import Question, embed_sources, questions
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 PHRASING_ROUNDS = 3
 

@@ -5,14 +5,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import clipita
+from clipita_train.arrays import Array
 from clipita_train.towers.features import cached_rows
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @contextmanager

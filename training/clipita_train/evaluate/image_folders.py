@@ -21,7 +21,7 @@ from clipita_train.evaluate.label_sets import LabelSet
 
 
 @dataclass(frozen=True)
-class Classified:
+class LabeledImages:
     """Photographs in the order of their paths, the place of each one's class, and what was left out."""
 
     paths: tuple[Path, ...]
@@ -30,7 +30,7 @@ class Classified:
     left_aside: str = ""  # what else the folder holds, in a sentence
 
 
-def find_classified(folder: Path, labels: LabelSet, truth: Path | None = None) -> Classified:
+def find_labeled_images(folder: Path, labels: LabelSet, truth: Path | None = None) -> LabeledImages:
     """The photographs under `folder` that show a class of the label set.
 
     Args:
@@ -50,16 +50,16 @@ def find_classified(folder: Path, labels: LabelSet, truth: Path | None = None) -
     if not paths:
         looked_for = ", ".join(sorted(readable_suffixes()))
         raise FileNotFoundError(f"no photograph under {folder}; looked for {looked_for}. {found.describe()}".rstrip())
-    told = _listed(truth, paths, labels) if truth else [_named(path.relative_to(folder), labels) for path in paths]
-    strangers = Counter(name for name, place in told if place is None)
-    kept = [(path, place) for path, (_, place) in zip(paths, told, strict=True) if place is not None]
+    classes = _listed(truth, paths, labels) if truth else [_named(path.relative_to(folder), labels) for path in paths]
+    strangers = Counter(name for name, place in classes if place is None)
+    kept = [(path, place) for path, (_, place) in zip(paths, classes, strict=True) if place is not None]
     if not kept:
         raise FileNotFoundError(
             f"no photograph under {folder} shows a class of {labels.name}, such as {labels.ids[0]!r}; found were "
             f"{', '.join(map(repr, [*strangers][:3]))}. Give a list of what they show as --truth"
         )
     shown = tuple(place for _, place in kept)
-    return Classified(tuple(path for path, _ in kept), shown, dict(strangers), found.describe())
+    return LabeledImages(tuple(path for path, _ in kept), shown, dict(strangers), found.describe())
 
 
 def _named(path: Path, labels: LabelSet) -> tuple[str, int | None]:

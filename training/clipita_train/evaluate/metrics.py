@@ -1,11 +1,11 @@
 """Metrics of classification and retrieval, as fractions. Ties do not help."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from clipita_train.arrays import Array
+
 Relevant = Array | Sequence[Iterable[int]]
 
 

@@ -11,14 +11,12 @@ are in whatever order argsort leaves them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from clipita_train.arrays import Array
 from clipita_train.evaluate.metrics import found_at, reciprocal_at, relevant_pairs
 from clipita_train.intervals import Difference, Estimate, differences, estimates
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 CUTOFFS = (1, 5, 10)
 METRICS = (*(f"MRR@{k}" for k in CUTOFFS), *(f"Recall@{k}" for k in CUTOFFS))

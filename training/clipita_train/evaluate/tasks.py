@@ -7,17 +7,15 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import clipita
+from clipita_train.arrays import Array
 from clipita_train.data.captions.subjects import person_or_dog, things_named
 from clipita_train.data.concepts import Ontology
 from clipita_train.data.photographs.example import Example
 from clipita_train.evaluate.embedding_cache import embed_images
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # Kinds that exclude one another, under which the classes of Tiny ImageNet and Caltech-101 fall.
 BROADER = (
@@ -28,7 +26,7 @@ BROADER = (
 
 
 @dataclass(frozen=True)
-class Kinds:
+class CrossSourceQuestion:
     """A question across sources: which of these kinds of thing is it?"""
 
     task: str
@@ -38,47 +36,47 @@ class Kinds:
 
 _BANANA, _ORANGE, _PIZZA = "n07753592", "n07747607", "n07873807"
 TEN = (
-    Kinds(
+    CrossSourceQuestion(
         "ten: animals, car, aeroplane",
         ("animals8", "vehicles_unsplash", "animals10_sample"),
         ("dog", "cat", "horse", "sheep", "cow", "elephant", "monkey", "bird", "car", "airplane"),
     ),
-    Kinds(
+    CrossSourceQuestion(
         "ten: farm animals and others",
         ("animals10_sample", "corel1000"),
         ("dog", "cat", "horse", "sheep", "cow", "elephant", "chicken", "squirrel_kind", "butterfly", "spider"),
     ),
-    Kinds(
+    CrossSourceQuestion(
         "ten: people and others",
         ("flickr8k", "vehicles_unsplash", "corel1000"),
         ("person", "cat", "horse", "elephant", "car", "airplane", "bus", "flower", "beach", "mountain"),
     ),
-    Kinds(
+    CrossSourceQuestion(
         "ten: outdoors",
         ("corel1000", "animals8"),
         ("beach", "mountain", "bus", "elephant", "horse", "flower", "food", "building", "dog", "bear"),
     ),
-    Kinds(
+    CrossSourceQuestion(
         "ten: food and others",
         ("fruits3", "food4", "fruits_phone"),
         ("apple", _BANANA, _ORANGE, _PIZZA, "hamburger", "pasta", "salad", "dog", "car", "chair"),
     ),
-    Kinds(
+    CrossSourceQuestion(
         "ten: rooms and landscapes",
         ("domes_interiors", "corel1000"),
         ("kitchen", "bedroom", "bathroom", "office", "river", "mountain", "desert", "beach", "bridge", "church"),
     ),
-    Kinds(
+    CrossSourceQuestion(
         "ten: rooms and landscapes (128 px)",
         ("miniplaces",),
         ("kitchen", "bedroom", "bathroom", "office", "river", "mountain", "desert", "coast", "bridge", "church"),
     ),
 )
-KINDS = (Kinds("broader kinds", ("tiny_imagenet", "caltech101"), BROADER), *TEN)
+KINDS = (CrossSourceQuestion("broader kinds", ("tiny_imagenet", "caltech101"), BROADER), *TEN)
 
 
 @dataclass(frozen=True)
-class Photographs:
+class EmbeddedPhotographs:
     """Those of one source that can be read: paths (N,), embeddings (N, E), and the concept (N,) that each shows.
 
     `captioned`: what they show was read from captions, which tell of people and dogs and leave out much of the rest.
@@ -96,11 +94,11 @@ class Photographs:
         """(N,) bool: which half each is in, by a hash of its path: the one that chooses, or the one that judges."""
         return np.array([hashlib.sha1(path.encode()).digest()[-1] % 2 == 0 for path in self.paths])
 
-    def part(self, rows: Array) -> "Photographs":
+    def part(self, rows: Array) -> "EmbeddedPhotographs":
         """Those of some rows, as (N,) bool."""
         paths = tuple(path for path, row in zip(self.paths, rows, strict=True) if row)
         besides = tuple(more for more, row in zip(self.besides, rows, strict=True) if row)
-        return Photographs(paths, self.images[rows], self.shown[rows], self.captioned, besides)
+        return EmbeddedPhotographs(paths, self.images[rows], self.shown[rows], self.captioned, besides)
 
 
 @dataclass(frozen=True)
@@ -108,20 +106,20 @@ class Question:
     """Photographs (N), the concepts that are asked for (K,), ascending, and the place (N,) of the right one."""
 
     task: str
-    photographs: Photographs
+    photographs: EmbeddedPhotographs
     classes: Array
     right: Array
 
 
 def embed_sources(
     model: clipita.Model, examples: Sequence[Example], root: Path, ontology: Ontology, cache: Path
-) -> dict[str, Photographs]:
+) -> dict[str, EmbeddedPhotographs]:
     """The development photographs of each source that show a known concept.
 
     Raises:
         FileNotFoundError: no photograph of a source can be read.
     """
-    found: dict[str, Photographs] = {}
+    found: dict[str, EmbeddedPhotographs] = {}
     judged = [e for e in examples if e.split == "dev" and _shown(e) is not None]
     for source in dict.fromkeys(e.source for e in judged):
         mine = [e for e in judged if e.source == source]
@@ -136,11 +134,11 @@ def embed_sources(
         captioned = any(e.captions for e in mine)
         named = [[thing for thing in things_named(e.captions) if thing in ontology.index] for e in read]
         besides = tuple(tuple(ontology.index[thing] for thing in things) for things in named)
-        found[source] = Photographs(tuple(e.path for e in read), images[readable], shown, captioned, besides)
+        found[source] = EmbeddedPhotographs(tuple(e.path for e in read), images[readable], shown, captioned, besides)
     return found
 
 
-def questions(sources: dict[str, Photographs], ontology: Ontology) -> Iterator[Question]:
+def questions(sources: dict[str, EmbeddedPhotographs], ontology: Ontology) -> Iterator[Question]:
     """Each source's own classes, but of captioned ones, whose concepts overlap; then `KINDS`, if photographs fit."""
     for source, found in sources.items():
         if not found.captioned:
@@ -152,7 +150,7 @@ def questions(sources: dict[str, Photographs], ontology: Ontology) -> Iterator[Q
             yield question
 
 
-def across(kinds: Kinds, sources: dict[str, Photographs], ontology: Ontology) -> Question | None:
+def across(kinds: CrossSourceQuestion, sources: dict[str, EmbeddedPhotographs], ontology: Ontology) -> Question | None:
     """A question across sources, to their photographs that show exactly one of its kinds; None if none does."""
     parts = [sources[source] for source in kinds.sources if source in sources]
     if not parts:
@@ -167,9 +165,9 @@ def across(kinds: Kinds, sources: dict[str, Photographs], ontology: Ontology) ->
     return Question(kinds.task, everything.part(only), classes, under[only].argmax(1)) if only.any() else None
 
 
-def joined(parts: Sequence[Photographs]) -> Photographs:
+def joined(parts: Sequence[EmbeddedPhotographs]) -> EmbeddedPhotographs:
     """Those of all, one after another."""
-    return Photographs(
+    return EmbeddedPhotographs(
         tuple(path for part in parts for path in part.paths),
         np.concatenate([part.images for part in parts]),
         np.concatenate([part.shown for part in parts]),

@@ -8,18 +8,16 @@ choose by: it goes on rising on the half that chooses while it falls on the othe
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import clipita
 from clipita.italian import in_template
+from clipita_train.arrays import Array
 from clipita_train.data.concepts import Ontology
 from clipita_train.data.photographs.example import Example
 from clipita_train.evaluate.embedding_cache import embed_texts
 from clipita_train.evaluate.tasks import embed_sources
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 SOURCES = ("tiny_imagenet", "caltech101")  # each weighs the same
 
@@ -36,7 +34,7 @@ CANDIDATES = (
 
 
 @dataclass(frozen=True)
-class Task:
+class DevelopmentSet:
     """One development set: images (N, E), what each shows (N,), which half it is in (N,) bool, and texts (T, K, E)."""
 
     images: Array
@@ -46,7 +44,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Step:
+class TemplateChoice:
     """Templates, and on each half the mean over the sets of cross-entropy and of top-1."""
 
     templates: tuple[str, ...]
@@ -60,7 +58,9 @@ class Step:
         return asdict(self)
 
 
-def tasks(model: clipita.Model, examples: Sequence[Example], root: Path, ontology: Ontology, cache: Path) -> list[Task]:
+def tasks(
+    model: clipita.Model, examples: Sequence[Example], root: Path, ontology: Ontology, cache: Path
+) -> list[DevelopmentSet]:
     """The development sets of `SOURCES`, halved by a hash of the photographs' paths.
 
     Raises:
@@ -75,15 +75,17 @@ def tasks(model: clipita.Model, examples: Sequence[Example], root: Path, ontolog
         classes, shown = np.unique(source.shown, return_inverse=True)
         labels = [ontology.concepts[c].label for c in classes]
         texts = embed_texts(model, [in_template(t, label) for t in CANDIDATES for label in labels], cache)
-        sets.append(Task(source.images, shown, source.chooses, texts.reshape(len(CANDIDATES), len(labels), -1)))
+        sets.append(
+            DevelopmentSet(source.images, shown, source.chooses, texts.reshape(len(CANDIDATES), len(labels), -1))
+        )
     return sets
 
 
-def choose(sets: Sequence[Task], logit_scale: float) -> list[Step]:
+def choose(sets: Sequence[DevelopmentSet], logit_scale: float) -> list[TemplateChoice]:
     """The steps of the choice, from one template on; the last one's are chosen."""
     chosen: list[int] = []
     before: list[Array] | None = None
-    steps: list[Step] = []
+    steps: list[TemplateChoice] = []
     while len(chosen) < len(CANDIDATES):
         losses = {
             i: [_losses(task, [*chosen, i], logit_scale, task.chooses) for task in sets]
@@ -102,15 +104,15 @@ def choose(sets: Sequence[Task], logit_scale: float) -> list[Step]:
     return steps
 
 
-def measure(sets: Sequence[Task], logit_scale: float, chosen: Sequence[int]) -> Step:
+def measure(sets: Sequence[DevelopmentSet], logit_scale: float, chosen: Sequence[int]) -> TemplateChoice:
     """What the candidates of these places score together."""
     halves = [[(task, task.chooses if first else ~task.chooses) for task in sets] for first in (True, False)]
     losses = [_mean([_losses(task, chosen, logit_scale, half) for task, half in both]) for both in halves]
     top1 = [_mean([_right(task, chosen, half) for task, half in both]) for both in halves]
-    return Step(tuple(CANDIDATES[i] for i in chosen), *losses, *top1)
+    return TemplateChoice(tuple(CANDIDATES[i] for i in chosen), *losses, *top1)
 
 
-def markdown(steps: Sequence[Step], others: Sequence[Step]) -> str:
+def markdown(steps: Sequence[TemplateChoice], others: Sequence[TemplateChoice]) -> str:
     """The steps, and below them what other sets of templates score."""
     lines = [
         f"Chosen from {len(CANDIDATES)} on one half of the development photographs of {' and '.join(SOURCES)}, each",
@@ -129,19 +131,19 @@ def markdown(steps: Sequence[Step], others: Sequence[Step]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cosines(task: Task, chosen: Sequence[int], half: Array) -> Array:
+def _cosines(task: DevelopmentSet, chosen: Sequence[int], half: Array) -> Array:
     labels = task.texts[list(chosen)].mean(0)
     return task.images[half] @ (labels / np.linalg.norm(labels, axis=1, keepdims=True)).T
 
 
-def _losses(task: Task, chosen: Sequence[int], logit_scale: float, half: Array) -> Array:
+def _losses(task: DevelopmentSet, chosen: Sequence[int], logit_scale: float, half: Array) -> Array:
     """(N,) cross-entropies of the photographs of one half."""
     logits = logit_scale * _cosines(task, chosen, half)
     logits -= logits.max(1, keepdims=True)
     return np.log(np.exp(logits).sum(1)) - logits[np.arange(len(logits)), task.shown[half]]
 
 
-def _right(task: Task, chosen: Sequence[int], half: Array) -> Array:
+def _right(task: DevelopmentSet, chosen: Sequence[int], half: Array) -> Array:
     return _cosines(task, chosen, half).argmax(1) == task.shown[half]
 
 

@@ -9,21 +9,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import clipita
 from clipita.italian import TEMPLATES
 from clipita.zero_shot import check_templates, embed_labels, probabilities
+from clipita_train.arrays import Array
 from clipita_train.evaluate.embedding_cache import embed_images, embed_texts
-from clipita_train.evaluate.image_folders import Classified
+from clipita_train.evaluate.image_folders import LabeledImages
 from clipita_train.evaluate.label_sets import LabelSet
 from clipita_train.evaluate.metrics import calibration_error, found_at
 from clipita_train.evaluate.retrieval import best_ranks
 from clipita_train.intervals import Difference, Estimate, differences, estimates
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 CUTOFFS = (1, 5, 10, 100)
 METRICS = tuple(f"Acc@{k}" for k in CUTOFFS)
@@ -85,7 +83,7 @@ class Confusion:
 
 
 @dataclass(frozen=True)
-class Row:
+class ZeroShotScores:
     """A model with a label set and a phrasing: accuracies, and how they differ from the first row's."""
 
     model: str
@@ -105,7 +103,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report:
+class ZeroShotReport:
     """The whole result: what was asked, and a row for each model, label set and phrasing."""
 
     photographs: int
@@ -113,7 +111,7 @@ class Report:
     labels: int
     unreadable: tuple[str, ...]
     strangers: dict[str, int]
-    rows: tuple[Row, ...]
+    rows: tuple[ZeroShotScores, ...]
 
     def to_json(self) -> dict[str, object]:
         """Its fields."""
@@ -122,11 +120,11 @@ class Report:
 
 def classify(
     models: Iterable[clipita.Model],
-    photographs: Classified,
+    photographs: LabeledImages,
     label_sets: Sequence[LabelSet],
     phrasings: Sequence[Phrasing],
     cache: Path,
-) -> Report:
+) -> ZeroShotReport:
     """Accuracies on the photographs that all models can read.
 
     Args:
@@ -158,17 +156,17 @@ def classify(
             f"none of the {len(readable)} photographs can be read; the first: {photographs.paths[0]}"
         )
     shown = np.array(photographs.classes)[readable]
-    results: list[Row] = []
+    results: list[ZeroShotScores] = []
     first: Array | None = None
     for one in asked:
-        ranks, said, sure = told(embedded[one.model][0][readable], one.embeddings, shown, *one.scale)
+        ranks, said, sure = top_labels(embedded[one.model][0][readable], one.embeddings, shown, *one.scale)
         values = np.stack([found_at(ranks, k) for k in CUTOFFS], axis=1)
         error = calibration_error(sure, found_at(ranks, 1))
         results.append(_row(one, values, error, first, *_by_class(one.labels, shown, ranks, said)))
         first = values if first is None else first
     unreadable = tuple(str(path) for path, good in zip(photographs.paths, readable, strict=True) if not good)
     size = len(label_sets[0].ids)
-    return Report(len(shown), len(np.unique(shown)), size, unreadable, photographs.strangers, tuple(results))
+    return ZeroShotReport(len(shown), len(np.unique(shown)), size, unreadable, photographs.strangers, tuple(results))
 
 
 @dataclass(frozen=True)
@@ -190,11 +188,11 @@ def _row(
     first: Array | None,
     classes: tuple[ClassScore, ...],
     confused: tuple[Confusion, ...],
-) -> Row:
+) -> ZeroShotScores:
     """From the values (N, M) of the `METRICS`, the calibration error, and the values of the first row."""
     each = np.arange(len(values))
     assert asked.phrasing.templates is not None
-    return Row(
+    return ZeroShotScores(
         *asked.facts,
         asked.labels.name,
         asked.phrasing.name,
@@ -209,7 +207,7 @@ def _row(
     )
 
 
-def told(
+def top_labels(
     images: Array, labels: Array, shown: Array, logit_scale: float, logit_bias: float | None = None
 ) -> tuple[Array, Array, Array]:
     """The rank (N,) of each photograph's right label, ties against it; the label (N,) that is said; its probability.

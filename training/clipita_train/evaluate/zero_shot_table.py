@@ -1,12 +1,12 @@
 """A zero-shot report as Markdown."""
 
-from clipita_train.evaluate.zero_shot import METRICS, Report, Row
+from clipita_train.evaluate.zero_shot import METRICS, ZeroShotReport, ZeroShotScores
 from clipita_train.intervals import DRAWS, SEED, SWAPS
 
 SHOWN = 20  # classes and pairs; the JSON has all
 
 
-def markdown(report: Report, images: str) -> str:
+def markdown(report: ZeroShotReport, images: str) -> str:
     """The protocol, the accuracies, and the first row's hardest classes and most confused pairs."""
     first, *others = report.rows
     sets = {row.labels: row.twins for row in report.rows}
@@ -60,7 +60,7 @@ def markdown(report: Report, images: str) -> str:
     return "\n".join([*lines, *_hardest(first)]) + "\n"
 
 
-def _hardest(row: Row) -> list[str]:
+def _hardest(row: ZeroShotScores) -> list[str]:
     title = _name(row).replace(" | ", ", ")
     hardest = sorted(row.classes, key=lambda one: (one.top1, one.top5))[:SHOWN]
     return [
@@ -82,7 +82,7 @@ def _hardest(row: Row) -> list[str]:
     ]
 
 
-def _name(row: Row) -> str:
+def _name(row: ZeroShotScores) -> str:
     return f"{row.model} | {row.labels} | {row.phrasing}"
 
 

@@ -22,12 +22,11 @@ from clipita_train.data.captions.sides import names_a_side
 from clipita_train.engine.loop import Batches
 from clipita_train.pairs.files import Pair, Part
 
-Array = np.ndarray[Any, np.dtype[Any]]
-Row = dict[str, Any]
+BatchRow = dict[str, Any]
 STAGE = 1 << 20  # epochs; views of one stage are told from those of the next by it
 
 
-class LeftOut:
+class UnreadableLog:
     """What cannot be read: each named once, in a file and by `tell`, and an error if it is more than some mishaps."""
 
     def __init__(self, path: Path, tell: Callable[[str], object] = print) -> None:
@@ -60,7 +59,7 @@ class LeftOut:
             )
 
 
-class Rows:
+class RowMaker:
     """Pairs to rows of batches.
 
     Args:
@@ -74,8 +73,8 @@ class Rows:
 
     def __init__(
         self,
-        image: Callable[[int, Pair], Row],
-        text: Callable[[str], Row],
+        image: Callable[[int, Pair], BatchRow],
+        text: Callable[[str], BatchRow],
         left_out: Callable[[str, str], None],
         *,
         seed: int,
@@ -85,7 +84,7 @@ class Rows:
         self._image, self._text, self._left_out = image, text, left_out
         self._seed, self._validates, self._may_flip = seed, validates, may_flip
 
-    def __call__(self, drawn: tuple[int, int, Pair]) -> Row | None:
+    def __call__(self, drawn: tuple[int, int, Pair]) -> BatchRow | None:
         """(number, view, pair) to a row; None where it cannot be read."""
         number, view, pair = drawn
         caption = caption_at(pair.captions, id=number, step=None if self._validates else view, seed=self._seed)
@@ -99,15 +98,15 @@ class Rows:
         return row | ({"mask": np.True_} if self._validates else {"view": np.int32(view)})
 
 
-def pixels_of(preprocessing: Preprocessing) -> Callable[[int, Pair], Row]:
+def pixels_of(preprocessing: Preprocessing) -> Callable[[int, Pair], BatchRow]:
     """Photographs, decoded and resized as for serving."""
     return lambda _, pair: {"pixels": load_pixels(pair.image, preprocessing, name=pair.key)}
 
 
-def tokens_of(tokenizer: Tokenizer) -> Callable[[str], Row]:
+def tokens_of(tokenizer: Tokenizer) -> Callable[[str], BatchRow]:
     """Captions as ids; what is longer than the tokenizer's limit is cut and keeps its end."""
 
-    def tokens(caption: str) -> Row:
+    def tokens(caption: str) -> BatchRow:
         (batch,) = tokenizer.encode([caption], on_truncate="ignore")
         return {"input_ids": batch.input_ids[0], "attention_mask": batch.attention_mask[0]}
 
@@ -126,7 +125,7 @@ class PairBatches:
     def __iter__(self) -> "PairBatches":
         return self
 
-    def __next__(self) -> Row:
+    def __next__(self) -> BatchRow:
         return next(self._batches)
 
     def get_state(self) -> Any:
@@ -139,7 +138,7 @@ class PairBatches:
 def training_batches(
     parts: Sequence[Part],
     weights: Sequence[float],
-    rows: Rows,
+    rows: RowMaker,
     *,
     batch_size: int,
     lengths: tuple[int, ...],
@@ -190,13 +189,13 @@ def training_batches(
 
 def validation_batches(
     parts: Sequence[Part],
-    rows: Rows,
+    rows: RowMaker,
     *,
     batch_size: int,
     lengths: tuple[int, ...],
     threads: int,
     process: tuple[int, int] = (0, 1),
-) -> Iterator[Row]:
+) -> Iterator[BatchRow]:
     """All pairs once, in order, the last batch filled up; "mask" is False for what fills it and cannot be read."""
     import grain
 
@@ -205,9 +204,9 @@ def validation_batches(
     if not pairs:
         raise ValueError("no pair is left to validate on: raise data.validation_share")
     count = -(-len(pairs) // batch_size) * batch_size
-    blank: list[Row] = []
+    blank: list[BatchRow] = []
 
-    def row(position: int) -> Row:
+    def row(position: int) -> BatchRow:
         if position < len(pairs):
             part, index = pairs[position]
             number, pair = part[index]
@@ -218,7 +217,7 @@ def validation_batches(
     stream = grain.MapDataset.range(count)[process[0] :: process[1]].map(row)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * own_size if threads else 0)
 
-    def collate(made: Sequence[Row]) -> Row:
+    def collate(made: Sequence[BatchRow]) -> BatchRow:
         if not blank:
             blank.append(_blank(next((row for row in made if row["mask"]), None)))
         return _collate([row if row["mask"] else blank[0] | row for row in made], lengths=lengths)
@@ -237,7 +236,7 @@ def _viewed(index: int, numbered: tuple[int, Pair], *, size: int, stage: int) ->
     return numbered[0], stage * STAGE + index // size, numbered[1]
 
 
-def _blank(like: Row | None) -> Row:
+def _blank(like: BatchRow | None) -> BatchRow:
     """A row that looks like the others; its text has one token, since a mean over none is no number."""
     if like is None:
         raise ValueError("no pair of the first batch of validation can be read")
@@ -245,8 +244,8 @@ def _blank(like: Row | None) -> Row:
     return blank | ({"attention_mask": np.ones_like(like["attention_mask"])} if "attention_mask" in like else {})
 
 
-def _collate(rows: Sequence[Row], *, lengths: tuple[int, ...]) -> Row:
-    batch: Row = {"ids": np.array([row["ids"] for row in rows])}
+def _collate(rows: Sequence[BatchRow], *, lengths: tuple[int, ...]) -> BatchRow:
+    batch: BatchRow = {"ids": np.array([row["ids"] for row in rows])}
     for name in rows[0]:
         if name in ("input_ids", "attention_mask"):
             longest = max(len(row[name]) for row in rows)

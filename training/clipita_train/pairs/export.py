@@ -50,7 +50,7 @@ def export(
         FileNotFoundError, ValueError: the run has not been finished, or was one of another recipe.
     """
     image, text, model = load_run(replace(recipe, dtype="float32"))
-    check_settings(run, {**asdict(recipe.training), **settings_of(recipe)}, whatever=(DATA,))
+    check_settings(run, {**asdict(recipe.training), **settings_of(recipe)}, ignored=(DATA,))
     model = load_best(model, recipe.training, run)
     loss: PairLoss = getattr(model, LOSS)
     logit_bias = float(loss.logit_bias) if recipe.loss.kind == "sigmoid" else None

@@ -14,7 +14,7 @@ from clipita_train.data.pairs.rows import Bad, Row
 from clipita_train.data.shards import INDEX, ShardReader
 from clipita_train.pairs.recipe import PairSource
 
-Report = Callable[[str, str], None]  # (where, why) of what cannot be read
+ReportUnreadable = Callable[[str, str], None]  # (where, why) of what cannot be read
 
 
 class Pair(NamedTuple):
@@ -45,7 +45,7 @@ class Pairs(Protocol):
 class ListedPairs:
     """Pairs in memory, of which the photographs are files: about 0.5 KB each, so a million take 0.5 GB."""
 
-    def __init__(self, rows: Iterable[Row | Bad], images: Path, report: Report) -> None:
+    def __init__(self, rows: Iterable[Row | Bad], images: Path, report: ReportUnreadable) -> None:
         self._rows: list[tuple[str, str, tuple[str, ...]]] = []
         self.photographs: list[str] = []
         digest = hashlib.sha256()
@@ -90,7 +90,7 @@ class ShardedPairs:
         return f"{self.fingerprint}:{number}"
 
 
-def open_pairs(source: PairSource, root: Path, report: Report) -> Pairs:
+def open_pairs(source: PairSource, root: Path, report: ReportUnreadable) -> Pairs:
     """The pairs of a source; what is broken in its list is reported and left out.
 
     Raises:

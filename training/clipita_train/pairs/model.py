@@ -7,24 +7,24 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
-from clipita.convert.quantize import Array
 from clipita.towers.config import DualConfig
 from clipita.towers.dual import DualEncoder, Projection
 from clipita.towers.efficientnet import InvertedBottleneck
 from clipita.towers.parameters import parameter_table, set_parameters
 from clipita.towers.transformer import TransformerLayer
+from clipita_train.arrays import Array
 from clipita_train.augment.apply import augment, sample_keys
 from clipita_train.augment.presets import PRESETS
 from clipita_train.engine.gradient_cache import cached_loss
 from clipita_train.engine.step import Batch, LossFn, Metrics
 from clipita_train.losses.configured import PairLoss
 from clipita_train.pairs.recipe import PairRecipe
-from clipita_train.towers.backbones import ImageTower, TextTower
+from clipita_train.towers.backbones import PretrainedImageTower, PretrainedTextTower
 
 LOSS = "loss"  # the model's one part beside a dual encoder's
 
 
-def dual_config(recipe: PairRecipe, image: ImageTower, text: TextTower) -> DualConfig:
+def dual_config(recipe: PairRecipe, image: PretrainedImageTower, text: PretrainedTextTower) -> DualConfig:
     """The architecture: both towers, and the recipe's projections."""
     return DualConfig(
         image=image.config,
@@ -36,7 +36,7 @@ def dual_config(recipe: PairRecipe, image: ImageTower, text: TextTower) -> DualC
     )
 
 
-def build_model(recipe: PairRecipe, image: ImageTower, text: TextTower, mesh: Mesh) -> DualEncoder:
+def build_model(recipe: PairRecipe, image: PretrainedImageTower, text: PretrainedTextTower, mesh: Mesh) -> DualEncoder:
     """A `DualEncoder` with a `PairLoss` as its `loss`; the projections' first weights are of the run's seed.
 
     Parameters are called "image/...", "text/...", "image_projection/...", "text_projection/..." and, where they are

@@ -23,11 +23,18 @@ from clipita_train.engine.loop import Split, fit
 from clipita_train.engine.mesh import make_mesh
 from clipita_train.engine.rules import match_rules
 from clipita_train.engine.state import split_model
-from clipita_train.pairs.batches import LeftOut, Rows, pixels_of, tokens_of, training_batches, validation_batches
+from clipita_train.pairs.batches import (
+    RowMaker,
+    UnreadableLog,
+    pixels_of,
+    tokens_of,
+    training_batches,
+    validation_batches,
+)
 from clipita_train.pairs.files import Pair, Pairs, Part, open_pairs, split_pairs
 from clipita_train.pairs.model import build_model, dual_config, pair_loss
 from clipita_train.pairs.recipe import PairRecipe, PairSource
-from clipita_train.towers.backbones import ImageTower, TextTower, read_image_tower, read_text_tower
+from clipita_train.towers.backbones import PretrainedImageTower, PretrainedTextTower, read_image_tower, read_text_tower
 from clipita_train.towers.features import image_features, locked_image_tower, locked_text_tower, text_features
 
 DATA = "data_hash"  # of config.json
@@ -60,7 +67,7 @@ def train(recipe: PairRecipe, out: Path, *, resume: bool = False, tensorboard: b
     )
 
 
-def load_run(recipe: PairRecipe) -> tuple[ImageTower, TextTower, DualEncoder]:
+def load_run(recipe: PairRecipe) -> tuple[PretrainedImageTower, PretrainedTextTower, DualEncoder]:
     """The recipe's towers, and the model that its run starts from."""
     image, text = read_image_tower(recipe.image), read_text_tower(recipe.text)
     return image, text, build_model(recipe, image, text, make_mesh(recipe.train.mesh))
@@ -87,7 +94,7 @@ class PairRun:
         self.tokenizer = tokenizer_in(self.text)
         out.mkdir(parents=True, exist_ok=True)
         which = f"-{jax.process_index()}" if jax.process_index() else ""
-        self._left_out = LeftOut(out / f"left-out{which}.txt", tqdm.write)
+        self._left_out = UnreadableLog(out / f"left-out{which}.txt", tqdm.write)
         self._sources, shares, self._weights = list[Pairs](), list[float](), list[float]()
         for source in recipe.data.sources:
             for path, share in _lists(source, recipe.data.validation_share):
@@ -108,7 +115,7 @@ class PairRun:
         """Batches as `clipita_train.engine.loop.fit` asks for them."""
         recipe, alone = self.recipe, jax.process_count() == 1
         augmented = split == "train" and recipe.augmentation != "none"
-        rows = Rows(
+        rows = RowMaker(
             self._image_reader(stage, augmented),
             self._text_reader(stage),
             self._left_out,
@@ -196,7 +203,7 @@ class PairRun:
         return features, {caption: row for row, caption in enumerate(captions)}
 
 
-def tokenizer_in(text: TextTower) -> Tokenizer:
+def tokenizer_in(text: PretrainedTextTower) -> Tokenizer:
     """The tokenizer of a text tower."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "tokenizer.json"

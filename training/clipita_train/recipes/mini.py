@@ -65,7 +65,7 @@ from clipita.text.tokenizer import TokenizerConfig
 from clipita.towers.config import ProjectionConfig
 from clipita_train.concepts.batches import Mix
 from clipita_train.concepts.recipe import ProjectionsRecipe, Recipe, TailRecipe
-from clipita_train.data.photographs.collections import SOURCES
+from clipita_train.data.photographs.collections import COLLECTIONS
 from clipita_train.engine.config import ParameterRule, StageConfig, TrainConfig
 
 BOOSTS = {
@@ -100,7 +100,7 @@ MEMBER = ProjectionsRecipe(
 RECIPE = Recipe(
     name="clipita-mini",
     licence="Apache-2.0",
-    sources=SOURCES,
+    sources=COLLECTIONS,
     lite_variant=2,
     tail=TailRecipe(
         blocks=2,

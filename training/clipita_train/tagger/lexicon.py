@@ -24,7 +24,7 @@ WORDS, LAYERS, DIRECTIONS = 30_000, 4, 64
 RIDGE = 30.0  # the penalty of the linear map, in words
 BATCH = 512
 
-Array = NDArray[np.float32]
+FloatArray = NDArray[np.float32]
 
 
 def make_lexicon(sentences: Sequence[Sentence]) -> Lexicon:
@@ -37,7 +37,7 @@ def make_lexicon(sentences: Sequence[Sentence]) -> Lexicon:
     return Lexicon(tuple(words), np.clip(np.round(columns * PRECISION), -127, 127).astype(np.int8))
 
 
-def word_features(words: Sequence[str]) -> Array:
+def word_features(words: Sequence[str]) -> FloatArray:
     """Each word by itself after `LAYERS` layers of the model: (words, 384), the mean over its pieces."""
     tokenizer, tower = e5_tower(words, layers=LAYERS, rngs=nnx.Rngs(0))
     encodings = tokenizer.encode_batch(list(words))
@@ -64,7 +64,7 @@ def _means(tower: Bert, input_ids: jax.Array, pieces: jax.Array) -> jax.Array:
     return (x * inner).sum(1) / inner.sum(1)
 
 
-def _tag_guesses(words: Sequence[str], features: Array, sentences: Sequence[Sentence]) -> Array:
+def _tag_guesses(words: Sequence[str], features: FloatArray, sentences: Sequence[Sentence]) -> FloatArray:
     """(words, TAGS): a linear map of the features, fitted by least squares to the tags that words have in treebanks."""
     place = {word: i for i, word in enumerate(words)}
     seen: dict[str, Counter[str]] = {}
@@ -79,6 +79,6 @@ def _tag_guesses(words: Sequence[str], features: Array, sentences: Sequence[Sent
     return (inputs @ np.linalg.solve(known.T @ known + penalty, known.T @ shares)).astype(np.float32)
 
 
-def _standard(columns: Array) -> Array:
+def _standard(columns: FloatArray) -> FloatArray:
     """With mean 0 and deviation 1."""
     return (columns - columns.mean(0)) / (columns.std(0) + np.float32(1e-6))

@@ -36,7 +36,7 @@ class Pieces(NamedTuple):
     first: NDArray[np.int32]  # (B, L): where each word begins; 0, which is <s>, if it was cut off or is padding
 
 
-class Model(nnx.Module):
+class TeacherNetwork(nnx.Module):
     """Pieces -> logits of the words' tags."""
 
     def __init__(self, tower: Bert, styles: int, *, rngs: nnx.Rngs) -> None:
@@ -66,7 +66,7 @@ class Teacher:
         self.tokenizer, tower = e5_tower(sorted(words), rngs=rngs)
         self.tokenizer.enable_truncation(PIECES)
         self.styles = styles
-        self.model = Model(tower, len(styles), rngs=rngs)
+        self.model = TeacherNetwork(tower, len(styles), rngs=rngs)
         self.chance = random.Random(seed)
 
     def train(self, *, epochs: int, quiet: bool = False) -> None:
@@ -141,11 +141,15 @@ class Teacher:
 
 @nnx.jit
 def _learn(
-    model: Model, optimizer: nnx.Optimizer[Model], pieces: Pieces, shares: NDArray[np.float32], tags: NDArray[np.int32]
+    model: TeacherNetwork,
+    optimizer: nnx.Optimizer[TeacherNetwork],
+    pieces: Pieces,
+    shares: NDArray[np.float32],
+    tags: NDArray[np.int32],
 ) -> jax.Array:
     """One step; the loss is the mean cross-entropy of the words."""
 
-    def loss(model: Model) -> jax.Array:
+    def loss(model: TeacherNetwork) -> jax.Array:
         losses = optax.softmax_cross_entropy_with_integer_labels(model(pieces, jnp.asarray(shares)), tags)
         is_word = (pieces.first > 0).astype(jnp.float32)
         return (losses * is_word).sum() / is_word.sum()
@@ -156,5 +160,5 @@ def _learn(
 
 
 @nnx.jit
-def _say(model: Model, pieces: Pieces, shares: NDArray[np.float32]) -> jax.Array:
+def _say(model: TeacherNetwork, pieces: Pieces, shares: NDArray[np.float32]) -> jax.Array:
     return jax.nn.softmax(model(pieces, jnp.asarray(shares)))

@@ -85,7 +85,7 @@ def _lines(path: Path) -> Iterator[tuple[str, list[str] | None]]:
 
 
 @dataclass(frozen=True)
-class Scores:
+class TaggingScores:
     """Of all tokens, how many have the right tag; and of proper nouns, precision and recall."""
 
     tokens: int
@@ -107,7 +107,7 @@ class Scores:
 Tag = Callable[[Sequence[Sentence]], list[list[str]]]
 
 
-def score(tag: Tag, sentences: Sequence[Sentence]) -> Scores:
+def score(tag: Tag, sentences: Sequence[Sentence]) -> TaggingScores:
     """How well `tag` finds the tags of these sentences, given their tokens."""
     pairs = [
         (found, right)
@@ -115,7 +115,7 @@ def score(tag: Tag, sentences: Sequence[Sentence]) -> Scores:
         for found, right in zip(tags, sentence.tags, strict=True)
     ]
     names = sum(found == right == "PROPN" for found, right in pairs)
-    return Scores(
+    return TaggingScores(
         len(pairs),
         sum(found == right for found, right in pairs) / len(pairs),
         names / max(1, sum(found == "PROPN" for found, _ in pairs)),

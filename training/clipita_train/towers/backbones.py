@@ -19,7 +19,7 @@ from clipita.convert.layouts.leaves import Names, prefixed, table_of, torch_name
 from clipita.convert.layouts.settings import Settings
 from clipita.convert.layouts.text_towers import text_tower
 from clipita.convert.preprocessor_config import preprocessing_of
-from clipita.convert.quantize import Array, dequantize
+from clipita.convert.quantize import dequantize
 from clipita.convert.readers import read_weights
 from clipita.convert.tokenizer_files import tokenizer_of
 from clipita.errors import CheckpointError
@@ -28,6 +28,7 @@ from clipita.loading.hub import resolve
 from clipita.text.tokenizer import TokenizerConfig
 from clipita.towers.config import BertConfig, DualConfig, ImageConfig, TextConfig, VitConfig
 from clipita.towers.shapes import parameter_shapes
+from clipita_train.arrays import Array
 from clipita_train.towers.choices import ImageBackbone, TextBackbone
 from clipita_train.towers.pretrained import LITE, e5_small, e5_tokenizer, efficientnet_lite
 from clipita_train.towers.vocabulary import cut_text_tower, italian_vocabulary
@@ -41,7 +42,7 @@ _HEADS = re.compile(
 _LEGACY = {".gamma": ".weight", ".beta": ".bias"}  # how BERT's layer norms were called before 2019
 
 
-class ImageTower(NamedTuple):
+class PretrainedImageTower(NamedTuple):
     """An image tower, and what its pixels are."""
 
     config: ImageConfig
@@ -49,7 +50,7 @@ class ImageTower(NamedTuple):
     weights: Table
 
 
-class TextTower(NamedTuple):
+class PretrainedTextTower(NamedTuple):
     """A text tower, and how texts become its ids."""
 
     config: TextConfig
@@ -58,7 +59,7 @@ class TextTower(NamedTuple):
     tokenizer: TokenizerConfig
 
 
-def read_image_tower(choice: ImageBackbone) -> ImageTower:
+def read_image_tower(choice: ImageBackbone) -> PretrainedImageTower:
     """The image tower that a recipe names.
 
     Raises:
@@ -69,7 +70,7 @@ def read_image_tower(choice: ImageBackbone) -> ImageTower:
     if choice.source in known:
         config, found = efficientnet_lite(known[choice.source])
         preprocessing = Preprocessing(choice.size or 224, "shortest", "bicubic", PIXEL_MEAN, PIXEL_STD)
-        return ImageTower(config, preprocessing, found.tower)
+        return PretrainedImageTower(config, preprocessing, found.tower)
     folder = resolve(choice.source, revision=choice.revision)
     if (dual := _dual(folder)) is not None:
         config, preprocessing = dual.config.image, dual.config.preprocessing
@@ -77,17 +78,17 @@ def read_image_tower(choice: ImageBackbone) -> ImageTower:
     else:
         config, preprocessing, weights = _single_image(folder)
     if choice.size is None or choice.size == preprocessing.image_size:
-        return ImageTower(config, preprocessing, weights)
+        return PretrainedImageTower(config, preprocessing, weights)
     if isinstance(config, VitConfig):
         raise CheckpointError(
             f"{choice.source!r} reads images of {preprocessing.image_size} x {preprocessing.image_size} pixels, of "
             f"which it has {config.positions(preprocessing.image_size)} positions, but the recipe asks for "
             f"{choice.size}. Leave image.size out, or name a checkpoint of that size."
         )
-    return ImageTower(config, replace(preprocessing, image_size=choice.size, short_side=None), weights)
+    return PretrainedImageTower(config, replace(preprocessing, image_size=choice.size, short_side=None), weights)
 
 
-def read_text_tower(choice: TextBackbone) -> TextTower:
+def read_text_tower(choice: TextBackbone) -> PretrainedTextTower:
     """The text tower that a recipe names; errors as above, and of texts too long for its positions."""
     if choice.source == "multilingual-e5-small":
         config, stored = e5_small()
@@ -120,7 +121,7 @@ def read_text_tower(choice: TextBackbone) -> TextTower:
         if not isinstance(config, BertConfig):
             raise CheckpointError(f"{choice.source!r} is no tower of BERT's kind: leave text.frequent_words out.")
         config, weights = cut_text_tower(config, weights, rows, positions=limit)
-    return TextTower(config, weights, tokenizer_json, tokenizer)
+    return PretrainedTextTower(config, weights, tokenizer_json, tokenizer)
 
 
 def _first_layers(choice: TextBackbone, config: TextConfig, weights: Table) -> tuple[TextConfig, Table]:

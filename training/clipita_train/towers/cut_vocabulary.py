@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from clipita.convert.quantize import Array
 from clipita.errors import CheckpointError
+from clipita_train.arrays import Array
 
 _SPACE = "▁"  # how SentencePiece writes the space before a word
 _PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~€£°§·«»‘’‚“”„†‡•…‰‹›–—−×÷±½¼¾²³ªº©®™"

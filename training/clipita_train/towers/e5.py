@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from clipita.convert.quantize import BLOCK, Array, pack_nibbles
+from clipita.convert.quantize import BLOCK, pack_nibbles
 from clipita.errors import CheckpointError
 from clipita.towers.config import BertConfig
+from clipita_train.arrays import Array
 
 _FLOAT32, _Q4_0 = 0, 1
 _Q4_BLOCK = np.dtype([("scale", "<f2"), ("codes", "u1", (BLOCK // 2,))])

@@ -20,12 +20,12 @@ from tqdm import tqdm
 from clipita.backends.onnx import images_per_run, session_options
 from clipita.bundles.bundle import WEIGHTS
 from clipita.convert.graph import image_graph, text_graph
-from clipita.convert.quantize import Array
 from clipita.convert.weights_file import StoredWeights
 from clipita.errors import ImageError
 from clipita.images.pixels import load_pixels
 from clipita.text.tokenizer import Tokenizer
 from clipita.towers.config import DualConfig
+from clipita_train.arrays import Array
 from clipita_train.engine.files import written_whole
 
 CHUNK = 1024  # examples a file: what an interrupted run loses at most

@@ -8,9 +8,9 @@ from safetensors.numpy import load_file
 
 from clipita.bundles.bundle import WEIGHTS, read_bundle
 from clipita.convert.efficientnet_lite import ImageNetWeights, read_efficientnet_lite
-from clipita.convert.quantize import Array
 from clipita.towers.config import BertConfig, DualConfig, ImageConfig
 from clipita.towers.efficientnet_config import LITE0, LITE1, LITE2, EfficientNetLiteConfig
+from clipita_train.arrays import Array
 from clipita_train.towers.e5 import read_e5
 
 LITE = (LITE0, LITE1, LITE2)

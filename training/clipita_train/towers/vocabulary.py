@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from wordfreq import top_n_list
 
-from clipita.convert.quantize import Array
 from clipita.towers.config import BertConfig
+from clipita_train.arrays import Array
 from clipita_train.towers.cut_vocabulary import case_variants, cut_vocabulary, used_pieces
 
 CAPITALISED = 30_000  # of the most frequent words, also as they begin a sentence

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from clipita_train.intervals import LEVEL, Array, Estimate, estimates
+from clipita_train.arrays import Array
+from clipita_train.intervals import LEVEL, Estimate, estimates
 
 WEIGHTS = ("ordinal", "identity")
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from clipita_train.data.audit.agreement import Array
+from clipita_train.arrays import Array
 
 COLUMNS = ("item", "original", "caption", "mark")
 

@@ -18,8 +18,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from clipita_train.data.builder import across
-from clipita_train.data.builder.across import TRAIN, VALIDATION, compare
+from clipita_train.data.builder.compare import COMPARISON_VERSION, TRAIN, VALIDATION, compare
 from clipita_train.data.builder.judge import Judge
 from clipita_train.data.builder.models import ProperNouns, Scores
 from clipita_train.data.builder.output import finish, plan, write_manifest
@@ -108,10 +107,10 @@ class _Build:
         hash_ = digest(self.recipe, [shard.output.name for shard in shards])
         write_manifest(training, self.out, hash_)
         tallies = {group[0].source.name: [read.tally for read in group] for group in reads}
-        told = {"recipe": self.recipe.name, "build": hash_, "sources": summarise(tallies, training)}
+        summary = {"recipe": self.recipe.name, "build": hash_, "sources": summarise(tallies, training)}
         with written_whole(self.out / "build.json") as partial:
-            partial.write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        return told
+            partial.write_text(json.dumps(summary, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        return summary
 
     def _read(self, source: Source | Evaluation) -> list[Read]:
         return [
@@ -173,7 +172,7 @@ class _Build:
         recipe, names = self.recipe, [path.name for chunk in (*chunks, *evaluation) for path in chunk.paths]
         near = (recipe.near_bits, recipe.near_share, recipe.evaluation_words)
         limits = (recipe.validation_share, recipe.concept_cap, [source.rules.copies for source in recipe.sources])
-        key = digest(across.VERSION, near, limits, names)
+        key = digest(COMPARISON_VERSION, near, limits, names)
         outputs = [self.work / f"compare-{key}-{number:06}.parquet" for number in range(len(chunks))]
         if not all(output.exists() for output in outputs):
             for table, output in zip(compare(chunks, evaluation, recipe), outputs, strict=True):

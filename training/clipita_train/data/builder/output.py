@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clipita.errors import ClipitaError
-from clipita_train.data.builder.across import TRAIN, VALIDATION
+from clipita_train.data.builder.compare import TRAIN, VALIDATION
 from clipita_train.data.builder.steps import IMAGE_COLUMNS, image_bytes, image_file
 from clipita_train.data.builder.store import Chunk, digest, read_columns, row_id
 from clipita_train.data.shards import SUFFIX, Record, Shard, write_index, write_shard

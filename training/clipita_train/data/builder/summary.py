@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clipita_train.data.builder.across import TRAIN, VALIDATION
+from clipita_train.data.builder.compare import TRAIN, VALIDATION
 from clipita_train.data.builder.store import Chunk
 from clipita_train.data.pairs.rows import Tally
 

@@ -7,7 +7,7 @@ import numpy as np
 
 import clipita
 from clipita.images.pixels import ImageInput
-from clipita_train.intervals import Array
+from clipita_train.arrays import Array
 from clipita_train.towers.features import cached_rows
 
 

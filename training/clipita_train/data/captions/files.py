@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-Pairs = Iterator[tuple[str, str]]  # the image's file name as its publisher gives it, and one caption
+CaptionPairs = Iterator[tuple[str, str]]  # the image's file name as its publisher gives it, and one caption
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Captioned:
     captions: tuple[str, ...]
 
 
-def mscoco(path: Path, _: str) -> Pairs:
+def mscoco(path: Path, _: str) -> CaptionPairs:
     """COCO's annotations: {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}.
 
     In the validated files of MSCOCO-IT some `image_id` are numbers and some are strings of digits; they are one image.
@@ -40,7 +40,7 @@ def mscoco(path: Path, _: str) -> Pairs:
         yield names.get(number, f"COCO_val2014_{number:012d}.jpg"), annotation["caption"]
 
 
-def xm3600(path: Path, locale: str) -> Pairs:
+def xm3600(path: Path, locale: str) -> CaptionPairs:
     """A line an image: {"image/key": "0001...", "it": {"caption": [...], ...}, "en": ...}; images are KEY.jpg."""
     for line in _lines(path):
         fields = json.loads(line)
@@ -48,7 +48,7 @@ def xm3600(path: Path, locale: str) -> Pairs:
             yield f"{fields['image/key']}.jpg", caption
 
 
-def xtd(path: Path, _: str) -> Pairs:
+def xtd(path: Path, _: str) -> CaptionPairs:
     """A caption a line, and in the file beside it the images' names, line by line the same."""
     names, captions = _lines(path.with_name("test_image_names.txt")), _lines(path)
     if len(names) != len(captions):
@@ -56,7 +56,7 @@ def xtd(path: Path, _: str) -> Pairs:
     yield from zip(names, captions, strict=True)
 
 
-def jsonl(path: Path, _: str) -> Pairs:
+def jsonl(path: Path, _: str) -> CaptionPairs:
     """A line an image: {"image_path": ..., "captions": [...]}."""
     for line in _lines(path):
         fields = json.loads(line)
@@ -64,14 +64,14 @@ def jsonl(path: Path, _: str) -> Pairs:
             yield fields["image_path"], caption
 
 
-def flickr8k(path: Path, _: str) -> Pairs:
+def flickr8k(path: Path, _: str) -> CaptionPairs:
     """A caption a line: `NAME.jpg#0<tab>A caption .`"""
     for line in _lines(path):
         key, caption = line.split("\t", 1)
         yield key.rsplit("#", 1)[0], caption
 
 
-FORMATS: dict[str, Callable[[Path, str], Pairs]] = {
+FORMATS: dict[str, Callable[[Path, str], CaptionPairs]] = {
     "mscoco": mscoco,
     "xm3600": xm3600,
     "xtd": xtd,

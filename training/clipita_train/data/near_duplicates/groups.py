@@ -1,11 +1,10 @@
 """Group the members of a collection by pairs of them that are near: leaders, and members near a marked one."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from clipita_train.arrays import Array
 
 
 def near_marked(pairs: Array, marked: Array) -> Array:

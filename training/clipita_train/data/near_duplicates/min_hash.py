@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from clipita_train.data.near_duplicates.groups import Array, equal_pairs, unique_pairs
+from clipita_train.arrays import Array
+from clipita_train.data.near_duplicates.groups import equal_pairs, unique_pairs
 
 SIGNATURE = 64  # minima of a caption, of 32 bits each
 BANDS = 16  # of 4 minima: captions with a Jaccard index of 0.8 share one with a probability of 0.9998, of 0.5 with 0.64

@@ -6,7 +6,8 @@ from math import comb
 import numpy as np
 
 from clipita.images.pixels import ImageInput, Preprocessing, load_pixels
-from clipita_train.data.near_duplicates.groups import Array, equal_pairs, near_marked, unique_pairs
+from clipita_train.arrays import Array
+from clipita_train.data.near_duplicates.groups import equal_pairs, near_marked, unique_pairs
 
 NEAR_BITS = 4
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from clipita_train.data.photographs.example import Example
 from clipita_train.data.photographs.readers import (
     FLICKR8K_CAPTIONS,
-    Found,
+    CollectionItem,
     animal_pose,
     caltech101,
     clothing,
@@ -25,13 +25,13 @@ from clipita_train.data.photographs.readers import (
 
 
 @dataclass(frozen=True)
-class Source:
+class Collection:
     """A collection: where it is to be had, on what terms, and how its folder is read."""
 
     name: str
     repository: str  # owner/name on GitHub
     licence: str
-    read: Callable[[Path], Iterable[Found]]
+    read: Callable[[Path], Iterable[CollectionItem]]
     commit: str | None = None  # where the newest one no longer has the photographs
     further: tuple[str, ...] = ()  # other repositories that its reader looks into
 
@@ -62,18 +62,18 @@ class Source:
 
 def in_folders(
     name: str, repository: str, licence: str, *, train: int, dev: int = 0, commit: str | None = None
-) -> Source:
+) -> Collection:
     """A collection whose photographs of a concept are where `labels/folders.tsv` says under its name."""
-    return Source(name, repository, licence, folders(name, train=train, dev=dev), commit)
+    return Collection(name, repository, licence, folders(name, train=train, dev=dev), commit)
 
 
-SOURCES = (
-    Source("tiny_imagenet", "seshuad/IMagenet", "ImageNet terms: research", partial(tiny_imagenet, train=200)),
-    Source("caltech101", "MachineLearning2020/Homework2-Caltech101", "CC BY 4.0", caltech101),
-    Source("grocery", "marcusklasson/GroceryStoreDataset", "MIT", grocery),
-    Source("clothing", "alexeygrigorev/clothing-dataset-small", "CC0", clothing),
-    Source("imagenet_samples", "EliSchwartz/imagenet-sample-images", "ImageNet terms: research", imagenet_samples),
-    Source(
+COLLECTIONS = (
+    Collection("tiny_imagenet", "seshuad/IMagenet", "ImageNet terms: research", partial(tiny_imagenet, train=200)),
+    Collection("caltech101", "MachineLearning2020/Homework2-Caltech101", "CC BY 4.0", caltech101),
+    Collection("grocery", "marcusklasson/GroceryStoreDataset", "MIT", grocery),
+    Collection("clothing", "alexeygrigorev/clothing-dataset-small", "CC0", clothing),
+    Collection("imagenet_samples", "EliSchwartz/imagenet-sample-images", "ImageNet terms: research", imagenet_samples),
+    Collection(
         "flickr8k",
         "RlNZLER/Image-Text-Matching",
         "Flickr8k terms: research",
@@ -95,7 +95,7 @@ SOURCES = (
         "Places365 terms: research",
         train=300,
     ),
-    Source(
+    Collection(
         "animal_pose",
         "mateusrafael4/Atividade_programacao_pose_estimation",
         "none stated; PASCAL VOC: research",

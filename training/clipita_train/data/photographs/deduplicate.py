@@ -13,7 +13,7 @@ from clipita_train.data.photographs.example import Example
 
 
 @dataclass
-class Report:
+class DeduplicationReport:
     """What was left out, and why."""
 
     unreadable: list[str] = field(default_factory=list)  # "path: reason"
@@ -27,11 +27,11 @@ class Report:
         )
 
 
-def deduplicate(examples: Sequence[Example], root: Path) -> tuple[list[Example], Report]:
+def deduplicate(examples: Sequence[Example], root: Path) -> tuple[list[Example], DeduplicationReport]:
     """Drops files that do not decode, training files with the same bytes as an earlier one, and training photographs
     within `NEAR_BITS` of a development photograph. Development sets lose only what does not decode.
     """
-    report = Report()
+    report = DeduplicationReport()
     digests, hashes, readable = [], [], []
     for example in examples:
         path = root / example.path

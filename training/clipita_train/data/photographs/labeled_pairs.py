@@ -7,7 +7,7 @@ from clipita_train.data.concepts import load_ontology, training_texts
 from clipita_train.data.photographs.example import Example
 
 
-def labelled_pairs(examples: Iterable[Example], *, each: int | None = None) -> Iterator[dict[str, object]]:
+def labeled_pairs(examples: Iterable[Example], *, each: int | None = None) -> Iterator[dict[str, object]]:
     """{"image_path": ..., "captions": [...]} of every training photograph that shows a known concept or has captions.
 
     Args:

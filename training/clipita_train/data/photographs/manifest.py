@@ -5,13 +5,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from clipita_train.data.photographs.collections import Source
-from clipita_train.data.photographs.deduplicate import Report, deduplicate
+from clipita_train.data.photographs.collections import Collection
+from clipita_train.data.photographs.deduplicate import DeduplicationReport, deduplicate
 from clipita_train.data.photographs.example import Example
 from clipita_train.engine.files import written_whole
 
 
-def write_manifest(sources: Sequence[Source], root: Path, path: Path) -> Report:
+def write_manifest(sources: Sequence[Collection], root: Path, path: Path) -> DeduplicationReport:
     """Reads all sources under `root` into the manifest `path`, and what was left out into `<its stem>.left-out.txt`.
 
     Raises:

@@ -22,7 +22,7 @@ FLICKR8K_CAPTIONS = "prakhar-dhakar/Image-Captioning"
 
 
 @dataclass(frozen=True)
-class Found:
+class CollectionItem:
     """What a reader yields: an example whose source and root are not known to it."""
 
     path: Path
@@ -48,13 +48,13 @@ def photographs(folder: Path) -> list[Path]:
     return sorted((path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES), key=stable_order)
 
 
-def folders(collection: str, *, train: int, dev: int = 0) -> Callable[[Path], Iterator[Found]]:
+def folders(collection: str, *, train: int, dev: int = 0) -> Callable[[Path], Iterator[CollectionItem]]:
     """A reader of `labels/folders.tsv`: at most so many photographs of a concept for training and development.
 
     Those that `labels/not_photographs.tsv` names are then left out.
     """
 
-    def read(root: Path) -> Iterator[Found]:
+    def read(root: Path) -> Iterator[CollectionItem]:
         patterns: dict[str, list[str]] = defaultdict(list)
         for name, pattern, concept in read_table("folders.tsv", 3):
             if name == collection:
@@ -66,31 +66,33 @@ def folders(collection: str, *, train: int, dev: int = 0) -> Callable[[Path], It
                 raise FileNotFoundError(f"no photographs at {root / globs[0]}: is the clone complete?")
             pool = sorted(sorted(paths)[:POOL], key=stable_order)
             split = {"dev": pool[:dev], "train": pool[dev : dev + train]}
-            yield from (Found(path, name, concept) for name in split for path in split[name] if path not in others)
+            yield from (
+                CollectionItem(path, name, concept) for name in split for path in split[name] if path not in others
+            )
 
     return read
 
 
-def tiny_imagenet(root: Path, train: int) -> Iterator[Found]:
+def tiny_imagenet(root: Path, train: int) -> Iterator[CollectionItem]:
     """Tiny ImageNet: `train` of the 500 training pictures a class; its validation set is the development set."""
     root = root / "tiny-imagenet-200"
     for wnid in (root / "wnids.txt").read_text().split():
         for path in photographs(root / "train" / wnid / "images")[:train]:
-            yield Found(path, "train", wnid)
+            yield CollectionItem(path, "train", wnid)
     for line in (root / "val" / "val_annotations.txt").read_text().splitlines():
         name, wnid = line.split("\t")[:2]
-        yield Found(root / "val" / "images" / name, "dev", wnid)
+        yield CollectionItem(root / "val" / "images" / name, "dev", wnid)
 
 
-def caltech101(root: Path) -> Iterator[Found]:
+def caltech101(root: Path) -> Iterator[CollectionItem]:
     """Caltech-101 without its background class and its second, cropped set of faces; a fixed third is held out."""
     for name, concept in class_concepts("caltech101").items():
         paths = photographs(root / "101_ObjectCategories" / name)
         for i, path in enumerate(paths):
-            yield Found(path, "dev" if i < len(paths) // 3 else "train", concept)
+            yield CollectionItem(path, "dev" if i < len(paths) // 3 else "train", concept)
 
 
-def grocery(root: Path) -> Iterator[Found]:
+def grocery(root: Path) -> Iterator[CollectionItem]:
     """Grocery Store: the official test split is the development set, judged on its 43 coarse classes."""
     root = root / "dataset"
     with (root / "classes.csv").open(newline="") as file:
@@ -101,23 +103,23 @@ def grocery(root: Path) -> Iterator[Found]:
         for line in (root / f"{split}.txt").read_text().splitlines():
             name, fine_id, coarse_id = (cell.strip() for cell in line.split(","))
             split_name = "dev" if split == "test" else "train"
-            yield Found(root / name, split_name, fine[int(fine_id)], judged_as=coarse[int(coarse_id)])
+            yield CollectionItem(root / name, split_name, fine[int(fine_id)], judged_as=coarse[int(coarse_id)])
 
 
-def clothing(root: Path) -> Iterator[Found]:
+def clothing(root: Path) -> Iterator[CollectionItem]:
     """Clothing: ten garments; its own test split is the development set."""
     for split in ("train", "validation", "test"):
         for name, concept in class_concepts("clothing").items():
             for path in photographs(root / split / name):
-                yield Found(path, "dev" if split == "test" else "train", concept)
+                yield CollectionItem(path, "dev" if split == "test" else "train", concept)
 
 
-def imagenet_samples(root: Path) -> Iterator[Found]:
+def imagenet_samples(root: Path) -> Iterator[CollectionItem]:
     """One photograph for each of the 1,000 ImageNet classes: `n01440764_tench.JPEG`."""
-    return (Found(path, "train", path.name.split("_")[0]) for path in photographs(root))
+    return (CollectionItem(path, "train", path.name.split("_")[0]) for path in photographs(root))
 
 
-def flickr8k(root: Path) -> Iterator[Found]:
+def flickr8k(root: Path) -> Iterator[CollectionItem]:
     """Flickr8k: five English captions a photograph, which the multilingual text tower reads beside Italian.
 
     Its 1,000 test photographs are the development set. The captions are in the repository named `FLICKR8K_CAPTIONS`.
@@ -134,10 +136,10 @@ def flickr8k(root: Path) -> Iterator[Found]:
     test = set((texts / "Flickr_8k.testImages.txt").read_text().split())
     for path in photographs(root / "data" / "images"):
         if path.name in captions:
-            yield Found(path, "dev" if path.name in test else "train", captions=tuple(captions[path.name]))
+            yield CollectionItem(path, "dev" if path.name in test else "train", captions=tuple(captions[path.name]))
 
 
-def animal_pose(root: Path, train: int) -> Iterator[Found]:
+def animal_pose(root: Path, train: int) -> Iterator[CollectionItem]:
     """Animal Pose: photographs of PASCAL VOC and others with all their dogs, cats, horses, sheep and cows marked.
 
     `train` of those that show one kind alone, by its name, which is the concept's id.
@@ -150,4 +152,4 @@ def animal_pose(root: Path, train: int) -> Iterator[Found]:
     for name in names.values():
         paths = [root / "images" / file for number, file in marked["images"].items() if kinds[int(number)] == {name}]
         for path in sorted(paths, key=stable_order)[:train]:
-            yield Found(path, "train", name)
+            yield CollectionItem(path, "train", name)

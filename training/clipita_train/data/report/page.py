@@ -10,7 +10,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from clipita_train.data.builder.across import TRAIN, VALIDATION
+from clipita_train.data.builder.compare import TRAIN, VALIDATION
 from clipita_train.data.builder.store import row_id
 from clipita_train.data.report.charts import bars, histogram, parts_of
 from clipita_train.data.report.gather import STAGES, Gathered, stage_of
@@ -20,18 +20,18 @@ _LANGUAGES = 8
 _PLACES = 5
 
 
-def page(told: Mapping[str, Any], found: Gathered, pictures: Mapping[str, str]) -> str:
+def page(summary: Mapping[str, Any], found: Gathered, pictures: Mapping[str, str]) -> str:
     """The page.
 
     Args:
-        told: What the build's `build.json` says.
+        summary: What the build's `build.json` says.
         found: What its manifest says.
         pictures: Of the rows that are shown, by their ids.
     """
-    name = told["recipe"]
+    name = summary["recipe"]
     sections = [
-        _head(told, found),
-        _section("Where the rows went", _funnel(told, found)),
+        _head(summary, found),
+        _section("Where the rows went", _funnel(summary, found)),
         _section("Captions", _captions(found)),
         _section("In numbers", _histograms(found)),
         _section("Languages and licences", _languages(found)),
@@ -39,7 +39,7 @@ def page(told: Mapping[str, Any], found: Gathered, pictures: Mapping[str, str]) 
         _section("What is not, and why", _examples(found.dropped, pictures, "reason", found.rows)),
         _section("Captions that are not kept", _examples(found.caption_dropped, pictures, "caption", found.captions)),
         _section("Copies", _copies(found, pictures)),
-        _section("What could not be read", _bad(told)),
+        _section("What could not be read", _bad(summary)),
     ]
     style = (files("clipita_train.data.report") / "style.css").read_text("utf-8")
     return (
@@ -51,8 +51,8 @@ def page(told: Mapping[str, Any], found: Gathered, pictures: Mapping[str, str]) 
     )
 
 
-def _head(told: Mapping[str, Any], found: Gathered) -> str:
-    bad = sum(one["count"] for source in told["sources"].values() for one in source["bad"].values())
+def _head(summary: Mapping[str, Any], found: Gathered) -> str:
+    bad = sum(one["count"] for source in summary["sources"].values() for one in source["bad"].values())
     kept = sum(count for (_, reason), count in found.rows.items() if not reason)
     splits = Counter[str]()
     for (_, split), count in found.splits.items():
@@ -65,7 +65,7 @@ def _head(told: Mapping[str, Any], found: Gathered) -> str:
     ]
     cells = [f'<div class="tile"><b>{n:,}</b><span>{what}</span><small>{more}</small></div>' for what, n, more in tiles]
     return (
-        f'<header><h1>{escape(told["recipe"])}</h1><p class="note">Build {escape(told["build"])}, from '
+        f'<header><h1>{escape(summary["recipe"])}</h1><p class="note">Build {escape(summary["build"])}, from '
         f'{len({source for source, _ in found.rows})} sources</p><div class="tiles">{"".join(cells)}</div></header>'
     )
 
@@ -78,7 +78,7 @@ def _kind(stage: str) -> str:
     return f"stage-{list(STAGES).index(stage)}"
 
 
-def _funnel(told: Mapping[str, Any], found: Gathered) -> str:
+def _funnel(summary: Mapping[str, Any], found: Gathered) -> str:
     """A bar and the table of rows in and out of each step, source by source."""
     stages = [stage for stage in STAGES if any(stage_of(reason) == stage for _, reason in found.rows if reason)]
     legend = [(TRAIN, "kept for training"), (VALIDATION, "kept for validation")] + [(_kind(s), s) for s in stages]
@@ -94,7 +94,7 @@ def _funnel(told: Mapping[str, Any], found: Gathered) -> str:
         bar = parts_of([*kept, *((_kind(stage), stage, dropped[stage]) for stage in stages)])
         drawn.append(f'<div class="funnel"><b><bdi>{escape(source)}</bdi></b>{bar}</div>')
         left = sum(reasons.values())
-        bad = sum(one["count"] for one in told["sources"].get(source, {"bad": {}})["bad"].values())
+        bad = sum(one["count"] for one in summary["sources"].get(source, {"bad": {}})["bad"].values())
         cells = [f"<td>{left:,}{f' <small>+ {bad:,} bad</small>' if bad else ''}</td>"]
         for stage in stages:
             left -= dropped[stage]
@@ -219,9 +219,9 @@ def _copies(found: Gathered, pictures: Mapping[str, str]) -> str:
     return f"{''.join(parts)}</div>"
 
 
-def _bad(told: Mapping[str, Any]) -> str:
+def _bad(summary: Mapping[str, Any]) -> str:
     lines = []
-    for source, about in told["sources"].items():
+    for source, about in summary["sources"].items():
         for reason, one in about["bad"].items():
             places = ", ".join(one["places"][:_PLACES]) + (", ..." if one["count"] > _PLACES else "")
             lines.append(

@@ -23,9 +23,9 @@ def write_report(out: Path, root: Path | None = None) -> Path:
         FileNotFoundError: the build is not finished, or is none.
     """
     found = gather(out)
-    told = json.loads((out / "build.json").read_text("utf-8"))
+    summary = json.loads((out / "build.json").read_text("utf-8"))
     shown = (*found.kept.values(), *found.dropped.values(), *found.caption_dropped.values(), *found.groups)
     pictures = thumbnails((row for rows in shown for row in rows), root, out)
     with written_whole(out / REPORT) as partial:
-        partial.write_text(page(told, found, pictures), encoding="utf-8")
+        partial.write_text(page(summary, found, pictures), encoding="utf-8")
     return out / REPORT

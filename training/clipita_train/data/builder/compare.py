@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from clipita_train.arrays import Array
 from clipita_train.data.builder.judge import NO_CAPTION
 from clipita_train.data.builder.recipe import DataRecipe, Source
 from clipita_train.data.builder.steps import nested
 from clipita_train.data.builder.store import Chunk, row_id
 from clipita_train.data.captions.balance import Matcher, balanced, counts, italian_concepts
-from clipita_train.data.near_duplicates.groups import Array, leaders, near_marked
+from clipita_train.data.near_duplicates.groups import leaders, near_marked
 from clipita_train.data.near_duplicates.min_hash import SIGNATURE, near_signatures, signature_keys
 from clipita_train.data.near_duplicates.perceptual_hash import near_any, near_hashes
 
-VERSION = 1
+COMPARISON_VERSION = 1
 SAME_KEY = "the same key"
 EVALUATION_IMAGE = "an evaluation set has the photograph"
 EVALUATION_CAPTION = "an evaluation set has the caption"
