@@ -1,4 +1,4 @@
-"""What all benchmarks share: interleaved timing, the machine and versions beside each figure, and files."""
+"""Parts that all benchmarks share: interleaved timing, a record of the machine and its software, and result files."""
 
 import json
 import os
@@ -39,12 +39,17 @@ PACKAGES = (
     "py3langid",
 )  # fmt: skip
 
-Figures = dict[str, Any]
-Spread = dict[str, float]  # median and quartiles, in seconds
+Figures = dict[str, Any]  # whatever a benchmark measured, as it is written to JSON
+Spread = dict[str, float]  # "median", and the quartiles "low" and "high", in seconds
 
 
 def interleaved(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Spread]:
-    """Each case once a round, so that whatever else the machine does meets all of them; the first is not counted."""
+    """Time every case once a round, so that other work on the machine slows all cases alike.
+
+    Args:
+        cases: Name to the function that is timed.
+        rounds: How many rounds count; one more is run before them, and is not counted.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(rounds + 1):
         for name, run in cases.items():
@@ -56,12 +61,13 @@ def interleaved(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[
 
 
 def spread(values: list[float]) -> Spread:
+    """Return the median and the quartiles of measured seconds."""
     low, median, high = statistics.quantiles(values, n=4)
     return {"median": median, "low": low, "high": high}
 
 
 def process(code: str, *arguments: object) -> str:
-    """What a Python process of its own prints."""
+    """Run code in a Python process of its own, and return what it prints."""
     command = [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
@@ -88,7 +94,7 @@ def open_towers(
 
 
 def machine() -> Figures:
-    """Processor, threads, load before the run, and versions."""
+    """Describe this machine: processor, threads, the load before the run, and versions of packages."""
     about = Path("/proc/cpuinfo").read_text()
     name = re.search(r"model name\s*: (.*)", about)
     flags = re.search(r"flags\s*: (.*)", about)
@@ -110,6 +116,7 @@ def _version(package: str) -> str | None:
 
 
 def describe_machine(report: Figures) -> str:
+    """Return a sentence on the machine that a report was measured on."""
     found = report["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     return (
@@ -119,7 +126,7 @@ def describe_machine(report: Figures) -> str:
 
 
 def milliseconds(found: Spread, per: int = 1) -> str:
-    """Median and quartiles of one of `per` in a run."""
+    """Format the median and quartiles of one item, where a timed run had `per` items."""
     median, low, high = (1000 * found[key] / per for key in ("median", "low", "high"))
     digits = 1 if median < 100 else 0
     return f"{median:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"

@@ -1,8 +1,10 @@
-"""Rows a second of each step of `clipita-train data build`: OMP_NUM_THREADS=1 python -m benchmarks.data
+"""Measure each step of `clipita-train data build` in rows a second.
 
-Seconds are of the processor, of one thread: steps run in as many processes as there are, and a clock on the wall would
-count who else is at work. Photographs are of 500 x 375 pixels, as in Flickr8k, and of 1024 x 768; captions are the
-Italian descriptions of data/labels, two a row.
+    OMP_NUM_THREADS=1 python -m benchmarks.data
+
+Seconds are processor time of one thread. A real build runs its steps in many processes, and wall-clock time would
+include other work on the machine. Photographs have 500 x 375 pixels, as in Flickr8k, or 1024 x 768. Each row has two
+captions, taken from the Italian descriptions in data/labels.
 """
 
 import os
@@ -36,11 +38,11 @@ ROUNDS = 5
 SCALES = {"CLIP-Italian's 1.4 M pairs": 1.4e6, "WIT's 37 M rows": 37e6, "1 B pairs": 1e9}
 BUILD = ("read WIT", "text", "signatures", "judge", "images, 500 x 375", "write shards, 500 x 375")
 
-Case = tuple[int, Callable[[], object]]  # how many rows, and what to do with them
+Case = tuple[int, Callable[[], object]]  # the number of rows, and the function that works on all of them
 
 
 def measure() -> Figures:
-    """Each step by itself, in this process."""
+    """Time each step by itself, in this process."""
     if os.environ.get("OMP_NUM_THREADS") != "1":
         raise SystemExit("measure one thread: OMP_NUM_THREADS=1 python -m benchmarks.data")
     with tempfile.TemporaryDirectory() as folder:
@@ -108,6 +110,7 @@ def _comparing() -> Iterator[tuple[str, Case]]:
 
 
 def markdown(report: Figures) -> str:
+    """Return the table of rates, and the hours that whole data sets would take, as Markdown."""
     rate = {row["step"]: row["rows"] / row["seconds"]["median"] for row in report["rows"]}
     lines = [
         "# Building a data set",

@@ -1,7 +1,9 @@
-"""Resident memory of whole processes: python -m benchmarks.memory
+"""Measure the resident memory of whole processes.
 
-After 1,000 photographs of 500 x 375, through the embedded model, a full-size one in 8 bits, and the same weights in
-transformers and torch; and over 20,000 photographs that are streamed. Linux.
+    python -m benchmarks.memory
+
+After 1,000 photographs of 500 x 375: with the embedded model, with a full-size one in 8 bits, and with the same weights
+in transformers and torch. Then over 20,000 photographs that are streamed through the embedded model. Needs Linux.
 """
 
 import json
@@ -55,6 +57,7 @@ print(json.dumps({"after": resident()}))
 
 
 def measure() -> Figures:
+    """Run a process for each case, and return the megabytes that each reports."""
     with tempfile.TemporaryDirectory() as scratch, full_size_checkpoint() as full:
         folder = Path(scratch) / "photographs"
         folder.mkdir()
@@ -64,7 +67,7 @@ def measure() -> Figures:
         def run(code: str, model: object, count: int = PHOTOGRAPHS) -> Figures:
             return json.loads(process(code, folder, count, model, Path(scratch) / "cache"))
 
-        run(CLIPITA, full, 1)  # converts it, which later runs find done
+        run(CLIPITA, full, 1)  # converts the checkpoint, so that no measured run has to
         return {
             "photographs": PHOTOGRAPHS,
             "streamed": STREAMED,
@@ -78,6 +81,7 @@ def measure() -> Figures:
 
 
 def markdown(report: Figures) -> str:
+    """Return the table of megabytes as Markdown."""
     lines = [
         "# Memory",
         "",

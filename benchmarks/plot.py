@@ -1,4 +1,9 @@
-"""The pictures of results: python -m benchmarks.plot. Needs matplotlib."""
+"""Draw the pictures of results.
+
+    python -m benchmarks.plot
+
+Needs matplotlib.
+"""
 
 import json
 from importlib import import_module
@@ -15,7 +20,7 @@ ABLATION_COLUMNS = {
 
 
 def speed(report: Figures, path: Path) -> None:
-    """A bar for each row that is compared with a peer: how many times as fast clipita is."""
+    """Draw how many times as fast clipita is: a bar for each row that is compared with a peer."""
     pyplot = _pyplot()
     rows = [row for row in report["rows"] if row.get("unit") == "x"][::-1]
     figure, axes = pyplot.subplots(figsize=(9, 0.42 * len(rows) + 1.1), layout="constrained")
@@ -32,7 +37,7 @@ def speed(report: Figures, path: Path) -> None:
 
 
 def ablation(report: Figures, path: Path) -> None:
-    """A panel for each column: a point for each seed, and a line at their mean, from the first choice to the last."""
+    """Draw a panel for each score: a point for each seed, and a line at their mean, choice by choice."""
     pyplot = _pyplot()
     names = list(report["scores"])
     figure, panels = pyplot.subplots(1, len(ABLATION_COLUMNS), figsize=(10, 0.42 * len(names) + 1.2), sharey=True)
@@ -55,8 +60,8 @@ def ablation(report: Figures, path: Path) -> None:
 def _pyplot() -> Any:
     matplotlib: Any = import_module("matplotlib")  # in no extra of clipita
     matplotlib.use("svg")
-    matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
-    matplotlib.rcParams["svg.hashsalt"] = "clipita"  # the same bytes for the same figures
+    matplotlib.rcParams["svg.fonttype"] = "none"  # keep text as text, not as outlines
+    matplotlib.rcParams["svg.hashsalt"] = "clipita"  # same figures, same bytes
     return import_module("matplotlib.pyplot")
 
 

@@ -1,8 +1,10 @@
-"""From a JPEG to the pixels of a tower, one thread: python -m benchmarks.preprocess
+"""Measure the way from a JPEG to the pixels of a tower, on one thread.
 
-By size and method: clipita's default and exact ways, transformers', fastembed's and open_clip's own geometry on Pillow,
-and decoders other than Pillow's (simplejpeg, pyvips) before the same resize. Beside the times, what the pixels and the
-embeddings differ by from the exact ones. Peers that are not installed are left out.
+    python -m benchmarks.preprocess
+
+Compares, for several sizes: clipita's default and exact ways; the preprocessing of transformers, fastembed and
+open_clip; and two other decoders (simplejpeg, pyvips) before the same resize. Beside the times stands how far the
+pixels and the embeddings are from the exact ones. Peers that are not installed are left out.
 """
 
 import io
@@ -29,7 +31,10 @@ Pixels = np.ndarray[Any, np.dtype[Any]]
 
 
 def methods() -> dict[str, Callable[[bytes], Pixels]]:
-    """Name -> a JPEG to (224, 224, 3) uint8, or to (3, 224, 224) float32 where a peer normalises in the same call."""
+    """Return the compared functions by name.
+
+    Each turns a JPEG into (224, 224, 3) uint8, or into (3, 224, 224) float32 where a peer normalizes too.
+    """
     found: dict[str, Callable[[bytes], Pixels]] = {
         "clipita": lambda data: load_pixels(data, CLIP, name="a"),
         "clipita, exact": lambda data: load_pixels(data, CLIP, name="a", exact=True),
@@ -80,7 +85,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _pillow(data: bytes) -> Pixels:
-    """Decode, resize the whole, crop, make it float32 and normalise."""
+    """Decode, resize the whole image, crop, convert to float32 and normalize."""
     image = _open(data).convert("RGB")
     scale = 224 / min(image.size)
     width, height = (int(side * scale) for side in image.size)
@@ -92,6 +97,7 @@ def _pillow(data: bytes) -> Pixels:
 
 
 def measure() -> Figures:
+    """Time all methods on photographs of all sizes, and compare their pixels and embeddings."""
     import clipita
 
     model = clipita.load()
@@ -123,6 +129,7 @@ def _levels(pixels: Pixels) -> Pixels:
 
 
 def markdown(report: Figures) -> str:
+    """Return the table of times and differences as Markdown."""
     lines = [
         "# Preprocessing",
         "",

@@ -1,7 +1,10 @@
-"""Ways to quantise an image tower: python -m benchmarks.quantisation
+"""Compare ways to quantize an image tower.
 
-What `precision="int8"` is (dynamic: activations get their scale in each run) against static QDQ graphs of ONNX Runtime,
-calibrated on photographs, at full size and for clipita-mini, whose image tower stores 8 bits and computes in float32.
+    python -m benchmarks.quantisation
+
+`precision="int8"` is dynamic: activations get their scale in each run. It is compared with static QDQ graphs of ONNX
+Runtime, calibrated on photographs, at full size and for clipita-mini, whose image tower stores 8 bits and computes in
+float32.
 """
 
 import tempfile
@@ -19,10 +22,11 @@ from clipita.images.pixels import Preprocessing, load_pixels
 
 CALIBRATION, JUDGED = 32, 8
 STATIC = {"static QDQ, u8 activations": "QUInt8", "static QDQ, s8 activations": "QInt8"}
-BATCHES = {1: 24, 8: 10}  # sizes, and rounds
+BATCHES = {1: 24, 8: 10}  # size of a batch to rounds of timing
 
 
 def measure() -> Figures:
+    """Time and compare the ways for both models."""
     with full_size_checkpoint() as full, tempfile.TemporaryDirectory() as scratch:
         towers = {
             "full size": {p: open_towers(full, precision=p, cache_dir=scratch) for p in ("fp32", "int8")},
@@ -39,7 +43,7 @@ def _tower(opened: dict[str, tuple[Bundle, OnnxBackend]], folder: Path) -> list[
     cases: dict[str, Any] = {f"clipita, {name}": towers.encode_pixels for name, (_, towers) in opened.items()}
     for name, activations in STATIC.items():
         cases[name] = _static(bundle, folder / activations, activations, pixels[JUDGED:])
-    exact = next(iter(cases.values()))(pixels[:JUDGED])  # of the full size in float32, of the other as it is shipped
+    exact = next(iter(cases.values()))(pixels[:JUDGED])  # at full size in float32, for clipita-mini as it is shipped
     rows: list[Figures] = []
     times = {
         batch: interleaved({name: lambda run=run, n=batch: run(pixels[:n]) for name, run in cases.items()}, rounds)
@@ -53,7 +57,7 @@ def _tower(opened: dict[str, tuple[Bundle, OnnxBackend]], folder: Path) -> list[
 
 
 def _static(bundle: Bundle, folder: Path, activations: str, calibration: Any) -> Any:
-    """A function of pixels: the bundle's image graph of standard operators, in QDQ form, weights s8 per channel."""
+    """Return a function of pixels that runs the bundle's image graph in QDQ form, with int8 weights per channel."""
     import onnx
     import onnxruntime
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -94,6 +98,7 @@ def _static(bundle: Bundle, folder: Path, activations: str, calibration: Any) ->
 
 
 def markdown(report: Figures) -> str:
+    """Return a table for each model as Markdown."""
     lines = [
         "# Ways to quantise",
         "",

@@ -1,6 +1,8 @@
-"""Threads and batches: python -m benchmarks.scaling
+"""Measure threads and batch sizes.
 
-The image towers of the embedded model and of a full-size one, in 1 to all threads and batches of 1 to 128.
+    python -m benchmarks.scaling
+
+Times the image towers of the embedded model and of a full-size one, on 1 to all threads and in batches of 1 to 128.
 """
 
 import tempfile
@@ -17,6 +19,7 @@ BATCHES = (1, 4, 8, 32, 128)
 
 
 def measure() -> Figures:
+    """Time every model, number of threads and size of batch."""
     rows: list[Figures] = []
     with full_size_checkpoint() as full, tempfile.TemporaryDirectory() as cache:
         models = {
@@ -51,6 +54,7 @@ def _image_size(bundle: Bundle) -> int:
 
 
 def markdown(report: Figures) -> str:
+    """Return the table of images a second as Markdown."""
     lines = [
         "# Threads and batches",
         "",

@@ -1,9 +1,11 @@
-"""clipita beside what people use today, on the same weights, photographs and threads: python -m benchmarks.speed
+"""Compare the speed of clipita with what people use today.
 
-Cases are interleaved, medians are compared, and every row says what it is compared with. Weights are random, of the
-full size (ViT-B/32 beside BERT-base), but for the rows of the embedded model. Takes some ten minutes, 3 GB of disk in
-the temporary folder, and the `test` extra. Writes speed.json, speed.md and speed.svg in
-results/speed/.
+    python -m benchmarks.speed
+
+Both run the same weights and photographs on the same threads. Cases are interleaved, medians are compared, and every
+row says what it is compared with. Weights are random and of full size (ViT-B/32 and BERT-base), except for the rows of
+the embedded model. Takes some ten minutes, 3 GB of disk in the temporary folder, and the `test` extra. Writes
+speed.json, speed.md and speed.svg in results/speed/.
 """
 
 import io
@@ -24,8 +26,9 @@ from benchmarks.convert import full_size_checkpoint
 Row = dict[str, Any]
 Case = Callable[[], object]
 
-# Multiply-adds of ViT-B/32 as the graph has them: each of 50 tokens passes 4 x 768^2 + 2 x 768 x 3072 a layer, and both
-# products of the attention; the last layer makes keys and values of all, the rest of one. 49 patches of 3072 values.
+# Multiply-adds of ViT-B/32 in the graph that is run. In a layer each of 50 tokens takes 4 x 768^2 + 2 x 768 x 3072, and
+# its share of the two products of attention. The last layer computes keys and values for all tokens, and the rest for
+# the class token alone. The 49 patches have 3072 values each.
 _LAYER = 50 * (4 * 768**2 + 2 * 768 * 3072) + 2 * 50 * 50 * 768
 _LAST = 50 * 2 * 768**2 + 2 * 768**2 + 2 * 768 * 3072 + 2 * 50 * 768
 FLOPS_OF_AN_IMAGE = 2 * (49 * 3072 * 768 + 11 * _LAYER + _LAST + 768 * 512)  # 8.2e9
@@ -33,7 +36,8 @@ _LABELS = 1000
 
 
 def measure() -> Figures:
-    starts = _startup()  # before this process is large: those that it starts would take longer to come up
+    """Time all cases, and return the rows of the table."""
+    starts = _startup()  # first: a small process starts others faster than a large one
     with full_size_checkpoint() as checkpoint, tempfile.TemporaryDirectory() as cache:
         models = _Models(checkpoint, cache)
         rows = [
@@ -48,7 +52,7 @@ def measure() -> Figures:
 
 
 class _Models:
-    """clipita's and its peers', of one checkpoint, on the same threads."""
+    """Load one checkpoint with clipita and with its peers, all on the same threads."""
 
     def __init__(self, checkpoint: Path, cache: str) -> None:
         import torch
@@ -68,10 +72,12 @@ class _Models:
         self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(checkpoint)
 
     def peer_images(self, pixel_values: Any) -> Any:
+        """Return image features computed by transformers."""
         with self.torch.inference_mode():
             return self.peer.get_image_features(pixel_values=pixel_values)
 
     def peer_texts(self, texts: list[str], **options: Any) -> Any:
+        """Return text features computed by transformers."""
         with self.torch.inference_mode():
             return self.peer.get_text_features(**self.tokenizer(texts, return_tensors="pt", **options))
 
@@ -104,12 +110,12 @@ def _image_tower(models: _Models) -> list[Row]:
     return rows
 
 
-_SHAPE = (400, 768, 3072)  # of the largest product in the tower, for 8 images at a time
+_SHAPE = (400, 768, 3072)  # the largest matrix product in the tower, for 8 images
 _PRODUCT_FLOPS = 16 * 2 * _SHAPE[0] * _SHAPE[1] * _SHAPE[2]
 
 
 def _products() -> dict[str, Case]:
-    """16 products of matrices by each library that has them, for the machine's peak."""
+    """Return functions that compute 16 matrix products, one for each library, to find the machine's peak."""
     import onnxruntime
     import torch
     from onnx import TensorProto, helper
@@ -124,7 +130,9 @@ def _products() -> dict[str, Case]:
     graph = helper.make_graph(nodes, "products", inputs, outputs, [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     options = session_options()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # or one node would be left
+    options.graph_optimization_level = (
+        onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    )  # it would merge 16 equal nodes
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     first, second = torch.from_numpy(a), torch.from_numpy(b)
     return {
@@ -186,7 +194,7 @@ def _texts(models: _Models) -> list[Row]:
 
 
 def _labels_again(models: _Models) -> Row:
-    """What a pipeline does at every call: it embeds all the labels."""
+    """Time zero-shot with labels that were used before; a pipeline of transformers embeds them again in every call."""
     labels = [f"una foto di un gatto {number}" for number in range(_LABELS)]
     pixels = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
 
@@ -249,6 +257,7 @@ def _value(name: str, value: float, unit: str, target: float, met: bool) -> Row:
 
 
 def markdown(report: Figures) -> str:
+    """Return the table of times as Markdown."""
     lines = [
         "# Speed",
         "",

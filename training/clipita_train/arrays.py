@@ -1,4 +1,4 @@
-"""The type of a NumPy array; its shape and dtype stand in the docstring of what takes or returns it."""
+"""The type of NumPy arrays. Docstrings give the shape and dtype of each."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""`clipita-train augment-sheet`: augmented photographs on one picture, to be looked at before a long run."""
+"""The command `clipita-train augment-sheet`, which shows augmented photographs on one picture."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +19,17 @@ GAP = 4  # white pixels between two tiles
 
 
 def sheet(photographs: Sequence[Pixels], config: Augmentation, *, columns: int, size: int, seed: int = 0) -> Pixels:
-    """A row for each photograph (H, W, 3), all of one shape: its middle unchanged, then as `columns` steps see it.
+    """Arrange augmented photographs in a grid: a row for each photograph, unchanged first, then at `columns` steps.
+
+    Args:
+        photographs: (H, W, 3) uint8 each, all of one shape.
+        config: How far each change goes.
+        columns: How many steps to show.
+        size: Side of a tile.
+        seed: Seed of the augmentation.
 
     Returns:
-        (rows, columns + 1) tiles of (size, size), white between them: (height, width, 3) uint8.
+        (height, width, 3) uint8: rows of `columns + 1` tiles with white lines between them.
     """
     pixels, ids = jnp.stack(photographs), jnp.arange(len(photographs), dtype=jnp.int32)
     tiles = [augment(pixels, ids, 0, config=Augmentation(), size=size)]
@@ -36,10 +43,20 @@ def sheet(photographs: Sequence[Pixels], config: Augmentation, *, columns: int, 
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="light", show_default=True)
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="E.g. hue=0.2 or scale=0.8,1.2.")
-@click.option("--rows", type=click.IntRange(1), default=6, show_default=True, help="Photographs, the first by name.")
-@click.option("--columns", type=click.IntRange(1), default=7, show_default=True, help="Steps.")
-@click.option("--size", type=click.IntRange(8), default=224, show_default=True, help="Side of what a tower reads.")
-@click.option("--margin", type=click.IntRange(0), default=32, show_default=True, help="Pixels to crop from, beyond it.")
+@click.option(
+    "--rows", type=click.IntRange(1), default=6, show_default=True, help="How many photographs, the first by name."
+)
+@click.option("--columns", type=click.IntRange(1), default=7, show_default=True, help="How many steps.")
+@click.option(
+    "--size",
+    type=click.IntRange(8),
+    default=224,
+    show_default=True,
+    help="Side of the images that a tower reads, in pixels.",
+)
+@click.option(
+    "--margin", type=click.IntRange(0), default=32, show_default=True, help="Pixels beyond that side, to crop from."
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("sheet.png"), show_default=True)
 def augment_sheet(

@@ -1,4 +1,4 @@
-"""The commands that take a recipe for projections on photographs of known concepts, such as `mini`."""
+"""Commands for recipes that train projections on photographs of known concepts, such as `mini`."""
 
 import json
 from collections.abc import Callable
@@ -26,12 +26,12 @@ File = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
 def _with_corpus(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say what a recipe for projections works on."""
+    """Add the options that say where photographs, WordNets and cached features are."""
     for option in reversed(
         [
             click.option("--root", type=Folder, required=True, help="Holds the clones, as OWNER/NAME."),
             click.option("--work", type=Folder, required=True, help="Manifest, cached features and runs go here."),
-            click.option("--nouns", type=File, required=True, help="WordNet 3.0's data.noun."),
+            click.option("--nouns", type=File, required=True, help="The file data.noun of WordNet 3.0."),
             click.option("--omw", type=Folder, required=True, help="The folder wns of omw-data."),
         ]
     ):
@@ -53,14 +53,14 @@ _with_left_out = click.option(
     "left_out",
     metavar="SOURCE[:classes]",
     callback=_left_out,
-    help="The run without the photographs of this source; with :classes, without any of what they show.",
+    help="A source to leave out; with :classes, all photographs of what it shows are left out.",
 )
 
 
 @click.command()
 @click.option("--root", type=Folder, default=Path("photographs"), help="Where you keep the clones.")
 def sources(recipe: Recipe, root: Path) -> None:
-    """Print how to get what a recipe learns from, and on what terms."""
+    """Print how to get the photographs of a recipe, and their licenses."""
     for source in recipe.sources:
         click.echo(f"# {source.name}: {source.licence}\n{source.clone_command(root)}")
 
@@ -70,7 +70,7 @@ def sources(recipe: Recipe, root: Path) -> None:
 @click.option("--work", type=Folder, required=True, help="The manifest goes here.")
 @click.option("--without", multiple=True, help="Leave a source out; may be repeated.")
 def prepare_command(recipe: Recipe, root: Path, work: Path, without: tuple[str, ...]) -> None:
-    """List the photographs to learn from, without repeats and without those of the development sets."""
+    """List the photographs to train on, without repeats and without those of the development sets."""
     try:
         left_out = prepare(recipe, root, work, without=without)
     except ERRORS as error:
@@ -83,7 +83,7 @@ def prepare_command(recipe: Recipe, root: Path, work: Path, without: tuple[str, 
 @click.command()
 @click.option("--work", type=Folder, required=True, help="The folder with the manifest.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The list goes here.")
-@click.option("--each", type=click.IntRange(1), help="At most so many photographs of a concept.")
+@click.option("--each", type=click.IntRange(1), help="Maximum number of photographs of a concept.")
 def pairs(_: Recipe, work: Path, out: Path, each: int | None) -> None:
     """List the prepared photographs with Italian captions, for recipes that learn from pairs."""
     try:
@@ -101,7 +101,9 @@ def pairs(_: Recipe, work: Path, out: Path, each: int | None) -> None:
 @_with_corpus
 @with_set
 @_with_left_out
-@click.option("--tower", type=Folder, help="A bundle whose image tower to take: only the projections are trained then.")
+@click.option(
+    "--tower", type=Folder, help="A bundle whose image tower to use, so that only the projections are trained."
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in WORK.")
 def run_projections(
     recipe: Recipe,
@@ -114,7 +116,7 @@ def run_projections(
     tower: Path | None,
     resume: bool,
 ) -> None:
-    """Train. Features that are in WORK already are not computed again."""
+    """Train. Features that are already in WORK are not computed again."""
     try:
         recipe = replace_from_strings(recipe, assignments)
         corpus = Corpus(recipe, load_towers(recipe), root, nouns, omw, work)
@@ -123,7 +125,7 @@ def run_projections(
     except ERRORS as error:
         raise click.ClickException(str(error)) from None
     if jax.process_index():
-        return  # all of them have the same; the first writes it
+        return  # all processes hold the same weights, and the first writes them
     out = run_folder(work, left_out) / "projections.npz"
     arrays: dict[str, Any] = {"logit_scale": trained.logit_scale, **trained.weights}
     np.savez(out, **arrays)
@@ -144,7 +146,7 @@ def export_projections(
     out: Path,
     revision: str,
 ) -> None:
-    """Make a bundle of what was trained, and check it."""
+    """Write a bundle of the trained weights, and check it."""
     try:
         projections = run_folder(work, left_out) / "projections.npz"
         if not projections.is_file():

@@ -77,7 +77,7 @@ def assemble(
     else:
         features, readable = corpus.image_features(examples)
 
-    def rows_of(places: Array) -> ArrayRows | None:
+    def maps_at(places: Array) -> ArrayRows | None:
         return None if maps is None else ArrayRows(maps, places)
 
     usable &= readable
@@ -89,15 +89,15 @@ def assemble(
     drawn = np.array([boosts.get(example.source, 1.0) for example in examples])
     learned = labeled & ~held_back
     photographs = PhotographFeatures(
-        features[learned], concept[learned], drawn[learned], rows_of(np.flatnonzero(learned))
+        features[learned], concept[learned], drawn[learned], maps_at(np.flatnonzero(learned))
     )
     rows, spread = _rows(corpus, examples, features, photographs, barred)
     judged = labeled & held_back
     captioned_at = np.flatnonzero(captioned & ~held_back)
-    captions = _captions(corpus, examples, features, captioned_at, rows_of(captioned_at))
+    captions = _captions(corpus, examples, features, captioned_at, maps_at(captioned_at))
     return Material(
         ConceptFeatures(photographs, rows, spread, _phrases(corpus), _words(corpus), captions),
-        PhotographFeatures(features[judged], concept[judged], None, rows_of(np.flatnonzero(judged))),
+        PhotographFeatures(features[judged], concept[judged], None, maps_at(np.flatnonzero(judged))),
         tail,
     )
 

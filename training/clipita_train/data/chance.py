@@ -1,8 +1,8 @@
-"""Chance that is the same on every machine and in every run: a hash in the place of a random number."""
+"""Replace random numbers by hashes of names, so that every machine and run chooses the same."""
 
 import hashlib
 
 
 def fraction_of(text: str) -> float:
-    """A number in [0, 1) that is the same for a text wherever it is asked for: what a share of names is chosen by."""
+    """Return a number in [0, 1) that depends on the text alone, e.g. to choose a share of all names."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
