@@ -27,11 +27,13 @@ class Standardise(nnx.Module):
         self.std = nnx.BatchStat(jnp.float32(std))
 
     def __call__(self, x: jax.Array) -> jax.Array:  # (B, D) -> (B, D)
+        """Standardize features (B, D)."""
         return (x - self.mean[...][None]) / self.std[...]
 
     def fold(self, projection: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the weights of a projection for raw features: kernels are divided by std, and biases moved by the
-        mean.
+        """Return the weights of a projection for raw features.
+
+        Kernels of the first layers are divided by the standard deviation, and their biases moved by the mean.
         """
         mean, std = np.asarray(self.mean[...]), float(self.std[...])
         folded = {name: np.array(values) for name, values in projection.items()}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from clipita_train.data.concepts import without_article
 
-# Numbers of the WordNet lexicographer files that hold visible things: animal, artifact, body, food, location, natural object,
-# person, phenomenon, plant, substance.
+# Numbers of the WordNet lexicographer files that hold visible things: animal, artifact, body, food, location, natural
+# object, person, phenomenon, plant, substance.
 VISIBLE = {5, 6, 8, 13, 15, 17, 18, 19, 20, 27}
 ITALIAN_TABLES = ("ita/wn-data-ita.tab", "iwn/wn-data-ita.tab", "wikt/wn-wikt-ita.tab")
 

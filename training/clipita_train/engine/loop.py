@@ -1,4 +1,4 @@
-"""The one training loop: stages, loss and data are its arguments."""
+"""The one training loop, which takes stages, loss and data as arguments."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -30,12 +30,12 @@ from clipita_train.engine.termination import TERMINATED, on_sigterm
 
 
 class Batches(Protocol):
-    """An iterator of batches: dicts of NumPy arrays (or trees of them), each with its rows on the leading axis, all of
-    them new, since the device may still be reading the last ones.
+    """An iterator of batches: dicts of NumPy arrays, or of trees of them, with one row for each example.
 
-    "ids", if a batch has it, names its examples in errors and never reaches the device; "mask" (B,) bool marks the rows
-    that are no padding, and validation batches must have it (see `step.pad_rows`). Training batches go on for
-    ever, with `len()` of one epoch if a stage counts epochs. Grain's iterators fit.
+    Arrays must be new in each batch, since the device may still be reading the last ones. "ids", if a batch has them,
+    name its examples in errors and never reach the device. "mask" (B,) bool is False for rows of padding; validation
+    batches must have it (see `step.pad_rows`). Training batches go on for ever, and have a `len()`, the batches of an
+    epoch, if a stage counts epochs. Grain's iterators fit.
     """
 
     def __iter__(self) -> Iterator[dict[str, Any]]: ...

@@ -1,11 +1,13 @@
-"""A recipe -> a data set: reads, computes columns, compares, selects and writes, and goes on where it was ended.
+"""Build a data set from a recipe: read, compute columns, compare rows, select and write.
 
-OUT/train/, OUT/validation/   shards and their index, see clipita_train.data.shards
-OUT/manifest.parquet          every row with every column, `reason` why it is not kept, and where it is if it is
-OUT/build.json                the build's hash, and how many rows went in and came out
-OUT/images/                   what was downloaded, see clipita_train.data.pairs.download
-OUT/translations.sqlite       what was translated, see clipita_train.data.pairs.translate
-OUT/work/                     what has been computed, named by what from; may be deleted when all is done
+      OUT/train/, OUT/validation/   shards and their index, see clipita_train.data.shards
+      OUT/manifest.parquet          all rows with all columns; `reason` says why a row is not kept, `record` where it is
+      OUT/build.json                the hash of the build, and how many rows went in and came out
+      OUT/images/                   downloaded images, see clipita_train.data.pairs.download
+      OUT/translations.sqlite       translated captions, see clipita_train.data.pairs.translate
+      OUT/work/                     intermediate results, named by their inputs; may be deleted after the build
+
+A build that was interrupted goes on from its intermediate results.
 """
 
 import json
@@ -43,22 +45,26 @@ def build(
     downloads: Settings | None = None,
     show_progress: bool = True,
 ) -> dict[str, Any]:
-    """Makes the data set in the folder `out`, and returns what `build.json` says.
+    """Build the data set in the folder `out`, and return the contents of its `build.json`.
 
-    Whatever is killed meanwhile, the same call goes on from the chunks that are done, and what comes out is the same to
-    the byte; so it is whatever runs it.
+    If any process is killed, the same call goes on from the chunks that are done. The result is the same to the byte,
+    and does not depend on the runner.
 
     Args:
+        recipe: What to build.
         root: The folder that the recipe's files are relative to.
-        downloads: How to get images of which sources have addresses; those that failed before and may not fail again
-            are tried again. None: they are left out, and counted.
+        out: The folder of the data set.
+        runner: Where tasks run.
+        downloads: How to download images. Addresses whose failure may have passed are tried again. None: images that
+            have to be downloaded are left out, and counted.
+        show_progress: Whether to show progress bars.
 
     Raises:
-        FileNotFoundError: the recipe names files that are not there.
-        ValueError: another build works in `out`, or a set to evaluate on is not in the format it should be.
-        WorkerError: a process of the pool was ended from outside.
-        StoppedError: captions are still to be translated, and the engine or the budget allows no more.
-        ChangedError: a photograph changed while it was at work.
+        FileNotFoundError: The recipe names files that are not there.
+        ValueError: Another build works in `out`, or an evaluation set is not in its format.
+        WorkerError: A process of the pool was ended from outside.
+        StoppedError: Captions are still to be translated, and the engine or the budget allows no more.
+        ChangedError: A photograph changed during the build.
     """
     root, out = root.resolve(), out.resolve()
     (out / "work").mkdir(parents=True, exist_ok=True)
@@ -155,7 +161,7 @@ class _Build:
         return Run(step, inputs, self.work, step.seen(inputs))
 
     def _models(self, chunks: Sequence[Chunk]) -> None:
-        """Only where there is a rule for what they say: they take most of the time."""
+        """Run the models only on sources that have a rule for their results, since models take most of the time."""
         rules = {source.name: source.rules for source in self.recipe.sources}
         tagged = [chunk for chunk in chunks if rules[chunk.source.name].propn_share is not None]
         self._step(tagged, ProperNouns(self.recipe.tagger))
@@ -181,9 +187,9 @@ class _Build:
             chunk.columns["compare"] = output
 
     def _finish(self, name: str, tasks: Sequence[Task], *, one_by_one: bool = False) -> None:
-        """Does those that are not done, here and in their order if they have to be."""
+        """Run the tasks that are not done: one by one in this process if asked for, otherwise with the runner."""
         missing = [task for task in tasks if not task.output.exists()]
-        disable = None if self.show_progress else True  # None: where there is a terminal
+        disable = None if self.show_progress else True  # None: only in a terminal
         with tqdm(total=len(tasks), initial=len(tasks) - len(missing), desc=name, unit="file", disable=disable) as bar:
             for _ in (task.run() for task in missing) if one_by_one else self.runner.run(missing):
                 bar.update()

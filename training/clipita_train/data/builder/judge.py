@@ -1,4 +1,7 @@
-"""Rules and columns -> why a row or a caption is dropped, by what is known of it alone; "" is kept so far."""
+"""Apply the rules of a source to each row by itself, and say why a row or a caption is dropped.
+
+The reason "" means that it is kept so far.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -34,7 +37,7 @@ class Judge(Step):
     needs: ClassVar[tuple[str, ...]] = ("download", "text", "images", "propn", "scores")
 
     def columns(self) -> tuple[str, ...]:
-        """Return what every source has, and the columns of models only where there are rules for them."""
+        """Return the columns to read; those of models only where there are rules for them."""
         return (*PHOTOGRAPH_COLUMNS, "captions", *self._caption_columns)
 
     @property
@@ -43,6 +46,7 @@ class Judge(Step):
         return (*CAPTION_COLUMNS, *(name for name, limit in judged.items() if limit is not None))
 
     def load(self) -> Function:
+        """Return the function."""
         return self._function
 
     def _function(self, table: pa.Table) -> pa.Table:

@@ -1,4 +1,4 @@
-"""How many rows and captions went into a build and came out, source by source, and why the others did not."""
+"""Count the rows and captions that went into a build and came out, by source, and why the others did not."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,12 @@ from clipita_train.data.pairs.rows import Tally
 
 
 def summarise(tallies: Mapping[str, Sequence[Tally]], chunks: Sequence[Chunk]) -> dict[str, Any]:
-    """Source -> what `build.json` says of it; evaluation sets have only what could not be read."""
+    """Return, for each source, its counts as `build.json` has them; evaluation sets have only counts of rows read.
+
+    Args:
+        tallies: Name of a source or evaluation set to the tallies of its files.
+        chunks: The chunks of all sources.
+    """
     found: dict[str, Any] = {}
     for name, parts in tallies.items():
         bad, places = Counter[str](), dict[str, list[str]]()
@@ -47,7 +52,7 @@ def _kept(chunks: Sequence[Chunk]) -> dict[str, Any]:
 
 
 def as_text(sources: dict[str, Any]) -> str:
-    """What a person reads after a build."""
+    """Format the counts for a person to read."""
     lines = list[str]()
     for name, found in sources.items():
         lines.append(f"{name}: {found['rows']:,} rows read, {sum(one['count'] for one in found['bad'].values()):,} bad")

@@ -1,12 +1,12 @@
-"""Select the rows of a collection so that no concept outweighs the others.
+"""Select the rows of a collection so that no concept outweighs the others, as MetaCLIP does.
 
-The method is MetaCLIP's: rows are matched with concepts by the words of their captions; a concept that more than `cap`
-rows name lends each of them only a chance of cap / count, so that "uomo" does not drown "fagotto". Every function is
-pure, and what it decides of a row depends on the row's id and on the counts, never on other rows or their order: shards
-can be counted and judged one by one, anywhere.
+Rows are matched with concepts by the words of their captions. If more than `cap` rows name a concept, each of them is
+kept only with probability cap / count, so that "uomo" does not drown "fagotto". All functions are pure. A decision
+depends on the row's id and on the counts, and not on other rows or their order, so that shards can be counted and
+judged one by one, on any machine.
 
-Source: Xu et al., "Demystifying CLIP Data" (arXiv:2309.16671), algorithm 1. Here words are matched whole, and
-chance is a hash.
+Source: Xu et al., "Demystifying CLIP Data" (arXiv:2309.16671), algorithm 1. Here words are matched whole, and a hash
+takes the place of random numbers.
 """
 
 import re
@@ -20,13 +20,13 @@ _WORD = re.compile(r"[^\W_]+")
 
 
 class Matcher:
-    """Finds which concepts captions name.
+    """Finds the concepts that captions name.
 
     Args:
-        concepts: name of a concept -> the words or phrases that mean it; case and punctuation do not count.
+        concepts: Name of a concept to the words or phrases that mean it; case and punctuation are ignored.
 
     Raises:
-        ValueError: a concept has a phrase without letters or digits.
+        ValueError: A phrase has no letters or digits.
     """
 
     def __init__(self, concepts: Mapping[str, Iterable[str]]) -> None:
@@ -40,7 +40,7 @@ class Matcher:
         self._longest = max(map(len, self._meant), default=0)
 
     def __call__(self, captions: Sequence[Sequence[str]]) -> list[list[str]]:
-        """For each row, the concepts that any of its captions names, sorted, each once."""
+        """Return, for each row of captions, the concepts that any of the captions names, sorted, each once."""
         return [sorted({concept for caption in row for concept in self._named(caption)}) for row in captions]
 
     def _named(self, caption: str) -> Iterable[str]:
@@ -51,7 +51,7 @@ class Matcher:
 
 
 def italian_concepts() -> dict[str, set[str]]:
-    """The concepts of data/labels, for a `Matcher`: labels, plurals and synonyms without their articles."""
+    """Return the concepts of data/labels for a `Matcher`: labels, plurals and synonyms without articles."""
     return {
         concept.id: {without_article(phrase) for phrase in (concept.label, concept.plural, *concept.synonyms) if phrase}
         for concept in load_ontology().concepts
@@ -59,7 +59,7 @@ def italian_concepts() -> dict[str, set[str]]:
 
 
 def counts(concepts: Iterable[Sequence[str]]) -> Counter[str]:
-    """How many rows name each concept; the sum of the counts of shards is the count of all of them."""
+    """Count the rows that name each concept. Counts of shards can be added up."""
     return Counter(concept for row in concepts for concept in row)
 
 
@@ -72,17 +72,18 @@ def balanced(
     seed: int = 0,
     keep_unmatched: bool = False,
 ) -> list[bool]:
-    """Which rows a balanced selection keeps: those of which one concept or more draws its chance, cap / count.
+    """Decide which rows a balanced selection keeps.
 
-    A concept with at most `cap` rows keeps all of them. With a larger cap, what was kept stays.
+    A row is kept if at least one of its concepts draws it, which happens with probability cap / count. So all rows of a
+    concept with at most `cap` rows are kept. Raising the cap keeps all rows that were kept before.
 
     Args:
-        ids: of the rows, unique in the collection.
-        concepts: that each row names, from a `Matcher`.
+        ids: Ids of the rows, unique in the collection.
+        concepts: The concepts that each row names, from a `Matcher`.
         counted: `counts` of the whole collection.
-        cap: about how many rows a concept keeps for its own sake; 20,000 in MetaCLIP's 400 M.
-        seed: another one keeps others.
-        keep_unmatched: whether rows that name no concept are kept. MetaCLIP drops them.
+        cap: About how many rows are kept for each concept; MetaCLIP has 20,000 for 400 million rows.
+        seed: Another seed keeps other rows.
+        keep_unmatched: Whether to keep rows that name no concept. MetaCLIP drops them.
     """
     return [
         any(_chance(id, concept, seed) * counted[concept] < cap for concept in row) if row else keep_unmatched

@@ -19,20 +19,20 @@ def cosines(
     keys: Sequence[str] | None = None,
     cache: Path | None = None,
 ) -> list[list[float]]:
-    """How well each caption fits its row's image.
+    """Compute the cosine between each caption and its row's image.
 
     Args:
-        model: any that `clipita.load` gives; long captions are cut to what it reads.
-        images: one a row; as `model.encode_image` takes them.
-        captions: of each row, none or more; blank ones have no meaning and get NaN.
-        keys: what an image is known by in the cache, say a hash of its bytes; needed with `cache`.
-        cache: a folder in which embeddings are kept, by the model's fingerprint: one for all shards will do.
+        model: Any model that `clipita.load` returns; longer captions are cut.
+        images: One image for each row, of any kind that `model.encode_image` takes.
+        captions: For each row any number of captions; blank ones get NaN.
+        keys: For each image a name in the cache, e.g. a hash of its bytes; needed with `cache`.
+        cache: A folder in which embeddings are kept, by the model's fingerprint; all shards can share it.
 
     Returns:
-        For each row the cosines of its captions, -1 to 1; NaN if the image cannot be read.
+        The cosines of each row's captions, from -1 to 1; NaN if the image cannot be read.
 
     Raises:
-        ValueError: images, captions or keys differ in number, or there is a cache without keys.
+        ValueError: Images, captions or keys differ in number, or there is a cache without keys.
     """
     if not len(images) == len(captions) == len(images if keys is None else keys) or (cache and keys is None):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Draw the caption of a photograph that a training step sees."""
+"""Draw one of several captions of a photograph for a training step."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,18 @@ import numpy as np
 
 
 def caption_at(captions: Sequence[str], *, id: int, step: int | None, seed: int = 0) -> str:
-    """The caption of a photograph that a step, or an epoch, sees: any of them, by its id, whatever else is drawn.
+    """Return the caption of a photograph that is used at a step or epoch.
 
-    In validation `step` is None, and it is always the first.
+    It depends on the arguments alone, not on what else is drawn.
+
+    Args:
+        captions: The captions of the photograph.
+        id: Number of the photograph.
+        step: Step or epoch; None in validation, which always uses the first caption.
+        seed: Seed of the run.
+
+    Raises:
+        ValueError: There is no caption.
     """
     if not captions:
         raise ValueError(f"photograph {id} has no caption: leave it out of the pairs")

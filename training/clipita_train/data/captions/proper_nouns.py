@@ -1,7 +1,7 @@
-"""Captions that say no more than a name: the part-of-speech filter of CLIP-Italian.
+"""Find captions that are hardly more than a name, by CLIP-Italian's part-of-speech filter.
 
-Its makers dropped the captions of WIT in which 80 % or more of the tokens are proper nouns, about one in ten: "Dora
-Riparia", "Joey Ramone Place". What such a name looks like can be learnt from no picture of it.
+CLIP-Italian dropped those captions of WIT in which 80 % or more of the tokens are proper nouns, about one in ten: "Dora
+Riparia", "Joey Ramone Place". No picture can teach what such a name looks like.
 """
 
 from collections.abc import Sequence
@@ -13,20 +13,20 @@ DEFAULT_TAGGER = "clipita"
 
 
 def propn_share(captions: Sequence[str], *, tagger: str | Tagger = DEFAULT_TAGGER) -> list[float]:
-    """The share of proper nouns (PROPN) among the tokens of each caption; it is dropped at `THRESHOLD` and above.
+    """Return the share of proper nouns (PROPN) among the tokens of each caption; at `THRESHOLD` or above it is dropped.
 
-    Tokens are those of the tagger: "dell'Arno" has two, "della" one. Tokens without a letter or digit (punctuation,
-    symbols) do not count, so "Roberto Baggio (nel 1994)" has 2 in 4 as it has without brackets. A caption without any
-    that counts, a blank one too, has 0: other filters are for those.
+    Tokens are those of the tagger: "dell'Arno" has two, "della" one. Tokens without a letter or digit do not count, so
+    "Roberto Baggio (nel 1994)" has 2 in 4, as it has without brackets. A caption without tokens that count has the
+    share 0; other filters deal with those.
 
     Args:
-        captions: of any language and length; the tagger's language is Italian.
-        tagger: "clipita" is the one in this package; "stanza" and "apertium" are used where they are installed; any
-            other name is a spaCy pipeline's, or the folder of one. Or a function: see
+        captions: Captions of any language and length; the tagger is for Italian.
+        tagger: "clipita" is the tagger in this package; "stanza" and "apertium" are used if they are installed; any
+            other name is a spaCy pipeline or its folder. A function may be given too, see
             `clipita_train.tagger.taggers.Tagger`.
 
     Raises:
-        LookupError: there is no such tagger; says how to get it.
+        LookupError: The tagger is not installed; the message says how to get it.
     """
     tag = tagger_called(tagger) if isinstance(tagger, str) else tagger
     return [_share(tokens) for tokens in tag(captions)]

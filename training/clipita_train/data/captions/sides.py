@@ -1,4 +1,4 @@
-"""Find the captions that say left or right, whose photographs must not be mirrored."""
+"""Find captions that say left or right; their photographs must not be mirrored."""
 
 import re
 
@@ -6,5 +6,5 @@ _SIDE = re.compile(r"\b(destr|sinistr)(a|o|e|i|orso)\b", re.IGNORECASE)
 
 
 def names_a_side(caption: str) -> bool:
-    """Whether an Italian caption says left or right, so that its photograph must not be mirrored."""
+    """Return whether an Italian caption says left or right, so that its photograph must not be mirrored."""
     return _SIDE.search(caption) is not None

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Sequence
 
-AGREEING = 3  # of five captions
+AGREEING = 3  # how many of five captions must name the same
 
-# English, as Flickr8k's captions are. The patterns exclude one another.
+# Flickr8k's captions are English. No word fits two of these patterns.
 _PEOPLE = {
     "man": re.compile(r"\b(man|guy|gentleman)\b"),
     "woman": re.compile(r"\b(woman|lady)\b"),
@@ -29,9 +29,10 @@ _DOG = re.compile(r"\bdogs?\b")
 
 
 def person_or_dog(captions: Sequence[str]) -> str | None:
-    """The concept that most captions name: one kind of person, "person" where they name several, or "dog"; else None.
+    """Return the concept that most captions name: a kind of person, "person" if they name several kinds, or "dog".
 
-    A dog with its owner, and a photograph on which captions do not agree, show nothing that is sure.
+    Returns None if captions disagree, or name both a dog and a person, since the photograph then shows nothing for
+    sure.
     """
     lowered = [caption.lower() for caption in captions]
     named = [concept for concept, words in _PEOPLE.items() if sum(map(bool, map(words.search, lowered))) >= AGREEING]
@@ -43,6 +44,6 @@ def person_or_dog(captions: Sequence[str]) -> str | None:
 
 
 def things_named(captions: Sequence[str]) -> tuple[str, ...]:
-    """The concepts, of a few that everyday questions ask for, that any of the captions names."""
+    """Return those concepts of `_THINGS` that any of the captions names."""
     text = "\n".join(captions).lower()
     return tuple(concept for concept, words in _THINGS.items() if words.search(text))

@@ -1,4 +1,4 @@
-"""Group the members of a collection by pairs of them that are near: leaders, and members near a marked one."""
+"""Group the members of a collection by pairs of near members."""
 
 from collections.abc import Iterator
 
@@ -8,27 +8,34 @@ from clipita_train.arrays import Array
 
 
 def near_marked(pairs: Array, marked: Array) -> Array:
-    """(N,) bool: which of N members are `marked` (N,) bool, or form one of the `pairs` (P, 2) with one that is."""
+    """Return (N,) bool: which members are `marked` (N,) bool, or in one of the `pairs` (P, 2) with a marked one."""
     near = marked.copy()
     near[pairs[marked[pairs[:, ::-1]]]] = True
     return near
 
 
 def leaders(count: int, pairs: Array) -> Array:
-    """(count,) int64: for each member the earliest one near it that has no earlier leader itself, or its own number.
+    """Choose a leader for each member: itself, or the earliest near member that is its own leader.
 
-    Members are gone through in their order, so that chains do not grow: everything is near its leader, and leaders are
-    not near one another. `pairs` (P, 2) has i < j.
+    Members are taken in their order, so that groups do not grow into chains: every member is near its leader, and no
+    two leaders are near one another.
+
+    Args:
+        count: How many members there are.
+        pairs: (P, 2) integers, near members i < j.
+
+    Returns:
+        (count,) int64, the number of each member's leader.
     """
     leader = np.arange(count)
-    for i, j in pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]:  # for each j its earlier neighbours from the first on
+    for i, j in pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]:  # for each j, its near members i in their order
         if leader[i] == i and leader[j] == j:
             leader[j] = i
     return leader
 
 
 def equal_pairs(keys: Array) -> Iterator[Array]:
-    """(P, 2) int64 once and again, in all every pair i < j of equal `keys` (N,)."""
+    """Yield arrays (P, 2) int64, which together hold every pair i < j with equal `keys` (N,)."""
     order = np.argsort(keys, kind="stable")
     ordered, left = keys[order], np.arange(len(keys))
     for apart in range(1, len(keys)):
@@ -40,4 +47,5 @@ def equal_pairs(keys: Array) -> Iterator[Array]:
 
 
 def unique_pairs(found: list[Array]) -> Array:
+    """Concatenate arrays of pairs (P, 2), and remove repeated pairs."""
     return np.unique(np.concatenate([np.zeros((0, 2), np.int64), *found]), axis=0)

@@ -1,4 +1,4 @@
-"""MinHash signatures of captions, and the search for captions that share most of their words."""
+"""Compute MinHash signatures of captions, and find captions that share most of their words."""
 
 import re
 import zlib
@@ -10,18 +10,22 @@ import numpy as np
 from clipita_train.arrays import Array
 from clipita_train.data.near_duplicates.groups import equal_pairs, unique_pairs
 
-SIGNATURE = 64  # minima of a caption, of 32 bits each
-BANDS = 16  # of 4 minima: captions with a Jaccard index of 0.8 share one with a probability of 0.9998, of 0.5 with 0.64
-NEAR_SHARE = 0.8  # of the minima, which is the Jaccard index within a standard error of 0.05
+SIGNATURE = 64  # number of minima of a caption, 32 bits each
+# Bands of 4 minima. Captions with a Jaccard index of 0.8 share a band with a probability of 0.9998, with 0.5 of 0.64.
+BANDS = 16
+NEAR_SHARE = 0.8  # of the minima; it estimates the Jaccard index with a standard error of 0.05
 
 _WORD = re.compile(r"\w+")
 _MULTIPLY, _ADD = np.random.default_rng(2021).integers(0, 1 << 63, (2, SIGNATURE), np.uint64)
 
 
 def caption_signatures(captions: Sequence[str]) -> Array:
-    """(N, SIGNATURE) uint32: MinHash of each caption's words and pairs of words, without case and punctuation.
+    """Compute a MinHash signature of each caption from its words and pairs of words, without case and punctuation.
 
-    Captions that share all of them have the same signature; so have all those without a letter or digit.
+    Captions with the same words and pairs have the same signature; so have all captions without a letter or digit.
+
+    Returns:
+        (N, SIGNATURE) uint32.
 
     Source: Broder, "On the resemblance and containment of documents" (1997).
     """
@@ -39,14 +43,21 @@ def caption_signatures(captions: Sequence[str]) -> Array:
 
 
 def signature_keys(signatures: Array) -> Array:
-    """(N,) uint64: one number for each of `signatures` (N, M) uint32, the same where all of them are."""
+    """Hash each signature, a row of `signatures` (N, M) uint32, to one number: (N,) uint64."""
     return signatures.astype(np.uint64) @ (_MULTIPLY[: signatures.shape[1]] | np.uint64(1))
 
 
 def near_signatures(signatures: Array, *, share: float = NEAR_SHARE) -> Array:
-    """(P, 2) int64: pairs i < j of `signatures` (N, SIGNATURE), no two the same, that share so many of their minima.
+    """Find pairs of signatures that share at least `share` of their minima.
 
-    Compared are those that have a band in common.
+    Only signatures that have a band in common are compared.
+
+    Args:
+        signatures: (N, SIGNATURE) uint32, all different.
+        share: From 0 to 1.
+
+    Returns:
+        (P, 2) int64, pairs i < j.
     """
     found = [
         pairs[(signatures[pairs[:, 0]] == signatures[pairs[:, 1]]).mean(1) >= share]

@@ -26,20 +26,23 @@ from clipita_train.data.photographs.readers import (
 
 @dataclass(frozen=True)
 class Collection:
-    """A collection: where it is to be had, on what terms, and how its folder is read."""
+    """A collection of photographs: where to get it, its license, and the function that reads its folder."""
 
     name: str
     repository: str  # owner/name on GitHub
     licence: str
     read: Callable[[Path], Iterable[CollectionItem]]
-    commit: str | None = None  # where the newest one no longer has the photographs
-    further: tuple[str, ...] = ()  # other repositories that its reader looks into
+    commit: str | None = None  # set where the newest commit no longer has the photographs
+    further: tuple[str, ...] = ()  # other repositories that the reader needs
 
     def examples(self, root: Path) -> Iterator[Example]:
-        """Its examples under the data root.
+        """Yield the examples of the collection.
+
+        Args:
+            root: The folder of all clones.
 
         Raises:
-            FileNotFoundError: the clone or a folder in it is missing; says what to clone where.
+            FileNotFoundError: The clone, or a folder in it, is missing; the message says what to clone.
         """
         folder = root / self.repository
         if not folder.is_dir():
@@ -52,7 +55,7 @@ class Collection:
             yield Example(path, self.name, found.split, found.concept, found.captions, found.judged_as)
 
     def clone_command(self, root: Path) -> str:
-        """The shell command that fetches it."""
+        """Return the shell command that clones the collection."""
         repositories = (self.repository, *self.further)
         commands = [f"git clone https://github.com/{name} {root / name}" for name in repositories]
         if self.commit is not None:
@@ -63,7 +66,16 @@ class Collection:
 def in_folders(
     name: str, repository: str, licence: str, *, train: int, dev: int = 0, commit: str | None = None
 ) -> Collection:
-    """A collection whose photographs of a concept are where `labels/folders.tsv` says under its name."""
+    """Make a collection of which `labels/folders.tsv` says where the photographs of each concept are.
+
+    Args:
+        name: Name of the collection, also in the table.
+        repository: OWNER/NAME on GitHub.
+        licence: License of the photographs.
+        train: Maximum number of training photographs of a concept.
+        dev: Maximum number of development photographs of a concept.
+        commit: The commit to check out; None takes the newest.
+    """
     return Collection(name, repository, licence, folders(name, train=train, dev=dev), commit)
 
 
@@ -183,7 +195,7 @@ COLLECTIONS = (
     in_folders("squirrels", "Nameless0612/squeek", "none stated", train=280),
     in_folders("oranges", "and-kul/fruits_dataset", "none stated; ImageNet terms: research", train=150),
     in_folders("pexels_small", "arslnysuf/image-data", "MIT", train=10),
-    # Never trained on: photographs from elsewhere, with everyday labels.
+    # Never trained on: photographs of everyday things from other places, for judging.
     in_folders("animals8", "herene/animals_pictures_classification", "none stated", train=0, dev=100),
     in_folders(
         "vehicles_unsplash",

@@ -1,4 +1,4 @@
-"""The list of examples that a run is made of: read from the sources, deduplicated, written as JSON lines."""
+"""Write and read the manifest: the deduplicated examples of all collections, as JSON lines."""
 
 import json
 from collections import Counter
@@ -12,10 +12,12 @@ from clipita_train.engine.files import written_whole
 
 
 def write_manifest(sources: Sequence[Collection], root: Path, path: Path) -> DeduplicationReport:
-    """Reads all sources under `root` into the manifest `path`, and what was left out into `<its stem>.left-out.txt`.
+    """Read all collections under `root`, deduplicate them, and write the manifest.
+
+    The photographs that are left out are listed in `<stem of path>.left-out.txt` beside it.
 
     Raises:
-        FileNotFoundError: a source is missing; says how to get it or how to leave it out.
+        FileNotFoundError: A collection is missing; the message says how to get it, or how to leave it out.
     """
     examples = [example for source in sources for example in source.examples(root)]
     kept, report = deduplicate(examples, root)
@@ -31,12 +33,16 @@ def write_manifest(sources: Sequence[Collection], root: Path, path: Path) -> Ded
 
 
 def read_manifest(path: Path) -> list[Example]:
-    """The examples of a manifest. Raises FileNotFoundError: it has not been written yet."""
+    """Read the examples of a manifest.
+
+    Raises:
+        FileNotFoundError: It has not been written yet.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no manifest at {path}: write it first, with clipita-train prepare")
     return [Example.from_json(json.loads(line)) for line in path.read_text("utf-8").splitlines()]
 
 
 def counts(examples: Sequence[Example]) -> dict[tuple[str, str], int]:
-    """(source, split) -> how many examples."""
+    """Count the examples of each (source, split)."""
     return dict(Counter((example.source, example.split) for example in examples))

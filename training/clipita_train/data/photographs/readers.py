@@ -1,7 +1,7 @@
-"""Readers of photograph collections: one for each layout of folders and lists.
+"""Read collections of photographs: a function for each layout of folders and lists.
 
-`labels/folders.tsv` says where in a repository the photographs of a concept are, and `labels/not_photographs.tsv` which
-of the development files are drawings and figurines.
+`labels/folders.tsv` says where in a repository the photographs of a concept are. `labels/not_photographs.tsv` names
+development files that are drawings or figurines.
 """
 
 import csv
@@ -14,16 +14,16 @@ from pathlib import Path
 
 from clipita_train.data.concepts import class_concepts, read_table
 
-# Of the collections below alone, which are fixed: their files are drawn by number, so that reading others too, or
-# leaving some aside, would change what every recipe learns from. Others are read by clipita.images.photo_files.
+# For the collections of this package alone. Their files are drawn by number, so reading more or fewer files would
+# change what every recipe learns from. All other folders are read by clipita.images.photo_files.
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
-POOL = 600  # a limit draws from the first 600 photographs by name
+POOL = 600  # photographs are drawn from the first 600 by name
 FLICKR8K_CAPTIONS = "prakhar-dhakar/Image-Captioning"
 
 
 @dataclass(frozen=True)
 class CollectionItem:
-    """What a reader yields: an example whose source and root are not known to it."""
+    """A photograph as a reader yields it; its path is not yet relative to the root of all collections."""
 
     path: Path
     split: str
@@ -33,15 +33,15 @@ class CollectionItem:
 
 
 def stable_order(path: Path) -> str:
-    """A fixed pseudo-random key from the last two parts of a path: the same choice on every machine."""
+    """Return a pseudo-random sort key from the last two parts of a path, the same on every machine."""
     return hashlib.sha1("/".join(path.parts[-2:]).encode()).hexdigest()
 
 
 def photographs(folder: Path) -> list[Path]:
-    """All photographs of a folder, in `stable_order`.
+    """Return all photographs of a folder, in `stable_order`.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: There is no such folder.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}: is the clone complete?")
@@ -49,9 +49,14 @@ def photographs(folder: Path) -> list[Path]:
 
 
 def folders(collection: str, *, train: int, dev: int = 0) -> Callable[[Path], Iterator[CollectionItem]]:
-    """A reader of `labels/folders.tsv`: at most so many photographs of a concept for training and development.
+    """Make a reader of the photographs that `labels/folders.tsv` lists for a collection.
 
-    Those that `labels/not_photographs.tsv` names are then left out.
+    Photographs that `labels/not_photographs.tsv` names are left out after the choice.
+
+    Args:
+        collection: Its name in the tables.
+        train: Maximum number of training photographs of a concept.
+        dev: Maximum number of development photographs of a concept.
     """
 
     def read(root: Path) -> Iterator[CollectionItem]:
@@ -74,7 +79,7 @@ def folders(collection: str, *, train: int, dev: int = 0) -> Callable[[Path], It
 
 
 def tiny_imagenet(root: Path, train: int) -> Iterator[CollectionItem]:
-    """Tiny ImageNet: `train` of the 500 training pictures a class; its validation set is the development set."""
+    """Read Tiny ImageNet: `train` of the 500 training pictures of each class; its validation set for development."""
     root = root / "tiny-imagenet-200"
     for wnid in (root / "wnids.txt").read_text().split():
         for path in photographs(root / "train" / wnid / "images")[:train]:
@@ -85,7 +90,7 @@ def tiny_imagenet(root: Path, train: int) -> Iterator[CollectionItem]:
 
 
 def caltech101(root: Path) -> Iterator[CollectionItem]:
-    """Caltech-101 without its background class and its second, cropped set of faces; a fixed third is held out."""
+    """Read Caltech-101 without its background class and cropped faces; a fixed third is for development."""
     for name, concept in class_concepts("caltech101").items():
         paths = photographs(root / "101_ObjectCategories" / name)
         for i, path in enumerate(paths):
@@ -93,7 +98,7 @@ def caltech101(root: Path) -> Iterator[CollectionItem]:
 
 
 def grocery(root: Path) -> Iterator[CollectionItem]:
-    """Grocery Store: the official test split is the development set, judged on its 43 coarse classes."""
+    """Read Grocery Store: the official test split is for development, judged by its 43 coarse classes."""
     root = root / "dataset"
     with (root / "classes.csv").open(newline="") as file:
         rows = [row for row in csv.reader(file) if row[1].isdigit()]
@@ -107,7 +112,7 @@ def grocery(root: Path) -> Iterator[CollectionItem]:
 
 
 def clothing(root: Path) -> Iterator[CollectionItem]:
-    """Clothing: ten garments; its own test split is the development set."""
+    """Read Clothing, ten kinds of garments; its test split is for development."""
     for split in ("train", "validation", "test"):
         for name, concept in class_concepts("clothing").items():
             for path in photographs(root / split / name):
@@ -115,14 +120,14 @@ def clothing(root: Path) -> Iterator[CollectionItem]:
 
 
 def imagenet_samples(root: Path) -> Iterator[CollectionItem]:
-    """One photograph for each of the 1,000 ImageNet classes: `n01440764_tench.JPEG`."""
+    """Read one photograph for each of the 1,000 ImageNet classes, such as `n01440764_tench.JPEG`."""
     return (CollectionItem(path, "train", path.name.split("_")[0]) for path in photographs(root))
 
 
 def flickr8k(root: Path) -> Iterator[CollectionItem]:
-    """Flickr8k: five English captions a photograph, which the multilingual text tower reads beside Italian.
+    """Read Flickr8k: five English captions for each photograph, which the multilingual text tower reads too.
 
-    Its 1,000 test photographs are the development set. The captions are in the repository named `FLICKR8K_CAPTIONS`.
+    Its 1,000 test photographs are for development. The captions are in the repository named `FLICKR8K_CAPTIONS`.
     """
     texts = root.parent.parent / FLICKR8K_CAPTIONS
     if not texts.is_dir():
@@ -140,9 +145,10 @@ def flickr8k(root: Path) -> Iterator[CollectionItem]:
 
 
 def animal_pose(root: Path, train: int) -> Iterator[CollectionItem]:
-    """Animal Pose: photographs of PASCAL VOC and others with all their dogs, cats, horses, sheep and cows marked.
+    """Read Animal Pose: photographs of PASCAL VOC and others in which all farm animals and pets are marked.
 
-    `train` of those that show one kind alone, by its name, which is the concept's id.
+    Takes `train` photographs of each kind (dog, cat, horse, sheep, cow) that show no other kind. The name of the kind
+    is the id of the concept.
     """
     marked = json.loads((root / "keypoints.json").read_text("utf-8"))
     names = {kind["id"]: kind["name"] for kind in marked["categories"]}

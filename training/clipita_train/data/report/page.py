@@ -1,7 +1,7 @@
-"""What was gathered of a build -> one HTML page that needs nothing else: no script, no connection.
+"""Write what was gathered of a build as one HTML page that needs no scripts, no other files and no connection.
 
-Everything that came with the data is escaped, and a content security policy stands behind that: a caption cannot do
-more than be read.
+All text from the data is escaped, and a content security policy stands behind that, so that a hostile caption can do
+nothing but be read.
 """
 
 from collections import Counter
@@ -21,12 +21,12 @@ _PLACES = 5
 
 
 def page(summary: Mapping[str, Any], found: Gathered, pictures: Mapping[str, str]) -> str:
-    """The page.
+    """Return the page.
 
     Args:
-        summary: What the build's `build.json` says.
-        found: What its manifest says.
-        pictures: Of the rows that are shown, by their ids.
+        summary: The contents of `build.json`.
+        found: What was gathered from the manifest.
+        pictures: Id of a row to its picture, as `thumbnails` returns them.
     """
     name = summary["recipe"]
     sections = [
@@ -79,7 +79,7 @@ def _kind(stage: str) -> str:
 
 
 def _funnel(summary: Mapping[str, Any], found: Gathered) -> str:
-    """A bar and the table of rows in and out of each step, source by source."""
+    """Draw a bar for each source, and a table of the rows in and out of each step."""
     stages = [stage for stage in STAGES if any(stage_of(reason) == stage for _, reason in found.rows if reason)]
     legend = [(TRAIN, "kept for training"), (VALIDATION, "kept for validation")] + [(_kind(s), s) for s in stages]
     keys = "".join(f'<span><i class="{kind}"></i>{name}</span>' for kind, name in legend)
@@ -162,7 +162,7 @@ def _languages(found: Gathered) -> str:
 def _examples(
     groups: Mapping[str, Sequence[dict[str, Any]]], pictures: Mapping[str, str], by: str, counts: Mapping[Any, int]
 ) -> str:
-    """Rows under the name of their source or reason, with how many there are of it."""
+    """Show example rows under the name of their source or reason, with its total."""
     totals = Counter[str]()
     for (source, other), count in counts.items():
         totals[source if by == "source" else other] += count
@@ -179,7 +179,7 @@ def _cards(rows: Iterable[dict[str, Any]], pictures: Mapping[str, str], *, only:
 
 
 def _card(row: dict[str, Any], picture: str, only: str | None) -> str:
-    """Its picture, its captions with what they are translated from, crossed out if not kept, and where it is from."""
+    """Show a row: picture, captions with their originals, dropped captions crossed out, and where the row is from."""
     if picture.startswith("data:image/jpeg;base64,"):
         image = f'<img src="{escape(picture)}" alt="">'
     else:
@@ -209,7 +209,7 @@ def _groups_in_words(found: Gathered) -> str:
 
 
 def _copies(found: Gathered, pictures: Mapping[str, str]) -> str:
-    """Groups of copies: the row that stays, then those that are left out for it."""
+    """Show groups of copies: first the row that is kept, then those that were dropped as its copies."""
     if not found.groups:
         return ""
     sizes = [(_kind("copies"), f"{size} alike", count) for size, count in sorted(found.group_sizes.items())]
