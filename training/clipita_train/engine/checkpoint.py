@@ -1,4 +1,7 @@
-"""Save and restore checkpoints, which hold model, optimizer, data position and progress; and claim the folder of a run."""
+"""Save and restore checkpoints, and claim the folder of a run.
+
+A checkpoint holds the model, the optimizer, the position in the data and the progress of a stage.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -74,8 +74,9 @@ class ParameterRule:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Adaptive gradient clipping, AdaBelief or AdamW, a linear warm-up and a decay to 0; the defaults are
-    CLIP-Italian's.
+    """Adaptive gradient clipping, AdaBelief or AdamW, a linear warm-up and a decay to 0.
+
+    The defaults are those of CLIP-Italian.
     """
 
     kind: Literal["adabelief", "adamw"] = "adabelief"

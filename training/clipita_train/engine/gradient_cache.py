@@ -1,5 +1,6 @@
-"""Train with large batches in little memory: towers run in chunks, and the loss and gradients are those of the whole
-batch.
+"""Train with large batches in little memory, by running the towers in chunks.
+
+The loss and the gradients are those of the whole batch.
 """
 
 from collections.abc import Callable

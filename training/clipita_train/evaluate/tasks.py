@@ -1,6 +1,7 @@
-"""What a recipe's development photographs are asked: each source its own classes, and questions across sources.
+"""Define the questions that a recipe's development photographs are asked.
 
-A question puts one label for each of its classes to photographs that show exactly one of them.
+A question compares photographs with one label for each of its classes; each photograph shows exactly one of the
+classes. There is a question for each source, and there are questions across sources.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from clipita_train.data.concepts import Ontology
 from clipita_train.data.photographs.example import Example
 from clipita_train.evaluate.embedding_cache import embed_images
 
-# Kinds that exclude one another, under which the classes of Tiny ImageNet and Caltech-101 fall.
+# Kinds of things to which the classes of Tiny ImageNet and Caltech-101 belong. No two of them overlap.
 BROADER = (
     "dog", "feline", "bird", "fish", "insect", "reptile", "amphibian", "monkey", "bear", "marine_mammal", "shellfish",
     "land_vehicle", "watercraft", "aircraft", "musical_instrument", "fruit", "vegetable", "dish", "clothing",
@@ -27,7 +28,7 @@ BROADER = (
 
 @dataclass(frozen=True)
 class CrossSourceQuestion:
-    """A question across sources: which of these kinds of thing is it?"""
+    """A question across sources: which of these kinds of things does a photograph show?"""
 
     task: str
     sources: tuple[str, ...]
@@ -77,10 +78,14 @@ KINDS = (CrossSourceQuestion("broader kinds", ("tiny_imagenet", "caltech101"), B
 
 @dataclass(frozen=True)
 class EmbeddedPhotographs:
-    """Those of one source that can be read: paths (N,), embeddings (N, E), and the concept (N,) that each shows.
+    """The photographs of a source that can be read.
 
-    `captioned`: what they show was read from captions, which tell of people and dogs and leave out much of the rest.
-    `besides`: what else the captions of each name.
+    Attributes:
+        paths: N paths.
+        images: (N, E) embeddings.
+        shown: (N,) indices of the concepts that they show.
+        captioned: Whether these were found in captions, which mention people and dogs, but not everything else.
+        besides: For each photograph, other concepts that its captions name.
     """
 
     paths: tuple[str, ...]
@@ -91,11 +96,14 @@ class EmbeddedPhotographs:
 
     @property
     def chooses(self) -> Array:
-        """(N,) bool: which half each is in, by a hash of its path: the one that chooses, or the one that judges."""
+        """(N,) bool, the half of each photograph, by a hash of its path.
+
+        True is the half that choices are made on, False the half that they are judged on.
+        """
         return np.array([hashlib.sha1(path.encode()).digest()[-1] % 2 == 0 for path in self.paths])
 
     def part(self, rows: Array) -> "EmbeddedPhotographs":
-        """Those of some rows, as (N,) bool."""
+        """Return the photographs where `rows` (N,) bool is True."""
         paths = tuple(path for path, row in zip(self.paths, rows, strict=True) if row)
         besides = tuple(more for more, row in zip(self.besides, rows, strict=True) if row)
         return EmbeddedPhotographs(paths, self.images[rows], self.shown[rows], self.captioned, besides)
@@ -103,7 +111,14 @@ class EmbeddedPhotographs:
 
 @dataclass(frozen=True)
 class Question:
-    """Photographs (N), the concepts that are asked for (K,), ascending, and the place (N,) of the right one."""
+    """A question to photographs.
+
+    Attributes:
+        task: Its name.
+        photographs: N photographs.
+        classes: (K,) indices of the concepts that are asked for, ascending.
+        right: (N,) places in `classes`.
+    """
 
     task: str
     photographs: EmbeddedPhotographs
@@ -114,10 +129,17 @@ class Question:
 def embed_sources(
     model: clipita.Model, examples: Sequence[Example], root: Path, ontology: Ontology, cache: Path
 ) -> dict[str, EmbeddedPhotographs]:
-    """The development photographs of each source that show a known concept.
+    """Embed the development photographs of each source that show a known concept.
+
+    Args:
+        model: The model.
+        examples: The examples of a manifest.
+        root: The folder that their paths are relative to.
+        ontology: The concepts.
+        cache: A folder to keep embeddings in.
 
     Raises:
-        FileNotFoundError: no photograph of a source can be read.
+        FileNotFoundError: No photograph of a source can be read.
     """
     found: dict[str, EmbeddedPhotographs] = {}
     judged = [e for e in examples if e.split == "dev" and _shown(e) is not None]
@@ -139,7 +161,10 @@ def embed_sources(
 
 
 def questions(sources: dict[str, EmbeddedPhotographs], ontology: Ontology) -> Iterator[Question]:
-    """Each source's own classes, but of captioned ones, whose concepts overlap; then `KINDS`, if photographs fit."""
+    """Yield the question of each source, and then those questions across sources that photographs fit.
+
+    Captioned sources have no question of their own, since their concepts overlap.
+    """
     for source, found in sources.items():
         if not found.captioned:
             classes, right = np.unique(found.shown, return_inverse=True)
@@ -151,7 +176,7 @@ def questions(sources: dict[str, EmbeddedPhotographs], ontology: Ontology) -> It
 
 
 def across(kinds: CrossSourceQuestion, sources: dict[str, EmbeddedPhotographs], ontology: Ontology) -> Question | None:
-    """A question across sources, to their photographs that show exactly one of its kinds; None if none does."""
+    """Make a question across sources from photographs that show exactly one of its kinds; None if there are none."""
     parts = [sources[source] for source in kinds.sources if source in sources]
     if not parts:
         return None
@@ -166,7 +191,7 @@ def across(kinds: CrossSourceQuestion, sources: dict[str, EmbeddedPhotographs], 
 
 
 def joined(parts: Sequence[EmbeddedPhotographs]) -> EmbeddedPhotographs:
-    """Those of all, one after another."""
+    """Join the photographs of several sources."""
     return EmbeddedPhotographs(
         tuple(path for part in parts for path in part.paths),
         np.concatenate([part.images for part in parts]),

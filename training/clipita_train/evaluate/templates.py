@@ -1,8 +1,8 @@
-"""Which templates a label is best asked for in: chosen on one half of the development photographs, judged on the other.
+"""Choose the templates in which labels are best asked for, on one half of the photographs, and judge them on the other.
 
-One after another, the candidate that lowers the cross-entropy most when averaged with those before it, as long as it
-does so by more than twice the standard error of the difference, photograph by photograph. Top-1 would be too coarse to
-choose by: it goes on rising on the half that chooses while it falls on the other.
+Templates are added one by one. Each time, the template is added that lowers the cross-entropy most when its embedding
+is averaged with the others. This ends when the gain is no more than twice its standard error over photographs. Top-1
+would be too coarse to choose by: it keeps rising on the half that chooses while it falls on the other.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,14 @@ CANDIDATES = (
 
 @dataclass(frozen=True)
 class DevelopmentSet:
-    """One development set: images (N, E), what each shows (N,), which half it is in (N,) bool, and texts (T, K, E)."""
+    """A development set with its texts.
+
+    Attributes:
+        images: (N, E) embeddings.
+        shown: (N,) integers, what each photograph shows.
+        chooses: (N,) bool, True for the half that chooses.
+        texts: (T, K, E) embeddings of each label in each template.
+    """
 
     images: Array
     shown: Array
@@ -45,7 +52,7 @@ class DevelopmentSet:
 
 @dataclass(frozen=True)
 class TemplateChoice:
-    """Templates, and on each half the mean over the sets of cross-entropy and of top-1."""
+    """Some templates, with their cross-entropy and top-1 on each half, as means over the sets."""
 
     templates: tuple[str, ...]
     loss_chosen_on: float
@@ -54,17 +61,24 @@ class TemplateChoice:
     top1_held_out: float
 
     def to_json(self) -> dict[str, object]:
-        """Its fields."""
+        """Return the fields."""
         return asdict(self)
 
 
 def tasks(
     model: clipita.Model, examples: Sequence[Example], root: Path, ontology: Ontology, cache: Path
 ) -> list[DevelopmentSet]:
-    """The development sets of `SOURCES`, halved by a hash of the photographs' paths.
+    """Embed the development sets of `SOURCES` and all texts.
+
+    Args:
+        model: The model.
+        examples: The examples of a manifest.
+        root: The folder that their paths are relative to.
+        ontology: The concepts.
+        cache: A folder to keep embeddings in.
 
     Raises:
-        FileNotFoundError: none of their photographs is there.
+        FileNotFoundError: A source has no photograph.
     """
     wanted = [e for e in examples if e.source in SOURCES]
     found = embed_sources(model, wanted, root, ontology, cache)
@@ -82,7 +96,7 @@ def tasks(
 
 
 def choose(sets: Sequence[DevelopmentSet], logit_scale: float) -> list[TemplateChoice]:
-    """The steps of the choice, from one template on; the last one's are chosen."""
+    """Return the steps of the choice, from one template on; the last step has the chosen templates."""
     chosen: list[int] = []
     before: list[Array] | None = None
     steps: list[TemplateChoice] = []
@@ -105,7 +119,7 @@ def choose(sets: Sequence[DevelopmentSet], logit_scale: float) -> list[TemplateC
 
 
 def measure(sets: Sequence[DevelopmentSet], logit_scale: float, chosen: Sequence[int]) -> TemplateChoice:
-    """What the candidates of these places score together."""
+    """Return the scores of the candidates with these numbers together."""
     halves = [[(task, task.chooses if first else ~task.chooses) for task in sets] for first in (True, False)]
     losses = [_mean([_losses(task, chosen, logit_scale, half) for task, half in both]) for both in halves]
     top1 = [_mean([_right(task, chosen, half) for task, half in both]) for both in halves]
@@ -113,7 +127,7 @@ def measure(sets: Sequence[DevelopmentSet], logit_scale: float, chosen: Sequence
 
 
 def markdown(steps: Sequence[TemplateChoice], others: Sequence[TemplateChoice]) -> str:
-    """The steps, and below them what other sets of templates score."""
+    """Return a table of the steps, and of other choices of templates."""
     lines = [
         f"Chosen from {len(CANDIDATES)} on one half of the development photographs of {' and '.join(SOURCES)}, each",
         "set weighing the same; judged on the other half.",
@@ -137,7 +151,7 @@ def _cosines(task: DevelopmentSet, chosen: Sequence[int], half: Array) -> Array:
 
 
 def _losses(task: DevelopmentSet, chosen: Sequence[int], logit_scale: float, half: Array) -> Array:
-    """(N,) cross-entropies of the photographs of one half."""
+    """Return the cross-entropies (N,) of the photographs of one half."""
     logits = logit_scale * _cosines(task, chosen, half)
     logits -= logits.max(1, keepdims=True)
     return np.log(np.exp(logits).sum(1)) - logits[np.arange(len(logits)), task.shown[half]]

@@ -1,13 +1,13 @@
-"""A zero-shot report as Markdown."""
+"""Write a zero-shot report as Markdown."""
 
 from clipita_train.evaluate.zero_shot import METRICS, ZeroShotReport, ZeroShotScores
 from clipita_train.intervals import DRAWS, SEED, SWAPS
 
-SHOWN = 20  # classes and pairs; the JSON has all
+SHOWN = 20  # how many classes and pairs are shown; the JSON has all
 
 
 def markdown(report: ZeroShotReport, images: str) -> str:
-    """The protocol, the accuracies, and the first row's hardest classes and most confused pairs."""
+    """Return the protocol, the accuracies, and the first row's hardest classes and most confused pairs."""
     first, *others = report.rows
     sets = {row.labels: row.twins for row in report.rows}
     lines = [

@@ -21,8 +21,8 @@ class Rules:
     min_words: int = 2
     min_letter_share: float = 0.5  # of the characters that are not spaces
     # A caption of at least `language_words` words is dropped if with this probability it is not in the language of its
-    # source. That drops 94 % of English captions, 26 of the 18,661 captions of MSCOCO-IT, and 25 of 8,511 Italian labels
-    # (161 at a probability of 0.95 and one word).
+    # source. That drops 94 % of English captions, 26 of the 18,661 captions of MSCOCO-IT, and 25 of 8,511 Italian
+    # labels (161 at a probability of 0.95 and one word).
     other_language: float | None = 0.99
     language_words: int = 3
     propn_share: float | None = (

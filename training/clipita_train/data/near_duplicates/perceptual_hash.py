@@ -21,11 +21,13 @@ def perceptual_hash(image: ImageInput, *, name: str = "the image") -> int:
     """Return a hash of 63 bits that changes little when a photograph is compressed or resized.
 
     The image is reduced to 32 x 32 gray pixels. Each bit says whether one of the lowest frequencies, without the mean,
-    is above their median. Half of the bits are set, so distances are even. Measured on 841 photographs of six
-    collections in eight versions each (JPEG of quality 30 and 75, WebP, PNG, 0.25 to 1.7 times the size, squeezed to a
-    square): 99.7 % of the versions are within `NEAR_BITS` of the original, where 88 % are within 3 bits of a difference
-    hash. Of photographs cut by 2 % at every edge, 67 % are. Among the 18,091 different photographs of Flickr8k and Tiny
-    ImageNet, none and 3 pairs are as near.
+    is above their median. Half of the bits are set, so distances are even.
+
+    Measured on 841 photographs of six collections in eight versions each (JPEG of quality 30 and 75, WebP, PNG, 0.25 to
+    1.7 times the size, squeezed to a square): 99.7 % of the versions are within `NEAR_BITS` of the original, where 88 %
+    are within 3 bits of a difference hash. Of photographs cut by 2 % at every edge, 67 % are. Among the 18,091
+    different photographs of Flickr8k and Tiny ImageNet, no pair is as near by this hash, and 3 pairs are by the
+    difference hash.
 
     Args:
         image: Any image that clipita takes.
