@@ -100,7 +100,7 @@ def _static(bundle: Bundle, folder: Path, activations: str, calibration: Any) ->
 def markdown(report: Figures) -> str:
     """Return a table for each model as Markdown."""
     lines = [
-        "# Ways to quantise",
+        "# Ways to quantize",
         "",
         "Milliseconds an image by the median; cosines to the first row of each tower. Static graphs are faster where "
         "the processor multiplies bytes itself (VNNI). They need photographs when a model is converted, cost "

@@ -34,7 +34,9 @@ def command_line(kinds: Sequence[Kind]) -> click.Group:
     def main(coordinator: str | None, processes: int, process: int) -> None:
         """Train Italian image-text models."""
         if (coordinator is None) != (processes == 1) or process >= processes:
-            raise click.UsageError("several processes need all of --coordinator, --processes N and --process below N")
+            raise click.UsageError(
+                "several processes need --coordinator HOST:PORT, --processes N above 1, and --process below N"
+            )
         if coordinator is not None:
             join_processes(coordinator, processes, process)
 

@@ -107,5 +107,5 @@ def load_recipe(name: str, kinds: Sequence[Kind], recipes: ModuleType) -> Any:
         raise click.BadParameter(f"{name!r} is no recipe; there are: {known}; or a Python file")
     if not isinstance(getattr(module, "RECIPE", None), tuple(kind.recipe for kind in kinds)):
         classes = " or ".join(f"{kind.recipe.__module__}.{kind.recipe.__name__}" for kind in kinds)
-        raise click.BadParameter(f"{name!r} defines no RECIPE, a {classes}")
+        raise click.BadParameter(f"{name!r} defines no RECIPE that is a {classes}")
     return module

@@ -17,14 +17,14 @@ def brightness(image: jax.Array, factor: jax.Array) -> jax.Array:
 
 def contrast(image: jax.Array, factor: jax.Array) -> jax.Array:
     """Move all levels away from the mean gray of the image: factor 0 gives that gray, 1 the image itself."""
-    mean = jnp.round(_grey(image).mean())
+    mean = jnp.round(_gray(image).mean())
     return jnp.clip(mean + (image - mean) * factor, 0, 255)
 
 
 def saturation(image: jax.Array, factor: jax.Array) -> jax.Array:
     """Move the colors of each pixel away from its gray: factor 0 gives a gray image, 1 the image itself."""
-    grey = _grey(image)[:, :, None]
-    return jnp.clip(grey + (image - grey) * factor, 0, 255)
+    gray = _gray(image)[:, :, None]
+    return jnp.clip(gray + (image - gray) * factor, 0, 255)
 
 
 def turn_hue(image: jax.Array, turns: jax.Array) -> jax.Array:
@@ -66,6 +66,6 @@ def equalize(image: jax.Array) -> jax.Array:
     return jnp.stack(channels, axis=2).astype(image.dtype)
 
 
-def _grey(image: jax.Array) -> jax.Array:
+def _gray(image: jax.Array) -> jax.Array:
     red, green, blue = (weight * image[:, :, c] for c, weight in enumerate(LUMA))
     return red + green + blue  # (H, W)

@@ -105,7 +105,7 @@ class ConceptBatches:
         places = self.places.draw(rng, concepts)
         rows = rng.integers(len(classifier_rows.concepts), size=from_rows)
         noise = rng.standard_normal((from_rows, len(spread)), np.float32) * spread
-        imagined = np.maximum(classifier_rows.features[rows].astype(np.float32) + noise, 0)  # a ReLU6 ends the tower
+        imagined = np.maximum(classifier_rows.features[rows].astype(np.float32) + noise, 0)  # the tower ends in a ReLU6
         return self.images[places], imagined, np.concatenate([concepts, classifier_rows.concepts[rows]])
 
     def _draw_concepts(self, rng: np.random.Generator, shown: Array) -> Array:

@@ -49,7 +49,7 @@ class PhotographFeatures:
             return self.features
         if self.maps is None:
             raise ValueError(
-                "the tail of the image tower is to learn, but no maps were cached: assemble with tail_blocks"
+                "the tail of the image tower is to learn, but no maps were cached: assemble with tail_blocks above 0"
             )
         return self.maps
 

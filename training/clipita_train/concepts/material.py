@@ -148,7 +148,9 @@ def _rows(
     classes = sorted(set(shown))  # the classifier has its classes in the order of their WordNet ids
     rows = corpus.towers.classifier_rows
     if len(classes) != len(rows):
-        raise ValueError(f"{ROW_SOURCE} has {len(classes)} of the classifier's {len(rows)} classes; prepare it whole")
+        raise ValueError(
+            f"{ROW_SOURCE} has {len(classes)} of the classifier's {len(rows)} classes: get the whole collection, and prepare again"
+        )
     real = features[places].astype(np.float32)
     scale = row_scale(rows, real, np.array([classes.index(name) for name in shown]))
     imagined = rows_as_features(rows, real.mean(0), scale).astype(np.float16)

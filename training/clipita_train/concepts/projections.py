@@ -16,7 +16,7 @@ from clipita_train.concepts.tail import ImageTail
 from clipita_train.losses.contrastive import softmax_contrastive
 
 
-class Standardise(nnx.Module):
+class Standardize(nnx.Module):
     """Subtract the mean from features, and divide all of them by one standard deviation.
 
     A projection sees such features while it is trained; `fold` makes it fit for raw features.
@@ -54,8 +54,8 @@ class Projections(nnx.Module):
     def __init__(
         self,
         config: DualConfig,
-        image: Standardise,
-        text: Standardise,
+        image: Standardize,
+        text: Standardize,
         tail: ImageTail | None = None,
         *,
         rngs: nnx.Rngs,

@@ -65,7 +65,7 @@ class Recipe:
     """Everything that decides the trained weights, except the photographs themselves."""
 
     name: str
-    licence: str  # of the weights that come out
+    licence: str  # license of the trained weights
     sources: tuple[Collection, ...]
     lite_variant: int  # EfficientNet-lite 0, 1 or 2
     tail: TailRecipe | None  # None: the image tower stays as it is
@@ -79,7 +79,7 @@ class Recipe:
     tokenizer: TokenizerConfig
     mix: Mix
     logit_scale: float  # the multiplier in training; that of the bundle is fitted afterwards
-    text_noise: float  # standard deviations
+    text_noise: float  # its standard deviation, in standard deviations of the features
     image_dropout: float
     word_weight: float
     caption_weight: float
@@ -95,7 +95,9 @@ class Recipe:
             raise ValueError("both projections need a bias: what is done to features before them is folded into it")
         hidden = [projection.hidden or 0 for projection in (self.image_projection, self.text_projection)]
         if not self.members or any(units % len(self.members) for units in hidden):
-            raise ValueError(f"{len(self.members)} members cannot have equal shares of {hidden} hidden units")
+            raise ValueError(
+                f"{len(self.members)} members cannot have equal shares of {hidden} hidden units: choose numbers that they divide"
+            )
 
 
 @dataclass(frozen=True)
@@ -143,9 +145,9 @@ class Corpus:
 
     recipe: Recipe
     towers: Towers
-    root: Path  # of the photographs
-    nouns: Path  # WordNet's data.noun
-    omw: Path  # wns/ of omw-data
+    root: Path  # the folder of the photographs
+    nouns: Path  # the file data.noun of WordNet
+    omw: Path  # the folder wns of omw-data
     work: Path
 
     @cached_property

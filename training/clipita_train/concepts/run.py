@@ -17,7 +17,7 @@ from clipita_train.arrays import Array
 from clipita_train.concepts.batches import ConceptBatches, validation_batches
 from clipita_train.concepts.features import Groups
 from clipita_train.concepts.material import HeldOutSource, Material, assemble, moments
-from clipita_train.concepts.projections import Projections, Standardise, merge, project, projection_loss, unit_rows
+from clipita_train.concepts.projections import Projections, Standardize, merge, project, projection_loss, unit_rows
 from clipita_train.concepts.recipe import Corpus, ProjectionsRecipe, Recipe, TailRecipe
 from clipita_train.concepts.tail import learns, tower_weights
 from clipita_train.data.concepts import load_ontology
@@ -111,7 +111,7 @@ def _fit(corpus: Corpus, material: Material, how: ProjectionsRecipe, folder: Pat
     """Train one pair of projections, together with the tail of the image tower if the material has one."""
     recipe, seed = corpus.recipe, how.train.seed
     image, text = (
-        Standardise(*moments(side.features)) for side in (material.features.photographs, material.features.phrases)
+        Standardize(*moments(side.features)) for side in (material.features.photographs, material.features.phrases)
     )
     config = _member(recipe, corpus.towers.config)
     projections = Projections(config, image, text, material.tail, rngs=nnx.Rngs(seed))

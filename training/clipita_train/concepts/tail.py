@@ -54,7 +54,7 @@ def first_block(config: DualConfig, count: int) -> int:
         raise ValueError("only the last blocks of an EfficientNet-lite can be unlocked on cached maps")
     blocks = len(block_shapes(config.image))
     if not 0 < count < blocks:
-        raise ValueError(f"the image tower has {blocks} blocks; {count} of them cannot be the last ones")
+        raise ValueError(f"the tail must have 1 to {blocks - 1} of the {blocks} blocks of the image tower, not {count}")
     return blocks - count
 
 

@@ -93,7 +93,7 @@ class Ontology:
             raise ValueError(f"concept ids must be unique, these are not: {', '.join(twice)}")
         unknown = sorted({p for c in self.concepts for p in c.parents if p not in self.index})
         if unknown:
-            raise ValueError(f"parents without a row of their own: {', '.join(unknown)}")
+            raise ValueError(f"these parents of concepts have no row of their own: {', '.join(unknown)}")
         self.ancestors = np.zeros((len(self), len(self)), bool)
         for k in range(len(self)):
             self._mark(k, k)

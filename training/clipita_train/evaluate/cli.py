@@ -78,7 +78,9 @@ def certainty_command(model: str, root: Path, work: Path, cache: Path | None, ou
     try:
         loaded = clipita.load(model)
         if loaded.logit_bias is not None:
-            raise ValueError(f"{loaded.name} was trained with sigmoids: its scores are near 0 where no label fits")
+            raise ValueError(
+                f"{loaded.name} was trained with sigmoids: its scores are near 0 where no label fits, and need no threshold"
+            )
         examples = [e for e in read_manifest(work / "manifest.jsonl") if e.source not in calibration.SMALL]
         ontology = load_ontology()
         with cache_folder(cache) as kept:

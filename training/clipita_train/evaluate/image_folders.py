@@ -118,7 +118,9 @@ def _cells(line: str) -> list[str]:
 def _imagenet_numbers(meta: Path) -> dict[int, str]:
     """Return the id of each class number, from the table `synsets` of ImageNet's development kit."""
     if not meta.is_file():
-        raise ValueError(f"ImageNet's own numbers need {meta.name} beside the list: what they mean is in there")
+        raise ValueError(
+            f"the class numbers of ImageNet's own list need {meta.name} beside it, which says what they mean"
+        )
     from scipy.io import loadmat
 
     synsets = loadmat(meta, squeeze_me=True)["synsets"]

@@ -69,7 +69,9 @@ def read_label_set(name: str) -> LabelSet:
         raise FileNotFoundError(f"no label set {name!r}: expected {IMAGENET_IT!r} or a file")
     chosen = next((pair for pair in _COLUMNS if rows and {*pair} <= {*rows[0]}), None)
     if chosen is None:
-        raise ValueError(f"{name} needs lines under a first one that names the columns 'id' and 'label', tabs between")
+        raise ValueError(
+            f"{name} needs a first line that names the columns 'id' and 'label', and lines below it, with tabs"
+        )
     ids, labels = (tuple(row[column] for row in rows) for column in chosen)
     for i, (class_id, label) in enumerate(zip(ids, labels, strict=True)):
         if not class_id or not label:

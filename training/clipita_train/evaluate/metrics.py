@@ -169,7 +169,7 @@ def calibration_error(confidence: Array, right: Array, bins: int = 15) -> float:
     """
     if confidence.ndim != 1 or right.shape != confidence.shape or not len(right):
         raise ValueError(f"expected confidence (Q,) and right (Q,), Q >= 1, not {confidence.shape} and {right.shape}")
-    if not ((confidence >= 0) & (confidence <= 1)).all():  # NaN too
+    if not ((confidence >= 0) & (confidence <= 1)).all():  # NaN fails too
         raise ValueError(f"probabilities go from 0 to 1, not from {confidence.min()} to {confidence.max()}")
     if bins < 1:
         raise ValueError(f"bins must be at least 1, not {bins}")

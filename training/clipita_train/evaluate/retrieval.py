@@ -83,7 +83,7 @@ def retrieve(texts: Array, images: Array, shown: Array, *, notebook: bool = Fals
     if len(without := np.setdiff1d(np.arange(len(images)), columns)):
         raise ValueError(f"images[{without[0]}] has no text")
     if notebook:
-        texts = batch_normalised(texts)
+        texts = batch_normalized(texts)
     find = notebook_ranks if notebook else best_ranks
     return {
         "text -> image": Ranked(find(texts, images, (rows, columns)), shown),
@@ -134,13 +134,13 @@ def _best_of_pairs(queries: Array, gallery: Array, rows: Array, columns: Array, 
 
 def _unit(rows: Array, name: str) -> Array:
     norms = np.linalg.norm(rows, axis=1)
-    if not (np.abs(norms - 1) < 1e-3).all():  # NaN too
+    if not (np.abs(norms - 1) < 1e-3).all():  # NaN fails too
         worst = int(np.nan_to_num(np.abs(norms - 1), nan=np.inf).argmax())
         raise ValueError(f"embeddings must be of unit norm, and number {worst} of the {name} has {norms[worst]:g}")
     return rows
 
 
-def batch_normalised(texts: Array, batch: int = NOTEBOOK_BATCH) -> Array:
+def batch_normalized(texts: Array, batch: int = NOTEBOOK_BATCH) -> Array:
     """Divide texts (T, E) by the norm of their whole batch, as CLIP-Italian's notebook did.
 
     It scales all scores of a query alike, so text to image retrieval is not changed. From image to text, it leaves the

@@ -145,7 +145,7 @@ def classify(
         ValueError: Label sets have different ids.
     """
     if any(labels.ids != label_sets[0].ids for labels in label_sets):
-        raise ValueError("label sets are compared on the same ids in the same order, and these have others")
+        raise ValueError("all label sets need the same ids in the same order, and these differ")
     embedded: list[tuple[Array, Array]] = []
     asked: list[_Asked] = []
     for i, model in enumerate(models):

@@ -23,7 +23,7 @@ class PairSource:
     format: Literal["json_lines", "mscoco_it", "sidecars", "shards"] = "json_lines"
     images: str = "."
     validation: str | None = None  # path of a list for validation; None takes a share of this one
-    weight: float = 1.0  # how often its pairs are drawn, relative to those of others
+    weight: float = 1.0  # how often its pairs are drawn, relative to other sources
 
     def __post_init__(self) -> None:
         check_choices(self)

@@ -86,7 +86,7 @@ def load(path: Path) -> Language:
     expected = {name: values.shape for name, values in _weights(nlp).items()}
     found = {name: values.shape for name, values in table.items()}
     if found != expected:
-        raise ValueError(f"{path} is not of this tagger: expected weights {expected}, found {found}")
+        raise ValueError(f"{path} does not hold weights of this tagger: expected {expected}, found {found}")
     nodes = list(_model(nlp).walk())
     for name, values in table.items():
         node, parameter = name.split(".")

@@ -172,7 +172,9 @@ def _single_text(folder: Path, pooling: str | None) -> tuple[TextConfig, Table]:
     if tower.prepare is not None:
         tower.prepare(leaves, "")
     if missing := sorted(set(BERT_POOLER) & set(tower.names) - set(leaves)):
-        raise CheckpointError(f"{str(folder)!r} has no {missing[0]!r}: name text.pooling, 'mean' or 'cls'.")
+        raise CheckpointError(
+            f"{str(folder)!r} has no {missing[0]!r}, a weight of the pooler: name text.pooling, 'mean' or 'cls'."
+        )
     config = DualConfig(
         LITE[0], tower.config, half_preprocessing(32, "bicubic"), embed_dim=1
     )  # only its text half is used

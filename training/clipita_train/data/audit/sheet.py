@@ -97,14 +97,12 @@ def read_marks(sheets: Sequence[Path]) -> tuple[list[Item], Array]:
         found = {str(row.get("item")): row for row in rows}
         raters = [name for name in (rows[0] if rows else {}) if name and name.startswith("mark")]
         if not raters or len(found) < len(rows):
-            raise ValueError(
-                f"{sheet}: expected rows with a column 'item', each once, and one or more called 'mark...'"
-            )
+            raise ValueError(f"{sheet}: expected a column 'item' with each item once, and columns called 'mark...'")
         if not items:
             items = {id: Item(id, row.get("original") or "", row.get("caption") or "") for id, row in found.items()}
         if different := found.keys() ^ items.keys():
             raise ValueError(
-                f"{sheet}: {len(different)} items are not those of {sheets[0]}, such as {min(different)!r}"
+                f"{sheet}: {len(different)} items differ from those of {sheets[0]}, such as {min(different)!r}"
             )
         columns += [[_mark(sheet, id, found[id][rater]) for id in items] for rater in raters]
     return list(items.values()), np.array(columns, np.float64).T

@@ -29,7 +29,7 @@ from clipita_train.data.builder.recipe import DataRecipe, Evaluation, Source
 from clipita_train.data.builder.runners import Runner, Task
 from clipita_train.data.builder.steps import Images, Run, Signatures, Step, Text
 from clipita_train.data.builder.store import Chunk, digest, write_table
-from clipita_train.data.builder.summary import summarise
+from clipita_train.data.builder.summary import summarize
 from clipita_train.data.builder.translated import Translate
 from clipita_train.data.pairs.download import download, image_path
 from clipita_train.data.pairs.fetch import Settings
@@ -113,7 +113,7 @@ class _Build:
         hash_ = digest(self.recipe, [shard.output.name for shard in shards])
         write_manifest(training, self.out, hash_)
         tallies = {group[0].source.name: [read.tally for read in group] for group in reads}
-        summary = {"recipe": self.recipe.name, "build": hash_, "sources": summarise(tallies, training)}
+        summary = {"recipe": self.recipe.name, "build": hash_, "sources": summarize(tallies, training)}
         with written_whole(self.out / "build.json") as partial:
             partial.write_text(json.dumps(summary, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         return summary

@@ -64,8 +64,8 @@ class LocalRunner(Runner):
                 yield
         except BrokenProcessPool:
             raise WorkerError(
-                "a process was ended from outside, perhaps for want of memory. What was done is kept: run the same "
-                "command again, with fewer workers if need be"
+                "a process was ended from outside, perhaps because memory ran out. Finished work is kept: run the same "
+                "command again, with fewer workers if memory was short"
             ) from None
 
 

@@ -9,7 +9,7 @@ from clipita_train.data.builder.store import Chunk
 from clipita_train.data.pairs.rows import Tally
 
 
-def summarise(tallies: Mapping[str, Sequence[Tally]], chunks: Sequence[Chunk]) -> dict[str, Any]:
+def summarize(tallies: Mapping[str, Sequence[Tally]], chunks: Sequence[Chunk]) -> dict[str, Any]:
     """Return, for each source, its counts as `build.json` has them; evaluation sets have only counts of rows read.
 
     Args:
@@ -47,7 +47,7 @@ def _kept(chunks: Sequence[Chunk]) -> dict[str, Any]:
         VALIDATION: splits[VALIDATION],
         "captions": captions.total(),
         "captions_dropped": {reason: count for reason, count in captions.most_common() if reason},
-        "captions_kept": kept,  # those of rows that are kept
+        "captions_kept": kept,  # captions of kept rows
     }
 
 

@@ -175,5 +175,5 @@ def _text(path: Path) -> str:
 
 def _lines(path: Path) -> list[str]:
     """Return the lines of a file without line ends (XTD has CR LF), and without an empty last line."""
-    lines = [line.removesuffix("\r") for line in _text(path).split("\n")]  # splitlines would cut at U+2028 too
+    lines = [line.removesuffix("\r") for line in _text(path).split("\n")]  # splitlines would also split at U+2028
     return lines[:-1] if lines and not lines[-1] else lines

@@ -14,7 +14,7 @@ NEAR_BITS = 4
 _SIDE, _KEPT = 32, 8
 _COSINES = np.cos(np.pi / _SIDE * np.outer(np.arange(_KEPT), np.arange(_SIDE) + 0.5))  # (8, 32), a DCT-II
 _SQUARE = Preprocessing(_SIDE, "squash", "bilinear", (0, 0, 0), (1, 1, 1))
-_GREY = np.array([0.299, 0.587, 0.114])
+_GRAY = np.array([0.299, 0.587, 0.114])
 
 
 def perceptual_hash(image: ImageInput, *, name: str = "the image") -> int:
@@ -38,8 +38,8 @@ def perceptual_hash(image: ImageInput, *, name: str = "the image") -> int:
 
     Source: Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions" (2010).
     """
-    grey = load_pixels(image, _SQUARE, name=name) @ _GREY  # (32, 32)
-    lowest = np.round(_COSINES @ grey @ _COSINES.T, 3).ravel()[1:]  # rounded, so that an even image has zeros
+    gray = load_pixels(image, _SQUARE, name=name) @ _GRAY  # (32, 32)
+    lowest = np.round(_COSINES @ gray @ _COSINES.T, 3).ravel()[1:]  # rounded, so that an even image has zeros
     return int.from_bytes(np.packbits(lowest > np.median(lowest)).tobytes(), "big") >> 1
 
 

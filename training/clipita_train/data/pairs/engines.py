@@ -65,7 +65,7 @@ class DeepL:
     """DeepL's service. It takes the key from DEEPL_AUTH_KEY, and makes a glossary there when it first needs one."""
 
     name = "deepl"
-    batch = 50  # texts a request, and 128 KiB of it: developers.deepl.com/docs/api-reference/translate
+    batch = 50  # limit of texts in a request; also 128 KiB: developers.deepl.com/docs/api-reference/translate
     longest = 20_000
 
     def __init__(self, settings: EngineSettings, *, server: str | None = None) -> None:

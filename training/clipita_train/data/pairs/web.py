@@ -116,7 +116,7 @@ class Host:
 
     def __init__(self, at_once: int, rate: float) -> None:
         self.turns = asyncio.Semaphore(at_once)
-        self.waiting = 0  # requests that have no turn yet
+        self.waiting = 0  # number of requests that wait for their turn
         self._interval = 1 / rate
         self._free_at = 0.0
 

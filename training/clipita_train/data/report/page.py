@@ -34,7 +34,7 @@ def page(summary: Mapping[str, Any], found: Gathered, pictures: Mapping[str, str
         _section("Where the rows went", _funnel(summary, found)),
         _section("Captions", _captions(found)),
         _section("In numbers", _histograms(found)),
-        _section("Languages and licences", _languages(found)),
+        _section("Languages and licenses", _languages(found)),
         _section("What is kept", _examples(found.kept, pictures, "source", found.splits)),
         _section("What is not, and why", _examples(found.dropped, pictures, "reason", found.rows)),
         _section("Captions that are not kept", _examples(found.caption_dropped, pictures, "caption", found.captions)),
@@ -154,7 +154,7 @@ def _languages(found: Gathered) -> str:
         f"<td><bdi>{escape(', '.join(sorted(sources[licence])))}</bdi></td></tr>"
         for licence, count in licences.most_common()
     )
-    table = f"<table><tr><th>licence</th><th>rows kept</th><th>sources</th></tr>{lines}</table>"
+    table = f"<table><tr><th>license</th><th>rows kept</th><th>sources</th></tr>{lines}</table>"
     drawn = bars([("kept", *one) for one in first])
     return f'<div class="columns"><div><h3>Captions by language</h3>{drawn}</div><div>{table}</div></div>'
 
