@@ -149,7 +149,8 @@ def _rows(
     rows = corpus.towers.classifier_rows
     if len(classes) != len(rows):
         raise ValueError(
-            f"{ROW_SOURCE} has {len(classes)} of the classifier's {len(rows)} classes: get the whole collection, and prepare again"
+            f"{ROW_SOURCE} has {len(classes)} of the classifier's {len(rows)} classes: "
+            "get the whole collection, and prepare again"
         )
     real = features[places].astype(np.float32)
     scale = row_scale(rows, real, np.array([classes.index(name) for name in shown]))

@@ -96,7 +96,8 @@ class Recipe:
         hidden = [projection.hidden or 0 for projection in (self.image_projection, self.text_projection)]
         if not self.members or any(units % len(self.members) for units in hidden):
             raise ValueError(
-                f"{len(self.members)} members cannot have equal shares of {hidden} hidden units: choose numbers that they divide"
+                f"{len(self.members)} members cannot have equal shares of {hidden} hidden units: "
+                "choose numbers that they divide"
             )
 
 

@@ -79,7 +79,8 @@ def certainty_command(model: str, root: Path, work: Path, cache: Path | None, ou
         loaded = clipita.load(model)
         if loaded.logit_bias is not None:
             raise ValueError(
-                f"{loaded.name} was trained with sigmoids: its scores are near 0 where no label fits, and need no threshold"
+                f"{loaded.name} was trained with sigmoids: its scores are near 0 where no label "
+                "fits, and need no threshold"
             )
         examples = [e for e in read_manifest(work / "manifest.jsonl") if e.source not in calibration.SMALL]
         ontology = load_ontology()
