@@ -65,7 +65,9 @@ def test_what_it_learns_comes_back_into_the_tower(photographs: list[Path], tmp_p
 
 def test_only_some_blocks_can_be_the_last() -> None:
     for count in (BLOCKS, 99):
-        with pytest.raises(ValueError, match=f"has {BLOCKS} blocks; {count} of them cannot be the last"):
+        with pytest.raises(
+            ValueError, match=f"1 to {BLOCKS - 1} of the {BLOCKS} blocks of the image tower, not {count}"
+        ):
             first_block(CONFIG, count)
 
 
@@ -77,9 +79,9 @@ def test_a_stage_says_by_its_rules_whether_the_tail_learns() -> None:
 
 def test_maps_that_were_not_cached_are_missed_at_once() -> None:
     shown = PhotographFeatures(np.zeros((2, 3), np.float16), np.zeros(2, np.int64))
-    assert shown.seen(mapped=False) is shown.features
+    assert shown.model_inputs(mapped=False) is shown.features
     with pytest.raises(ValueError, match=r"no maps were cached: assemble with tail_blocks"):
-        shown.seen(mapped=True)
+        shown.model_inputs(mapped=True)
 
 
 def test_gradients_reach_every_weight_of_the_tail() -> None:

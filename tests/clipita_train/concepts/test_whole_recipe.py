@@ -441,7 +441,9 @@ def test_missing_photographs_and_unknown_names_are_one_line(tmp_path: Path) -> N
     assert "git clone https://github.com/seshuad/IMagenet" in missing
     assert missing.endswith("; or leave it out: --without tiny_imagenet")
     assert "flickr8k" in fails("prepare", "mini", "--without", "tiny_imagenet", "--without", "imagenet_samples")
-    assert fails("prepare", "mini", "--without", "nothing").endswith("--without names no source of the recipe: nothing")
+    assert fails("prepare", "mini", "--without", "nothing").endswith(
+        "the recipe has no source nothing to leave out: see clipita-train sources"
+    )
     assert "'maxi' is no recipe; there are: " in fails("prepare", "maxi")
 
 
@@ -457,10 +459,12 @@ def test_a_recipe_whose_projections_lack_a_bias_is_refused_before_it_is_trained(
 
 
 def test_members_without_equal_shares_and_a_tail_that_nothing_unlocks_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"3 members cannot have equal shares of \[0, 16\] hidden units"):
+    with pytest.raises(
+        ValueError, match=r"3 members cannot have equal shares of \[0, 16\] hidden units: choose numbers"
+    ):
         replace(RECIPE, members=(MEMBER, MEMBER, MEMBER))
     assert RECIPE.tail is not None
-    with pytest.raises(ValueError, match="no stage unlocks the tail of the image tower"):
+    with pytest.raises(ValueError, match="no stage trains the tail of the image tower"):
         replace(RECIPE.tail, projections=MEMBER)
 
 
@@ -475,4 +479,4 @@ def test_members_without_equal_shares_and_a_tail_that_nothing_unlocks_are_refuse
 def test_processes_without_all_that_joins_them_are_refused(options):
     result = CliRunner().invoke(clipita_train.cli.main, [*options, "sources", "mini"])
     assert result.exit_code == 2
-    assert "several processes need all of" in result.output
+    assert "several processes need --coordinator HOST:PORT" in result.output

@@ -106,8 +106,8 @@ def test_one_sheet_with_a_column_for_each_rater(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("item,mark\nx,4\ny,buono\n", "the mark 'buono' of item 'y' is no number"),
-        ("item,mark\nx,4\nz,4\n", "2 items are not those of .*first.csv, such as 'y'"),
+        ("item,mark\nx,4\ny,buono\n", "the mark 'buono' of item 'y' is not a number"),
+        ("item,mark\nx,4\nz,4\n", "2 items differ from those of .*first.csv, such as 'y'"),
         ("item,mark\nx,4\nx,4\n", "each once"),
         ("item,caption\nx,uno\n", "columns? .*called 'mark...'"),
         ("", "expected rows"),

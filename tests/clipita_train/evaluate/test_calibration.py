@@ -119,7 +119,7 @@ def test_far_ones_show_nothing_of_what_is_asked_for(tmp_path: Path) -> None:
     assert food.far.shape == (1, 10)
     bank = model.label_bank([ontology.concepts[k].label for k in sorted(ontology.index[kind] for kind in FOOD.kinds)])
     np.testing.assert_allclose(food.far[0], bank.embeddings @ sources["animals8"].images[0], rtol=1e-4, atol=1e-6)
-    with pytest.raises(FileNotFoundError, match="no photograph of a ten-label question"):
+    with pytest.raises(FileNotFoundError, match="no photograph of a question with ten labels"):
         ask(model, {}, ontology)
 
 
@@ -146,4 +146,4 @@ def test_the_command(tmp_path: Path) -> None:
         json.dumps(Example("0.png", "caltech101", "dev", "cat").to_json()), "utf-8"
     )
     nothing = CliRunner().invoke(clipita_train.cli.main, arguments)
-    assert "no photograph of a ten-label question can be read" in nothing.output
+    assert "no photograph of a question with ten labels can be read" in nothing.output
