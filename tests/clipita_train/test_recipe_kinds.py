@@ -82,7 +82,7 @@ def test_commands_say_which_recipes_they_are_for(recipe: Path, tmp_path: Path) -
     assert "explain does not take the recipe 'mini'" in result.output
     result = CliRunner().invoke(main, ["prepare", str(recipe)])
     assert result.exit_code == 2
-    assert "prepare is not for" in result.output
+    assert "prepare does not take the recipe" in result.output
     result = CliRunner().invoke(command_line(KINDS), ["run", str(recipe)])
     assert result.exit_code == 2
     assert (
