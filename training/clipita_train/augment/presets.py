@@ -7,7 +7,7 @@ from clipita_train.engine.config import require
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far each random change goes at most, and how probable it is; by default only the middle is cropped.
+    """The limits and probabilities of the random changes; by default only the middle is cropped.
 
     Where pixels are larger than the result, `crop` places the window at random; without it the window is in the middle.
     """
@@ -47,17 +47,17 @@ class Augmentation:
 
     @property
     def is_colored(self) -> bool:
-        """Whether brightness, contrast, saturation or hue is changed."""
+        """Tell whether brightness, contrast, saturation or hue is changed."""
         return any((self.brightness, self.contrast, self.saturation, self.hue))
 
     @property
     def is_affine(self) -> bool:
-        """Whether there is rotation, translation, scaling or shear."""
+        """Tell whether there is rotation, translation, scaling or shear."""
         return bool(self.rotation or self.translation or self.shear) or self.scale != (1.0, 1.0)
 
     @property
     def is_perspective(self) -> bool:
-        """Whether there is perspective."""
+        """Tell whether there is perspective."""
         return self.perspective > 0 and self.perspective_probability > 0
 
 

@@ -34,7 +34,7 @@ from clipita_train.towers.pretrained import e5_small, e5_tokenizer, efficientnet
 
 @dataclass(frozen=True)
 class ProjectionsRecipe:
-    """How one pair of projections is trained."""
+    """The training of one pair of projections."""
 
     boosts: dict[str, float]  # name of a source to how many times as often its photographs are drawn
     train: TrainConfig
@@ -43,7 +43,7 @@ class ProjectionsRecipe:
 
 @dataclass(frozen=True)
 class TailRecipe:
-    """How the end of the image tower is trained, together with projections that are thrown away afterwards.
+    """The training of the end of the image tower, together with projections that are thrown away afterwards.
 
     Photographs may be smaller here than those that the finished model reads, since maps of the block before the tail
     are cached for each photograph.

@@ -41,7 +41,7 @@ def check_choices(config: Any) -> None:
 
 @dataclass(frozen=True)
 class ParameterRule:
-    """How fast parameters learn, relative to the learning rate of the stage; 0 freezes them.
+    """A rule on how fast parameters learn, relative to the learning rate of the stage; 0 freezes them.
 
     With `layer_decay` below 1 the deepest layer learns at `multiplier`, and each layer before it `layer_decay` times as
     fast as the next one.
@@ -131,7 +131,7 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class ShardingRule:
-    """Which parameters are split over the axis "fsdp" of the mesh; `pattern` is as in `ParameterRule`."""
+    """A rule that splits parameters over the axis "fsdp" of the mesh; `pattern` is as in `ParameterRule`."""
 
     pattern: str
     axis: int | None = None  # the axis to split; None: every device holds the whole parameter
@@ -139,7 +139,7 @@ class ShardingRule:
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """How devices share a model.
+    """The way in which devices share a model.
 
     The parameters that a rule splits are divided into `fsdp` parts, and each device holds one part with its optimizer
     state. Every parameter must match exactly one of the rules in `parameters`.
@@ -154,7 +154,7 @@ class MeshConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """How image and text embeddings are compared; see `clipita_train.losses.configured.PairLoss`."""
+    """The comparison of image and text embeddings; see `clipita_train.losses.configured.PairLoss`."""
 
     kind: Literal["softmax", "per_device", "sigmoid"] = "softmax"  # per_device is for reproducing CLIP-Italian only
     logit_scale: float = 20.0  # the multiplier itself, and its start if it is learned; CLIP-Italian had it fixed

@@ -14,7 +14,7 @@ from clipita_train.engine.rules import Params, match_rules
 
 
 class Optimizer(NamedTuple):
-    """What a train step needs to update parameters.
+    """Everything that a train step needs to update parameters.
 
     Attributes:
         transform: Gradients to updates; frozen parameters have no optimizer state, and get zeros.

@@ -10,7 +10,7 @@ from clipita_train.engine.config import StageConfig
 
 @dataclass(frozen=True)
 class Progress:
-    """What the evaluations of a stage have shown so far; saved in every checkpoint.
+    """The results of the evaluations of a stage so far; saved in every checkpoint.
 
     Attributes:
         best_step: The step with the lowest validation loss, the first of equals.

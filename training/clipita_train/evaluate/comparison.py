@@ -16,7 +16,7 @@ from clipita_train.intervals import DRAWS, SEED, SWAPS, Difference, Estimate
 
 @dataclass(frozen=True)
 class Protocol:
-    """How the scores were measured; scores can only be compared if this is the same."""
+    """The conditions of a measurement; scores can only be compared if these are the same."""
 
     captions_file: str
     photographs: int

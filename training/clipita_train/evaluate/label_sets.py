@@ -48,7 +48,7 @@ class LabelSet:
 
     @property
     def twins(self) -> int:
-        """How many classes share their label with another class."""
+        """The number of classes that share their label with another class."""
         count = Counter(self.labels)
         return sum(count[label] > 1 for label in self.labels)
 

@@ -30,7 +30,7 @@ PHOTOGRAPHS = 512  # number of photographs whose scores against all labels are h
 
 @dataclass(frozen=True)
 class Phrasing:
-    """How labels are asked for.
+    """A way to ask for labels.
 
     Attributes:
         name: Name in the tables.
@@ -80,7 +80,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Confusion:
-    """How many photographs of one class were taken for another."""
+    """The photographs of one class that were taken for another."""
 
     shown: str
     said: str

@@ -49,7 +49,7 @@ class PairLoss(nnx.Module):
 
     @property
     def logit_bias(self) -> jax.Array:
-        """What is added to the logits, () float32; 0 for all losses but the sigmoid loss."""
+        """The number added to the logits, () float32; 0 for all losses but the sigmoid loss."""
         return self.bias[...] if hasattr(self, "bias") else jnp.float32(self.config.logit_bias)
 
     def __call__(self, image: jax.Array, text: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:

@@ -1,4 +1,4 @@
-"""How recipes name their pretrained towers, as plain data."""
+"""The settings by which recipes name their pretrained towers, as plain data."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -70,7 +70,7 @@ class WriteShard:
 
     @property
     def records(self) -> int:
-        """How many records the shard has."""
+        """The number of records in the shard."""
         return sum(piece.stop - piece.start for piece in self.pieces)
 
     def run(self) -> None:

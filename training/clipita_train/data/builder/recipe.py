@@ -13,7 +13,7 @@ Reader = Literal[
 
 @dataclass(frozen=True)
 class Rules:
-    """Which rows and captions of a source are kept. Limits are inclusive; None means no limit."""
+    """The rules by which rows and captions of a source are kept. Limits are inclusive; None means no limit."""
 
     # Rules for captions
     min_characters: int = 5

@@ -28,7 +28,7 @@ PASSING |= {"http_408", "http_425", "http_500", "http_502", "http_504"}
 
 @dataclass(frozen=True)
 class Settings:
-    """How images are downloaded.
+    """The settings of downloads.
 
     Attributes:
         contact: A mail address or web page by which hosts can reach you. It is part of the User-Agent, as Wikimedia

@@ -31,7 +31,7 @@ class EngineStoppedError(Exception):
 
 
 class Engine(Protocol):
-    """What translates texts.
+    """A service or a model that translates texts.
 
     Attributes:
         name: Name of the engine; a budget counts the characters of this name.
