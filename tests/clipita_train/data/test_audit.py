@@ -108,9 +108,9 @@ def test_one_sheet_with_a_column_for_each_rater(tmp_path: Path) -> None:
     [
         ("item,mark\nx,4\ny,buono\n", "the mark 'buono' of item 'y' is not a number"),
         ("item,mark\nx,4\nz,4\n", "2 items differ from those of .*first.csv, such as 'y'"),
-        ("item,mark\nx,4\nx,4\n", "each once"),
+        ("item,mark\nx,4\nx,4\n", "with each item once"),
         ("item,caption\nx,uno\n", "columns? .*called 'mark...'"),
-        ("", "expected rows"),
+        ("", "expected a column 'item'"),
         ("item,mark\nx,9\ny,4\n", "a mark of 9.0 is not on the scale 1, 2, 3, 4"),
     ],
 )
