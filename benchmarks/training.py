@@ -135,7 +135,8 @@ def _peer(full: Path, batch: dict[str, Any]) -> Callable[[], object]:
 def _open_clip(full: Path, batch: dict[str, Any]) -> Callable[[], object]:
     """Return the same steps in open_clip's own loop: its ViT-B/32 with a BERT of the same size, all of it trained."""
     import torch
-    from tests.oracles import open_clip_module
+
+    from tests.support.oracles import open_clip_module
 
     library = open_clip_module()
     from open_clip_train.train import train_one_epoch
