@@ -1,4 +1,4 @@
-"""What all benchmarks share: interleaved timing, the machine and versions beside each figure, and files."""
+"""Parts that all benchmarks share: interleaved timing, a record of the machine and its software, and result files."""
 
 import json
 import os
@@ -11,7 +11,11 @@ import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # startup.py measures processes that import as little as they can
+    from clipita.backends.onnx import OnnxBackend
+    from clipita.bundles.bundle import Bundle
 
 RESULTS = Path(__file__).parent / "results"
 PHOTOS = sorted((Path(__file__).parent.parent / "examples" / "photos").glob("*.jpg"))
@@ -35,12 +39,17 @@ PACKAGES = (
     "py3langid",
 )  # fmt: skip
 
-Report = dict[str, Any]
-Spread = dict[str, float]  # median and quartiles, in seconds
+Figures = dict[str, Any]  # whatever a benchmark measured, as it is written to JSON
+Spread = dict[str, float]  # "median", and the quartiles "low" and "high", in seconds
 
 
 def interleaved(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Spread]:
-    """Each case once a round, so that whatever else the machine does meets all of them; the first is not counted."""
+    """Time every case once a round, so that other work on the machine slows all cases alike.
+
+    Args:
+        cases: Name to the function that is timed.
+        rounds: How many rounds count; one more is run before them, and is not counted.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(rounds + 1):
         for name, run in cases.items():
@@ -52,20 +61,40 @@ def interleaved(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[
 
 
 def spread(values: list[float]) -> Spread:
+    """Return the median and the quartiles of measured seconds."""
     low, median, high = statistics.quantiles(values, n=4)
     return {"median": median, "low": low, "high": high}
 
 
 def process(code: str, *arguments: object) -> str:
-    """What a Python process of its own prints."""
+    """Run code in a Python process of its own, and return what it prints."""
     command = [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     return done.stdout
 
 
-def machine() -> Report:
-    """Processor, threads, load before the run, and versions."""
+def open_towers(
+    source: str | Path, *, precision: str | None = None, cache_dir: str | Path | None = None, threads: int | None = None
+) -> tuple["Bundle", "OnnxBackend"]:
+    """Open a model as `clipita.load` does, and return its bundle and its towers on ONNX Runtime, without decoding.
+
+    Args:
+        source: An embedded model, a folder or a name on the hub.
+        precision: None means what the bundle recommends.
+        cache_dir: Where bundles that are made here are kept.
+        threads: Within one operator; None means the CPUs that this process may use.
+    """
+    from clipita.backends.onnx import OnnxBackend
+    from clipita.loading.open import open_model
+
+    bundle = open_model(source, precision=precision, cache_dir=cache_dir).bundle
+    precision = precision or bundle.config.recommended_precision
+    return bundle, OnnxBackend(bundle, precision=precision, threads=threads)
+
+
+def machine() -> Figures:
+    """Describe this machine: processor, threads, the load before the run, and versions of packages."""
     about = Path("/proc/cpuinfo").read_text()
     name = re.search(r"model name\s*: (.*)", about)
     flags = re.search(r"flags\s*: (.*)", about)
@@ -86,7 +115,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def describe_machine(report: Report) -> str:
+def describe_machine(report: Figures) -> str:
+    """Return a sentence on the machine that a report was measured on."""
     found = report["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     return (
@@ -96,18 +126,23 @@ def describe_machine(report: Report) -> str:
 
 
 def milliseconds(found: Spread, per: int = 1) -> str:
-    """Median and quartiles of one of `per` in a run."""
+    """Format the median and quartiles of one item, where a timed run had `per` items."""
     median, low, high = (1000 * found[key] / per for key in ("median", "low", "high"))
     digits = 1 if median < 100 else 0
     return f"{median:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def publish(name: str, measure: Callable[[], Report], markdown: Callable[[Report], str]) -> None:
-    """Measures, and writes results/<name>.json and results/<name>.md."""
+def result_file(name: str, suffix: str) -> Path:
+    """Return the path of a benchmark's file of figures (json), table (md) or picture (svg)."""
+    return RESULTS / name / f"{name}.{suffix}"
+
+
+def publish(name: str, measure: Callable[[], Figures], markdown: Callable[[Figures], str]) -> None:
+    """Measure, write `result_file(name, "json")` and `result_file(name, "md")`, and print the table."""
     before = machine()
     report = {"machine": before} | measure()
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
+    (RESULTS / name).mkdir(parents=True, exist_ok=True)
+    result_file(name, "json").write_text(json.dumps(report, indent=1) + "\n")
     text = f"{markdown(report).strip()}\n\n{describe_machine(report)}\n"
-    (RESULTS / f"{name}.md").write_text(text)
+    result_file(name, "md").write_text(text)
     print(text)

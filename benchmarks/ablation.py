@@ -1,9 +1,12 @@
-"""The effect of CLIP-Italian's choices: python -m benchmarks.ablation --root PHOTOGRAPHS --work WORK --runs RUNS
+"""Measure the effect of CLIP-Italian's choices.
 
-Each choice is added to those before it, from the same towers, pairs and number of steps, with three seeds: the recipe
-clip_small, smaller still, on what `clipita-train prepare mini` listed. An optimizer's learning rate is chosen first,
-with a seed of its own. RUNS keeps the score of every run that has ended; started again, the others are made.
-About an hour and a half on two CPU cores. Needs the `train` extra, the packages of clip_small's towers and matplotlib.
+    python -m benchmarks.ablation --root PHOTOGRAPHS --work WORK --runs RUNS
+
+Each run adds one choice to those of the run before it. All runs have the same towers, pairs and number of steps, and
+each is made with three seeds. The recipe is clip_small, made smaller still, on the photographs that `clipita-train
+prepare mini` listed. The learning rate of each optimizer is chosen first, with a seed of its own. RUNS keeps the score
+of every finished run, so that the command can be interrupted and started again. It takes about an hour and a half on
+two CPU cores, and needs the `train` extra, the packages of clip_small's towers and matplotlib.
 """
 
 import json
@@ -21,14 +24,14 @@ import click
 import numpy as np
 
 from benchmarks import plot
-from benchmarks._measure import RESULTS, Report, publish
+from benchmarks._measure import Figures, publish, result_file
 
 DEVICES, SEEDS, TUNING_SEED = 8, (0, 1, 2), 9
 BATCH = 64
-EACH, VALIDATES = 4, 1  # photographs of a concept to learn from, and to validate by
-STEPS, FROZEN = 240, 80  # of a run, and of its frozen stage where it has one
+EACH, VALIDATES = 4, 1  # photographs of a concept for training, and for validation
+STEPS, FROZEN = 240, 80  # of a whole run, and of its frozen stage if it has one
 RATES = {"adamw": (1e-3, 3e-3, 1e-2), "adabelief": (3e-4, 1e-3, 3e-3)}
-JUDGED = {"tiny_imagenet": 2000, "caltech101": 2714}  # photographs of a development set, evenly spaced
+JUDGED = {"tiny_imagenet": 2000, "caltech101": 2714}  # photographs taken from each development set, evenly spaced
 
 SMALLER = ("image.size=64", "image.margin=8", "text.layers=4", "text.max_tokens=12", "text.lengths=")
 PER_DEVICE = ("kind=per_device", f"device_batch={BATCH // DEVICES}")
@@ -48,7 +51,7 @@ Score = dict[str, float]
 
 
 def settings(name: str, rate: float, seed: int, folder: Path) -> list[str]:
-    """The values of clip_small that a run changes."""
+    """Return the `--set` values with which a run departs from clip_small."""
     optimizer, loss, stages, augmentation = VARIANTS[name]
     changed = [f"loss.{one}" for one in loss] + [*stages, f"augmentation={augmentation}", f"train.seed={seed}"]
     for stage in (0, 1):
@@ -61,7 +64,8 @@ def settings(name: str, rate: float, seed: int, folder: Path) -> list[str]:
     return [*SMALLER, *changed, *lists, f"features={folder / 'features'}"]
 
 
-def measure(root: Path, work: Path, runs: Path) -> Report:
+def measure(root: Path, work: Path, runs: Path) -> Figures:
+    """Choose the learning rates, make all runs that are missing, and return their scores."""
     write_pairs(work, runs)
     run = _Runs(root, work, runs)
     first = {optimizer: next(n for n, v in VARIANTS.items() if v[0] == optimizer) for optimizer in RATES}
@@ -81,14 +85,14 @@ def measure(root: Path, work: Path, runs: Path) -> Report:
 
 
 def write_pairs(work: Path, runs: Path) -> None:
-    """Two lists of photographs with captions in the folder, of the manifest's training photographs."""
-    from clipita_train.data.labelled import labelled_pairs
-    from clipita_train.data.manifest import read_manifest
+    """Write train.jsonl and validation.jsonl: photographs of the manifest's training split with Italian captions."""
+    from clipita_train.data.photographs.labeled_pairs import labeled_pairs
+    from clipita_train.data.photographs.manifest import read_manifest
 
     examples = [e for e in read_manifest(work / "manifest.jsonl") if e.concept is not None]
     seen, parts = Counter[Any](), dict[str, list[str]](train=[], validation=[])
     by_path = {e.path: e.concept for e in examples}
-    for pair in labelled_pairs(examples, each=EACH + VALIDATES):
+    for pair in labeled_pairs(examples, each=EACH + VALIDATES):
         concept = by_path[str(pair["image_path"])]
         seen[concept] += 1
         parts["validation" if seen[concept] <= VALIDATES else "train"].append(json.dumps(pair, ensure_ascii=False))
@@ -98,11 +102,11 @@ def write_pairs(work: Path, runs: Path) -> None:
 
 
 class _Runs:
-    """Trains, exports and judges by the commands and the library that anyone uses; what has ended is kept."""
+    """Train, export and judge by the public commands and library; finished runs are not made again."""
 
     def __init__(self, root: Path, work: Path, runs: Path) -> None:
         from clipita_train.data.concepts import load_ontology
-        from clipita_train.data.manifest import read_manifest
+        from clipita_train.data.photographs.manifest import read_manifest
 
         self._root, self._runs, self._ontology = root, runs, load_ontology()
         judged = [e for e in read_manifest(work / "manifest.jsonl") if e.split == "dev"]
@@ -148,7 +152,10 @@ def _spaced(examples: Iterable[Any], source: str, count: int) -> list[Any]:
 
 
 def pooled_loss(images: np.ndarray, texts: np.ndarray, scale: float) -> float:
-    """The contrastive loss of pairs (N, E) in mixed pools of `BATCH`; what is over is left out."""
+    """Return the mean contrastive loss of pairs (N, E) in random pools of `BATCH`.
+
+    Pairs that do not fill a pool are left out.
+    """
     order = np.random.default_rng(0).permutation(len(images))
     losses = []
     for start in range(0, len(order) - BATCH + 1, BATCH):
@@ -158,7 +165,8 @@ def pooled_loss(images: np.ndarray, texts: np.ndarray, scale: float) -> float:
     return float(np.mean(losses))
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Figures) -> str:
+    """Return the table of scores as Markdown."""
     lines = [
         "# The effect of CLIP-Italian's choices, in miniature",
         "",
@@ -199,9 +207,9 @@ Folder = click.Path(path_type=Path, file_okay=False)
 @click.option("--work", type=Folder, required=True)
 @click.option("--runs", type=Folder, required=True)
 def main(root: Path, work: Path, runs: Path) -> None:
-    """The whole comparison."""
+    """Run the whole comparison."""
     publish("ablation", lambda: measure(root.absolute(), work, runs.absolute()), markdown)
-    plot.ablation(json.loads((RESULTS / "ablation.json").read_text()), RESULTS / "ablation.svg")
+    plot.ablation(json.loads(result_file("ablation", "json").read_text()), result_file("ablation", "svg"))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""What loading a full-size checkpoint for the first time costs: python -m benchmarks.convert
+"""Measure the first load of a full-size checkpoint.
 
-transformers writes a VisionTextDualEncoder of CLIP-Italian's shape (BERT-base beside CLIP's ViT-B/32) with random
-weights and computes reference embeddings; processes of their own then load it: converting it, from the cache, and in
-8 bits. Writes benchmarks/results/convert.json and convert.md. Takes some 2 GB of disk in the temporary folder and the
-`test` extra, and Linux.
+    python -m benchmarks.convert
+
+transformers writes a VisionTextDualEncoder of CLIP-Italian's shape (BERT-base and CLIP's ViT-B/32) with random weights,
+and computes reference embeddings. Separate processes then load it: converting it, from the cache, and in 8 bits. Writes
+convert.json and convert.md in results/convert/. Needs some 2 GB of disk in the temporary folder, the `test` extra, and
+Linux.
 """
 
 import json
@@ -16,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._measure import Report, process, publish
+from benchmarks._measure import Figures, process, publish
 
 TEXTS = ["un gatto nero", "una foto di un cane", "il mare d'inverno", "due bambini giocano a pallone in un parco"] * 2
 IMAGES = 4
 TARGETS = {"seconds": 60, "peak_multiple": 3, "max_difference": 1e-4}
 
-# Loads a checkpoint, and prints what that took and where its embeddings are. What was imported is not counted, but for
-# memory.
+# Loads a checkpoint, saves its embeddings, and prints the seconds and memory that this took. The time of the imports is
+# not counted, but their memory is.
 CLIENT = """
 import json, re, sys, time
 from pathlib import Path
@@ -44,7 +46,7 @@ print(json.dumps({"seconds": loaded - start, "first_embeddings": first - loaded,
 
 
 def write_checkpoint(folder: Path, pictures: np.ndarray) -> dict[str, np.ndarray]:
-    """A random checkpoint with all its files, and what transformers makes of the inputs."""
+    """Write a random checkpoint with all its files, and return the embeddings that transformers computes with it."""
     import torch
     import transformers
 
@@ -63,13 +65,13 @@ def write_checkpoint(folder: Path, pictures: np.ndarray) -> dict[str, np.ndarray
     )
     model: Any = transformers.VisionTextDualEncoderModel(config).eval()
     with torch.no_grad():
-        for name, parameter in model.named_parameters():  # no bias is left at zero
+        for name, parameter in model.named_parameters():  # biases start at zero, which would hide errors in them
             if parameter.ndim == 1 and name != "logit_scale":
                 parameter += 0.02 * torch.randn_like(parameter)
     model.save_pretrained(folder)
     processor: Any = transformers.CLIPImageProcessorPil()
     processor.save_pretrained(folder)
-    tokenizer: Any = transformers.BertTokenizerFast.from_pretrained(folder)
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():
         tokens = tokenizer(TEXTS, padding=True, return_tensors="pt")
         values = processor(list(pictures), return_tensors="pt")["pixel_values"]
@@ -84,24 +86,25 @@ def _pictures() -> np.ndarray:
 
 @contextmanager
 def full_size_checkpoint() -> Generator[Path]:
-    """A folder with such a checkpoint, for as long as it is used."""
+    """Give the folder of such a checkpoint; it is removed when the block ends."""
     with tempfile.TemporaryDirectory() as scratch:
         write_checkpoint(Path(scratch) / "checkpoint", _pictures())
         yield Path(scratch) / "checkpoint"
 
 
-def measure() -> Report:
+def measure() -> Figures:
+    """Load the checkpoint in each way, one process each."""
     with tempfile.TemporaryDirectory() as scratch:
         return _measure(Path(scratch))
 
 
-def _measure(scratch: Path) -> Report:
+def _measure(scratch: Path) -> Figures:
     pictures = _pictures()
     np.save(scratch / "pictures.npy", pictures)
     expected = write_checkpoint(scratch / "checkpoint", pictures)
     size = (scratch / "checkpoint" / "model.safetensors").stat().st_size
 
-    def load(precision: str) -> Report:
+    def load(precision: str) -> Figures:
         inputs = (scratch / "checkpoint", scratch / "cache", precision, scratch / "pictures.npy")
         start = time.perf_counter()
         printed = process(CLIENT, *inputs, scratch / "out.npz", json.dumps(TEXTS))
@@ -133,7 +136,8 @@ def _measure(scratch: Path) -> Report:
     }
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Figures) -> str:
+    """Return the table of loads as Markdown."""
     lines = [
         "# Loading a full-size checkpoint",
         "",

@@ -1,8 +1,10 @@
-"""Rows a second of each step of `clipita-train data build`: OMP_NUM_THREADS=1 python -m benchmarks.data
+"""Measure each step of `clipita-train data build` in rows a second.
 
-Seconds are of the processor, of one thread: steps run in as many processes as there are, and a clock on the wall would
-count who else is at work. Photographs are of 500 x 375 pixels, as in Flickr8k, and of 1024 x 768; captions are the
-Italian descriptions of data/labels, two a row.
+    OMP_NUM_THREADS=1 python -m benchmarks.data
+
+Seconds are processor time of one thread. A real build runs its steps in many processes, and wall-clock time would
+include other work on the machine. Photographs have 500 x 375 pixels, as in Flickr8k, or 1024 x 768. Each row has two
+captions, taken from the Italian descriptions in data/labels.
 """
 
 import os
@@ -20,11 +22,13 @@ from clipita_train.data.builder.read import Read
 from clipita_train.data.builder.recipe import Rules, Source
 from clipita_train.data.builder.steps import Images, Signatures, Step, Text
 from clipita_train.data.concepts import load_ontology
-from clipita_train.data.hashes import leaders, near_hashes, near_signatures
+from clipita_train.data.near_duplicates.groups import leaders
+from clipita_train.data.near_duplicates.min_hash import near_signatures
+from clipita_train.data.near_duplicates.perceptual_hash import near_hashes
 from clipita_train.data.shards import Record, ShardReader, write_shards
 from clipita_train.tagger.taggers import WEIGHTS
 
-from benchmarks._measure import Report, publish, spread
+from benchmarks._measure import Figures, publish, spread
 from benchmarks._photographs import jpegs
 
 ROWS = 256
@@ -34,11 +38,11 @@ ROUNDS = 5
 SCALES = {"CLIP-Italian's 1.4 M pairs": 1.4e6, "WIT's 37 M rows": 37e6, "1 B pairs": 1e9}
 BUILD = ("read WIT", "text", "signatures", "judge", "images, 500 x 375", "write shards, 500 x 375")
 
-Case = tuple[int, Callable[[], object]]  # how many rows, and what to do with them
+Case = tuple[int, Callable[[], object]]  # the number of rows, and the function that works on all of them
 
 
-def measure() -> Report:
-    """Each step by itself, in this process."""
+def measure() -> Figures:
+    """Time each step by itself, in this process."""
     if os.environ.get("OMP_NUM_THREADS") != "1":
         raise SystemExit("measure one thread: OMP_NUM_THREADS=1 python -m benchmarks.data")
     with tempfile.TemporaryDirectory() as folder:
@@ -46,7 +50,7 @@ def measure() -> Report:
     return {"rows": rows}
 
 
-def _timed(name: str, count: int, run: Callable[[], object]) -> Report:
+def _timed(name: str, count: int, run: Callable[[], object]) -> Figures:
     seconds = list[float]()
     for _ in range(ROUNDS + 1):
         start = time.process_time()
@@ -105,7 +109,8 @@ def _comparing() -> Iterator[tuple[str, Case]]:
     yield f"compare {COMPARED:,} captions", (COMPARED, lambda: leaders(COMPARED, near_signatures(signatures)))
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Figures) -> str:
+    """Return the table of rates, and the hours that whole data sets would take, as Markdown."""
     rate = {row["step"]: row["rows"] / row["seconds"]["median"] for row in report["rows"]}
     lines = [
         "# Building a data set",

@@ -1,14 +1,16 @@
-"""Resident memory of whole processes: python -m benchmarks.memory
+"""Measure the resident memory of whole processes.
 
-After 1,000 photographs of 500 x 375, through the embedded model, a full-size one in 8 bits, and the same weights in
-transformers and torch; and over 20,000 photographs that are streamed. Linux.
+    python -m benchmarks.memory
+
+After 1,000 photographs of 500 x 375: with the embedded model, with a full-size one in 8 bits, and with the same weights
+in transformers and torch. Then over 20,000 photographs that are streamed through the embedded model. Needs Linux.
 """
 
 import json
 import tempfile
 from pathlib import Path
 
-from benchmarks._measure import Report, process, publish
+from benchmarks._measure import Figures, process, publish
 from benchmarks._photographs import jpegs
 from benchmarks.convert import full_size_checkpoint
 
@@ -54,17 +56,18 @@ print(json.dumps({"after": resident()}))
 )
 
 
-def measure() -> Report:
+def measure() -> Figures:
+    """Run a process for each case, and return the megabytes that each reports."""
     with tempfile.TemporaryDirectory() as scratch, full_size_checkpoint() as full:
         folder = Path(scratch) / "photographs"
         folder.mkdir()
         for index, data in enumerate(jpegs(500, 375, 32)):
             (folder / f"{index}.jpg").write_bytes(data)
 
-        def run(code: str, model: object, count: int = PHOTOGRAPHS) -> Report:
+        def run(code: str, model: object, count: int = PHOTOGRAPHS) -> Figures:
             return json.loads(process(code, folder, count, model, Path(scratch) / "cache"))
 
-        run(CLIPITA, full, 1)  # converts it, which later runs find done
+        run(CLIPITA, full, 1)  # converts the checkpoint, so that no measured run has to
         return {
             "photographs": PHOTOGRAPHS,
             "streamed": STREAMED,
@@ -77,7 +80,8 @@ def measure() -> Report:
         }
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Figures) -> str:
+    """Return the table of megabytes as Markdown."""
     lines = [
         "# Memory",
         "",

@@ -1,10 +1,16 @@
-"""The pictures of results: python -m benchmarks.plot. Needs matplotlib."""
+"""Draw the pictures of results.
+
+    python -m benchmarks.plot
+
+Needs matplotlib.
+"""
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks._measure import RESULTS, Report
+from benchmarks._measure import Figures, result_file
 
 ABLATION_COLUMNS = {
     "loss": "validation loss",
@@ -13,8 +19,8 @@ ABLATION_COLUMNS = {
 }
 
 
-def speed(report: Report, path: Path) -> None:
-    """A bar for each row that is compared with a peer: how many times as fast clipita is."""
+def speed(report: Figures, path: Path) -> None:
+    """Draw how many times as fast clipita is: a bar for each row that is compared with a peer."""
     pyplot = _pyplot()
     rows = [row for row in report["rows"] if row.get("unit") == "x"][::-1]
     figure, axes = pyplot.subplots(figsize=(9, 0.42 * len(rows) + 1.1), layout="constrained")
@@ -30,8 +36,8 @@ def speed(report: Report, path: Path) -> None:
     pyplot.close(figure)
 
 
-def ablation(report: Report, path: Path) -> None:
-    """A panel for each column: a point for each seed, and a line at their mean, from the first choice to the last."""
+def ablation(report: Figures, path: Path) -> None:
+    """Draw a panel for each score: a point for each seed, and a line at their mean, choice by choice."""
     pyplot = _pyplot()
     names = list(report["scores"])
     figure, panels = pyplot.subplots(1, len(ABLATION_COLUMNS), figsize=(10, 0.42 * len(names) + 1.2), sharey=True)
@@ -52,16 +58,13 @@ def ablation(report: Report, path: Path) -> None:
 
 
 def _pyplot() -> Any:
-    import matplotlib
-
+    matplotlib: Any = import_module("matplotlib")  # in no extra of clipita
     matplotlib.use("svg")
-    matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
-    matplotlib.rcParams["svg.hashsalt"] = "clipita"  # the same bytes for the same figures
-    from matplotlib import pyplot
-
-    return pyplot
+    matplotlib.rcParams["svg.fonttype"] = "none"  # keep text as text, not as outlines
+    matplotlib.rcParams["svg.hashsalt"] = "clipita"  # same figures, same bytes
+    return import_module("matplotlib.pyplot")
 
 
 if __name__ == "__main__":
-    ablation(json.loads((RESULTS / "ablation.json").read_text()), RESULTS / "ablation.svg")
-    speed(json.loads((RESULTS / "speed.json").read_text()), RESULTS / "speed.svg")
+    for name, draw in (("ablation", ablation), ("speed", speed)):
+        draw(json.loads(result_file(name, "json").read_text()), result_file(name, "svg"))

@@ -1,19 +1,22 @@
-"""From a JPEG to the pixels of a tower, one thread: python -m benchmarks.preprocess
+"""Measure the way from a JPEG to the pixels of a tower, on one thread.
 
-By size and method: clipita's default and exact ways, transformers', fastembed's and open_clip's own geometry on Pillow,
-and decoders other than Pillow's (simplejpeg, pyvips) before the same resize. Beside the times, what the pixels and the
-embeddings differ by from the exact ones. Peers that are not installed are left out.
+    python -m benchmarks.preprocess
+
+Compares, for several sizes: clipita's default and exact ways; the preprocessing of transformers, fastembed and
+open_clip; and two other decoders (simplejpeg, pyvips) before the same resize. Beside the times stands how far the
+pixels and the embeddings are from the exact ones. Peers that are not installed are left out.
 """
 
 import io
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from benchmarks._measure import Report, interleaved, milliseconds, publish
+from benchmarks._measure import Figures, interleaved, milliseconds, publish
 from benchmarks._photographs import jpegs
 from clipita.images.pixels import Preprocessing, load_pixels
 
@@ -28,7 +31,10 @@ Pixels = np.ndarray[Any, np.dtype[Any]]
 
 
 def methods() -> dict[str, Callable[[bytes], Pixels]]:
-    """Name -> a JPEG to (224, 224, 3) uint8, or to (3, 224, 224) float32 where a peer normalises in the same call."""
+    """Return the compared functions by name.
+
+    Each turns a JPEG into (224, 224, 3) uint8, or into (3, 224, 224) float32 where a peer normalizes too.
+    """
     found: dict[str, Callable[[bytes], Pixels]] = {
         "clipita": lambda data: load_pixels(data, CLIP, name="a"),
         "clipita, exact": lambda data: load_pixels(data, CLIP, name="a", exact=True),
@@ -40,9 +46,8 @@ def methods() -> dict[str, Callable[[bytes], Pixels]]:
         processor: Any = transformers.CLIPImageProcessorPil()
         found["transformers"] = lambda data: processor(_open(data), return_tensors="np")["pixel_values"][0]
     if find_spec("fastembed"):
-        from fastembed.image.transform.operators import Compose
-
-        compose: Any = Compose.from_config(
+        operators: Any = import_module("fastembed.image.transform.operators")
+        compose: Any = operators.Compose.from_config(
             {
                 "do_resize": True,
                 "size": {"shortest_edge": 224},
@@ -59,14 +64,14 @@ def methods() -> dict[str, Callable[[bytes], Pixels]]:
         )
         found["fastembed"] = lambda data: np.asarray(compose([_open(data)])[0])
     if find_spec("simplejpeg"):
-        import simplejpeg
+        simplejpeg: Any = import_module("simplejpeg")
 
         def with_simplejpeg(data: bytes) -> Pixels:
             return load_pixels(simplejpeg.decode_jpeg(data, min_height=672, min_width=672), CLIP, name="a")
 
         found["simplejpeg, then clipita"] = with_simplejpeg
     if find_spec("pyvips"):
-        import pyvips  # pyright: ignore[reportMissingImports]
+        pyvips: Any = import_module("pyvips")
 
         def with_vips(data: bytes) -> Pixels:
             return pyvips.Image.thumbnail_buffer(data, 224, height=224, crop="centre").numpy()
@@ -80,22 +85,24 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _pillow(data: bytes) -> Pixels:
-    """Decode, resize the whole, crop, make it float32 and normalise."""
+    """Decode, resize the whole image, crop, convert to float32 and normalize."""
     image = _open(data).convert("RGB")
     scale = 224 / min(image.size)
     width, height = (int(side * scale) for side in image.size)
     left, top = (width - 224) // 2, (height - 224) // 2
     image = image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + 224, top + 224))
     values = np.asarray(image).transpose(2, 0, 1).astype(np.float32) / 255
-    return (values - np.float32(MEAN).reshape(3, 1, 1)) / np.float32(STD).reshape(3, 1, 1)
+    mean, std = (np.array(numbers, np.float32).reshape(3, 1, 1) for numbers in (MEAN, STD))
+    return (values - mean) / std
 
 
-def measure() -> Report:
+def measure() -> Figures:
+    """Time all methods on photographs of all sizes, and compare their pixels and embeddings."""
     import clipita
 
     model = clipita.load()
     ways = methods()
-    rows: list[Report] = []
+    rows: list[Figures] = []
     for (width, height), rounds in SIZES.items():
         files = jpegs(width, height, COUNT)
         times = interleaved(
@@ -104,7 +111,7 @@ def measure() -> Report:
         exact = [ways["clipita, exact"](data) for data in files]
         expected = model.encode_image(exact)
         for name, way in ways.items():
-            row: Report = {"size": [width, height], "method": name, "seconds": times[name]}
+            row: Figures = {"size": [width, height], "method": name, "seconds": times[name]}
             pixels = [_levels(way(data)) for data in files]
             if all(found.shape == (224, 224, 3) for found in pixels):
                 differences = [np.abs(a.astype(int) - b).max() for a, b in zip(pixels, exact, strict=True)]
@@ -117,11 +124,12 @@ def measure() -> Report:
 def _levels(pixels: Pixels) -> Pixels:
     if pixels.dtype == np.uint8:
         return pixels
-    values = pixels.transpose(1, 2, 0) * np.float32(STD) + np.float32(MEAN)
+    values = pixels.transpose(1, 2, 0) * np.array(STD, np.float32) + np.array(MEAN, np.float32)
     return np.rint(values * 255).clip(0, 255).astype(np.uint8)
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Figures) -> str:
+    """Return the table of times and differences as Markdown."""
     lines = [
         "# Preprocessing",
         "",

@@ -1,7 +1,10 @@
-"""Ways to quantise an image tower: python -m benchmarks.quantisation
+"""Compare ways to quantize an image tower.
 
-What `precision="int8"` is (dynamic: activations get their scale in each run) against static QDQ graphs of ONNX Runtime,
-calibrated on photographs, at full size and for clipita-mini, whose image tower stores 8 bits and computes in float32.
+    python -m benchmarks.quantisation
+
+`precision="int8"` is dynamic: activations get their scale in each run. It is compared with static QDQ graphs of ONNX
+Runtime, calibrated on photographs, at full size and for clipita-mini, whose image tower stores 8 bits and computes in
+float32.
 """
 
 import tempfile
@@ -10,38 +13,38 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._measure import Report, interleaved, publish
+from benchmarks._measure import Figures, interleaved, open_towers, publish
 from benchmarks._photographs import jpegs
 from benchmarks.convert import full_size_checkpoint
+from clipita.backends.onnx import OnnxBackend, session_options
+from clipita.bundles.bundle import Bundle
+from clipita.images.pixels import Preprocessing, load_pixels
 
 CALIBRATION, JUDGED = 32, 8
 STATIC = {"static QDQ, u8 activations": "QUInt8", "static QDQ, s8 activations": "QInt8"}
-BATCHES = {1: 24, 8: 10}  # sizes, and rounds
+BATCHES = {1: 24, 8: 10}  # size of a batch to rounds of timing
 
 
-def measure() -> Report:
-    import clipita
-
+def measure() -> Figures:
+    """Time and compare the ways for both models."""
     with full_size_checkpoint() as full, tempfile.TemporaryDirectory() as scratch:
-        load: dict[str, Any] = {"cache_dir": scratch}
         towers = {
-            "full size": {p: clipita.load(full, precision=p, **load) for p in ("fp32", "int8")},
-            "clipita-mini": {"int8": clipita.load()},
+            "full size": {p: open_towers(full, precision=p, cache_dir=scratch) for p in ("fp32", "int8")},
+            "clipita-mini": {"int8": open_towers("clipita-mini", precision="int8")},
         }
-        return {name: _tower(models, Path(scratch) / name) for name, models in towers.items()}
+        return {name: _tower(opened, Path(scratch) / name) for name, opened in towers.items()}
 
 
-def _tower(models: dict[str, Any], folder: Path) -> list[Report]:
-    from clipita.images.pixels import load_pixels
-
-    first = next(iter(models.values()))
+def _tower(opened: dict[str, tuple[Bundle, OnnxBackend]], folder: Path) -> list[Figures]:
+    bundle, _ = next(iter(opened.values()))
+    preprocessing = Preprocessing.from_dict(bundle.config.image["preprocessing"])
     files = jpegs(500, 375, CALIBRATION + JUDGED)
-    pixels = np.stack([load_pixels(data, first._preprocessing, name="a photograph") for data in files])
-    cases = {f"clipita, {name}": model._backend.encode_pixels for name, model in models.items()}
+    pixels = np.stack([load_pixels(data, preprocessing, name="a photograph") for data in files])
+    cases: dict[str, Any] = {f"clipita, {name}": towers.encode_pixels for name, (_, towers) in opened.items()}
     for name, activations in STATIC.items():
-        cases[name] = _static(first._bundle, folder / activations, activations, pixels[JUDGED:])
-    exact = next(iter(cases.values()))(pixels[:JUDGED])  # of the full size in float32, of the other as it is shipped
-    rows: list[Report] = []
+        cases[name] = _static(bundle, folder / activations, activations, pixels[JUDGED:])
+    exact = next(iter(cases.values()))(pixels[:JUDGED])  # at full size in float32, for clipita-mini as it is shipped
+    rows: list[Figures] = []
     times = {
         batch: interleaved({name: lambda run=run, n=batch: run(pixels[:n]) for name, run in cases.items()}, rounds)
         for batch, rounds in BATCHES.items()
@@ -53,14 +56,13 @@ def _tower(models: dict[str, Any], folder: Path) -> list[Report]:
     return rows
 
 
-def _static(bundle: Any, folder: Path, activations: str, calibration: Any) -> Any:
-    """A function of pixels: the bundle's image graph of standard operators, in QDQ form, weights s8 per channel."""
+def _static(bundle: Bundle, folder: Path, activations: str, calibration: Any) -> Any:
+    """Return a function of pixels that runs the bundle's image graph in QDQ form, with int8 weights per channel."""
     import onnx
     import onnxruntime
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from safetensors.numpy import load_file, save_file
 
-    from clipita.backends.onnx import session_options
     from clipita.convert.graph.towers import image_graph
     from clipita.convert.weights.quantize import dequantize
     from clipita.convert.weights.safetensors_file import StoredWeights
@@ -95,9 +97,10 @@ def _static(bundle: Any, folder: Path, activations: str, calibration: Any) -> An
     return lambda pixels: session.run(None, {"pixels": pixels})[0]
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Figures) -> str:
+    """Return a table for each model as Markdown."""
     lines = [
-        "# Ways to quantise",
+        "# Ways to quantize",
         "",
         "Milliseconds an image by the median; cosines to the first row of each tower. Static graphs are faster where "
         "the processor multiplies bytes itself (VNNI). They need photographs when a model is converted, cost "

@@ -1,25 +1,29 @@
-"""Threads and batches: python -m benchmarks.scaling
+"""Measure threads and batch sizes.
 
-The image towers of the embedded model and of a full-size one, in 1 to all threads and batches of 1 to 128.
+    python -m benchmarks.scaling
+
+Times the image towers of the embedded model and of a full-size one, on 1 to all threads and in batches of 1 to 128.
 """
 
 import tempfile
+from functools import partial
 
 import numpy as np
 
-from benchmarks._measure import THREADS, Report, interleaved, publish
+from benchmarks._measure import THREADS, Figures, interleaved, open_towers, publish
 from benchmarks.convert import full_size_checkpoint
+from clipita.bundles.bundle import Bundle
+from clipita.images.pixels import Preprocessing
 
 BATCHES = (1, 4, 8, 32, 128)
 
 
-def measure() -> Report:
-    import clipita
-
-    rows: list[Report] = []
+def measure() -> Figures:
+    """Time every model, number of threads and size of batch."""
+    rows: list[Figures] = []
     with full_size_checkpoint() as full, tempfile.TemporaryDirectory() as cache:
         models = {
-            (name, threads): clipita.load(source, precision=precision, cache_dir=cache, threads=threads)
+            (name, threads): open_towers(source, precision=precision, cache_dir=cache, threads=threads)
             for name, source, precision in (
                 ("clipita-mini", "clipita-mini", None),
                 ("full size, int8", full, "int8"),
@@ -31,11 +35,11 @@ def measure() -> Report:
             random = np.random.default_rng(0)
             pixels = {
                 size: random.integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
-                for size in sorted({model.image_size for model in models.values()})
+                for size in sorted({_image_size(bundle) for bundle, _ in models.values()})
             }
             cases = {
-                key: lambda model=model, pixels=pixels[model.image_size]: model._backend.encode_pixels(pixels)
-                for key, model in models.items()
+                key: partial(towers.encode_pixels, pixels[_image_size(bundle)])
+                for key, (bundle, towers) in models.items()
             }
             named = {f"{name}/{threads}": case for (name, threads), case in cases.items()}
             found = interleaved(named, max(3, 32 // batch))
@@ -45,7 +49,12 @@ def measure() -> Report:
     return {"rows": rows}
 
 
-def markdown(report: Report) -> str:
+def _image_size(bundle: Bundle) -> int:
+    return Preprocessing.from_dict(bundle.config.image["preprocessing"]).image_size
+
+
+def markdown(report: Figures) -> str:
+    """Return the table of images a second as Markdown."""
     lines = [
         "# Threads and batches",
         "",

@@ -1,8 +1,11 @@
-"""clipita beside what people use today, on the same weights, photographs and threads: python -m benchmarks.speed
+"""Compare the speed of clipita with what people use today.
 
-Cases are interleaved, medians are compared, and every row says what it is compared with. Weights are random, of the
-full size (ViT-B/32 beside BERT-base), but for the rows of the embedded model. Takes some ten minutes, 3 GB of disk in
-the temporary folder, and the `test` extra. Writes results/speed.json, speed.md and speed.svg.
+    python -m benchmarks.speed
+
+Both run the same weights and photographs on the same threads. Cases are interleaved, medians are compared, and every
+row says what it is compared with. Weights are random and of full size (ViT-B/32 and BERT-base), except for the rows of
+the embedded model. Takes some ten minutes, 3 GB of disk in the temporary folder, and the `test` extra. Writes
+speed.json, speed.md and speed.svg in results/speed/.
 """
 
 import io
@@ -16,23 +19,25 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import memory, plot, startup
-from benchmarks._measure import RESULTS, THREADS, Report, Spread, interleaved, milliseconds, publish
+from benchmarks._measure import THREADS, Figures, Spread, interleaved, milliseconds, open_towers, publish, result_file
 from benchmarks._photographs import jpegs
 from benchmarks.convert import full_size_checkpoint
 
 Row = dict[str, Any]
 Case = Callable[[], object]
 
-# Multiply-adds of ViT-B/32 as the graph has them: each of 50 tokens passes 4 x 768^2 + 2 x 768 x 3072 a layer, and both
-# products of the attention; the last layer makes keys and values of all, the rest of one. 49 patches of 3072 values.
+# Multiply-adds of ViT-B/32 in the graph that is run. In a layer each of 50 tokens takes 4 x 768^2 + 2 x 768 x 3072, and
+# its share of the two products of attention. The last layer computes keys and values for all tokens, and the rest for
+# the class token alone. The 49 patches have 3072 values each.
 _LAYER = 50 * (4 * 768**2 + 2 * 768 * 3072) + 2 * 50 * 50 * 768
 _LAST = 50 * 2 * 768**2 + 2 * 768**2 + 2 * 768 * 3072 + 2 * 50 * 768
 FLOPS_OF_AN_IMAGE = 2 * (49 * 3072 * 768 + 11 * _LAYER + _LAST + 768 * 512)  # 8.2e9
 _LABELS = 1000
 
 
-def measure() -> Report:
-    starts = _startup()  # before this process is large: those that it starts would take longer to come up
+def measure() -> Figures:
+    """Time all cases, and return the rows of the table."""
+    starts = _startup()  # first: a small process starts others faster than a large one
     with full_size_checkpoint() as checkpoint, tempfile.TemporaryDirectory() as cache:
         models = _Models(checkpoint, cache)
         rows = [
@@ -47,7 +52,7 @@ def measure() -> Report:
 
 
 class _Models:
-    """clipita's and its peers', of one checkpoint, on the same threads."""
+    """Load one checkpoint with clipita and with its peers, all on the same threads."""
 
     def __init__(self, checkpoint: Path, cache: str) -> None:
         import torch
@@ -60,15 +65,19 @@ class _Models:
         self.fp32 = clipita.load(checkpoint, cache_dir=cache, precision="fp32")
         self.int8 = clipita.load(checkpoint, cache_dir=cache, precision="int8")
         self.embedded = clipita.load()
+        _, self.fp32_towers = open_towers(checkpoint, cache_dir=cache, precision="fp32")
+        _, self.int8_towers = open_towers(checkpoint, cache_dir=cache, precision="int8")
         self.peer: Any = transformers.AutoModel.from_pretrained(checkpoint).eval()
         self.processor: Any = transformers.AutoImageProcessor.from_pretrained(checkpoint)
         self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(checkpoint)
 
     def peer_images(self, pixel_values: Any) -> Any:
+        """Return image features computed by transformers."""
         with self.torch.inference_mode():
             return self.peer.get_image_features(pixel_values=pixel_values)
 
     def peer_texts(self, texts: list[str], **options: Any) -> Any:
+        """Return text features computed by transformers."""
         with self.torch.inference_mode():
             return self.peer.get_text_features(**self.tokenizer(texts, return_tensors="pt", **options))
 
@@ -81,8 +90,8 @@ def _image_tower(models: _Models) -> list[Row]:
         values = models.torch.from_numpy(random.standard_normal((batch, 3, 224, 224), dtype=np.float32))
         found = interleaved(
             {
-                "fp32": lambda pixels=pixels: models.fp32._backend.encode_pixels(pixels),
-                "int8": lambda pixels=pixels: models.int8._backend.encode_pixels(pixels),
+                "fp32": lambda pixels=pixels: models.fp32_towers.encode_pixels(pixels),
+                "int8": lambda pixels=pixels: models.int8_towers.encode_pixels(pixels),
                 "peer": lambda values=values: models.peer_images(values),
                 **({f"sgemm, {name}": case for name, case in _products().items()} if batch == 32 else {}),
             },
@@ -101,12 +110,12 @@ def _image_tower(models: _Models) -> list[Row]:
     return rows
 
 
-_SHAPE = (400, 768, 3072)  # of the largest product in the tower, for 8 images at a time
+_SHAPE = (400, 768, 3072)  # the largest matrix product in the tower, for 8 images
 _PRODUCT_FLOPS = 16 * 2 * _SHAPE[0] * _SHAPE[1] * _SHAPE[2]
 
 
 def _products() -> dict[str, Case]:
-    """16 products of matrices by each library that has them, for the machine's peak."""
+    """Return functions that compute 16 matrix products, one for each library, to find the machine's peak."""
     import onnxruntime
     import torch
     from onnx import TensorProto, helper
@@ -121,7 +130,9 @@ def _products() -> dict[str, Case]:
     graph = helper.make_graph(nodes, "products", inputs, outputs, [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     options = session_options()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # or one node would be left
+    options.graph_optimization_level = (
+        onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    )  # it would merge 16 equal nodes
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     first, second = torch.from_numpy(a), torch.from_numpy(b)
     return {
@@ -183,7 +194,7 @@ def _texts(models: _Models) -> list[Row]:
 
 
 def _labels_again(models: _Models) -> Row:
-    """What a pipeline does at every call: it embeds all the labels."""
+    """Time zero-shot with labels that were used before; a pipeline of transformers embeds them again in every call."""
     labels = [f"una foto di un gatto {number}" for number in range(_LABELS)]
     pixels = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
 
@@ -245,7 +256,8 @@ def _value(name: str, value: float, unit: str, target: float, met: bool) -> Row:
     return {"row": name, "value": value, "unit": unit, "target": target, "met": met}
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Figures) -> str:
+    """Return the table of times as Markdown."""
     lines = [
         "# Speed",
         "",
@@ -273,4 +285,4 @@ def _number(value: float) -> str:
 
 if __name__ == "__main__":
     publish("speed", measure, markdown)
-    plot.speed(json.loads((RESULTS / "speed.json").read_text()), RESULTS / "speed.svg")
+    plot.speed(json.loads(result_file("speed", "json").read_text()), result_file("speed", "svg"))

@@ -1,12 +1,14 @@
-"""How long a user waits at the start: python -m benchmarks.startup
+"""Measure how long a user waits at the start.
 
-Whole processes, interleaved: the import, and the import with the first answer of the embedded model, beside
-`import numpy`, which clipita cannot do without, and what the same takes with torch and transformers.
+    python -m benchmarks.startup
+
+Times whole processes, interleaved: the import of clipita, and the import with the first answer of the embedded model.
+Beside them stand `import numpy`, which clipita cannot do without, and the import of torch and transformers.
 """
 
 import sys
 
-from benchmarks._measure import PHOTOS, Report, interleaved, process, publish
+from benchmarks._measure import PHOTOS, Figures, interleaved, process, publish
 
 PHOTO = next(path for path in PHOTOS if path.stem == "gatto")
 CASES = {
@@ -18,14 +20,16 @@ CASES = {
 }
 
 
-def measure(rounds: int = 15) -> Report:
+def measure(rounds: int = 15) -> Figures:
+    """Time a process for each case."""
     return {
         "rounds": rounds,
         "seconds": interleaved({name: lambda c=c: process(c) for name, c in CASES.items()}, rounds),
     }
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Figures) -> str:
+    """Return the table of seconds as Markdown."""
     lines = ["# Starting", "", "Whole processes.", "", "| process | seconds: median (quartiles) |", "|---|---|"]
     for name, found in report["seconds"].items():
         lines.append(f"| {name} | {found['median']:.3f} ({found['low']:.3f} to {found['high']:.3f}) |")

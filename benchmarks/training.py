@@ -1,9 +1,11 @@
-"""Training steps: python -m benchmarks.training
+"""Measure training steps.
 
-Towers of CLIP-Italian's size (ViT-B/32 and BERT-base, random weights) on photographs of 500 x 375 pixels with captions
-of 16 tokens: the input pipeline alone, the step alone, both together, and on the same batch a plain PyTorch step of
-transformers' own model and open_clip's own loop over its towers, with AdamW for all. Takes some 12 GB of memory, the
-`test` extra, open_clip_torch and timm, and Linux.
+    python -m benchmarks.training
+
+The towers have CLIP-Italian's size (ViT-B/32 and BERT-base, random weights); photographs have 500 x 375 pixels, and
+captions 16 tokens. Timed are the input pipeline alone, the training step alone, and both together; and on the same
+batch a plain PyTorch step of transformers' model, and open_clip's own loop over its towers. All use AdamW. Takes some
+12 GB of memory, the `test` extra, open_clip_torch and timm, and Linux.
 """
 
 import json
@@ -15,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._measure import THREADS, Report, interleaved, publish
+from benchmarks._measure import THREADS, Figures, interleaved, publish
 from benchmarks._photographs import jpegs
 from benchmarks.convert import full_size_checkpoint
 
@@ -24,7 +26,8 @@ CAPTION = "una foto di un cane " * 8  # cut to `TOKENS`
 TARGETS = {"together": 0.9, "against PyTorch": 1.0, "against open_clip": 1.0}
 
 
-def measure() -> Report:
+def measure() -> Figures:
+    """Time all cases, interleaved."""
     with full_size_checkpoint() as full, tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "photographs").mkdir()
@@ -52,7 +55,7 @@ def measure() -> Report:
 
 
 def _ours(full: Path, folder: Path) -> tuple[dict[str, Callable[[], object]], dict[str, Any]]:
-    """What is measured of ours, and a batch."""
+    """Return the cases of clipita_train, and a batch for the peers."""
     import jax
     from clipita_train.engine.config import OptimizerConfig, ParameterRule, StageConfig, TrainConfig
     from clipita_train.engine.mesh import make_mesh, parameter_shardings, place, replicated
@@ -108,7 +111,7 @@ def _ours(full: Path, folder: Path) -> tuple[dict[str, Callable[[], object]], di
 
 
 def _peer(full: Path, batch: dict[str, Any]) -> Callable[[], object]:
-    """The same steps of transformers' own model in PyTorch."""
+    """Return the same steps of transformers' model in PyTorch."""
     import torch
     import transformers
 
@@ -130,9 +133,10 @@ def _peer(full: Path, batch: dict[str, Any]) -> Callable[[], object]:
 
 
 def _open_clip(full: Path, batch: dict[str, Any]) -> Callable[[], object]:
-    """The same steps by open_clip's own loop: its ViT-B/32 with BERT of the same size, all of it learning."""
+    """Return the same steps in open_clip's own loop: its ViT-B/32 with a BERT of the same size, all of it trained."""
     import torch
-    from tests.oracles import open_clip_module
+
+    from tests.support.oracles import open_clip_module
 
     library = open_clip_module()
     from open_clip_train.train import train_one_epoch
@@ -150,7 +154,7 @@ def _open_clip(full: Path, batch: dict[str, Any]) -> Callable[[], object]:
     )  # fmt: skip
     ids, pixels = torch.from_numpy(batch["input_ids"].astype(np.int64)), torch.from_numpy(batch["pixels"])
 
-    class Loader(list):  # what open_clip's loop asks of one
+    class Loader(list):  # the attributes that open_clip's loop reads
         num_batches, num_samples = STEPS, STEPS * BATCH
 
         def __iter__(self) -> Any:
@@ -170,7 +174,7 @@ def _without_dropout(model: Any) -> None:
 
 
 def _bert_config(full: Path) -> Path:
-    """A folder with the text tower's configuration alone, as a hub name would have it."""
+    """Return a folder with the text tower's configuration alone, as open_clip reads one from the hub."""
     folder = full / "text-tower"
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(json.loads((full / "config.json").read_text())["text_config"]))
@@ -178,14 +182,15 @@ def _bert_config(full: Path) -> Path:
 
 
 def _values(pixels: Any) -> Any:
-    """(B, 3, H, W) float32 of (B, H, W, 3) uint8."""
+    """Normalize pixels: (B, H, W, 3) uint8 to (B, 3, H, W) float32."""
     import torch
 
     mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in ((122.77, 116.75, 104.09), (68.5, 66.63, 70.32)))
     return (pixels.permute(0, 3, 1, 2).float() - mean) / std
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Figures) -> str:
+    """Return the table of pairs a second as Markdown."""
     rates, seconds = report["images_per_second"], report["seconds"]
     names = {
         "pipeline": "input pipeline alone",

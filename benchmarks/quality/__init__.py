@@ -1,1 +1,4 @@
-"""The tables of CLIP-Italian's write-up, retrieval and ImageNet, of any models: python -m benchmarks.quality --help"""
+"""Measure models as CLIP-Italian's write-up did, by retrieval and on ImageNet.
+
+python -m benchmarks.quality --help
+"""

@@ -1,12 +1,14 @@
-"""Measures what is there, and writes tables.json and tables.md: python -m benchmarks.quality --root ROOT
+"""Measure every model on every set that is at hand, and write tables.json and tables.md.
 
-A model whose weights, or a set whose photographs are not to be had stays blank, with the reason. ROOT holds clones as
-OWNER/NAME, and beside them coco/val2014, xm3600, xtd and imagenet/val. Weights come from the hub's cache, or from the
-hub with --download.
+    python -m benchmarks.quality --root ROOT
+
+Where weights or photographs are missing, the table says why it is blank. ROOT holds clones as OWNER/NAME, and beside
+them coco/val2014, xm3600, xtd and imagenet/val. Weights come from the hub's cache, or with --download from the hub.
 """
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ Row = dict[str, Any]
 
 
 def measure(root: Path, cache: Path, models: dict[str, str], *, download: bool) -> dict[str, list[Row]]:
-    """A row for each set and model: what was measured, or why it was not."""
+    """Return a row for each set and model, by table: the scores, or the reason why there are none."""
     loaded: dict[str, clipita.Model | str] = {}
     for name, spec in models.items():
         try:
@@ -57,14 +59,13 @@ def _retrieval(name: str, model: clipita.Model | str, root: Path, cache: Path) -
             yield row | {"missing": model}
             continue
         result = compare([model], captioned, folder, cache, captions_file=captions.name)
-        (found,) = result.to_json()["models"]  # type: ignore[misc]
         protocol = result.protocol
         yield row | {
             "fingerprint": model.fingerprint,
             "photographs": protocol.photographs,
             "captions": protocol.captions,
             "left_out": len(protocol.missing) + len(protocol.unreadable),
-            "scores": found["scores"],
+            "scores": asdict(result.models[0])["scores"],
         }
 
 
@@ -111,6 +112,7 @@ def _label_sets(root: Path) -> dict[str, LabelSet | None]:
 @click.option("--download", is_flag=True, help="Fetch weights that are not in the hub's cache.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=HERE, help="Where the tables go.")
 def main(root: Path, cache: Path | None, download: bool, out: Path) -> None:
+    """Measure what is at hand, and write the tables."""
     before = machine()
     with cache_folder(cache) as kept:
         report: dict[str, Any] = {"machine": before} | measure(root, kept, MODELS, download=download)

@@ -1,19 +1,22 @@
-"""What others published, with its protocol: beside our figures in the tables, and never in their place."""
+"""Scores that others published. The tables show them beside our measurements, and never in their place."""
 
 from dataclasses import dataclass
 
 _PAPER = "arXiv:2108.08688"
-_INTERNVL = "arXiv:2312.14238"  # its table of ImageNet in five languages
+_INTERNVL = "arXiv:2312.14238"  # the table of ImageNet in five languages
 _OTHER_LABELS = "other Italian labels and templates"
 
 
 @dataclass(frozen=True)
 class Published:
-    """Figures as fractions, of the metrics that the source gives.
+    """Scores that a source gives for a model on a set.
 
     Attributes:
-        protocol: Where it departs from that of the row it stands in; blank if it does not.
+        model: The name that the tables use.
+        set: Likewise.
+        figures: Metric to score, as a fraction.
         source: Where it is published.
+        protocol: How the source measured, where that differs from the row it stands in; blank if it does not.
     """
 
     model: str

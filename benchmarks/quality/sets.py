@@ -1,11 +1,11 @@
-"""The sets of photographs that the tables are of, and where each is looked for under the folder of `--root`."""
+"""The sets and models that the tables list, and where each set is looked for below `--root`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipita_train.data.caption_sets import Captioned, read_captions
-from clipita_train.evaluate.image_folders import Classified, find_classified
+from clipita_train.data.captions.files import Captioned, read_captions
+from clipita_train.evaluate.image_folders import LabeledImages, find_labeled_images
 from clipita_train.evaluate.label_sets import LabelSet
 
 HERE = Path(__file__).parent
@@ -13,7 +13,14 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class CaptionSet:
-    """Photographs with captions: a file, in the root or (absolute) here, and the folder of its photographs."""
+    """Photographs with captions.
+
+    Attributes:
+        name: What the table calls the set.
+        captions: The file of captions, relative to the root, or absolute where it comes with this package.
+        images: The folder of the photographs, relative to the root.
+        note: What a reader has to know of the set.
+    """
 
     name: str
     captions: Path
@@ -21,7 +28,11 @@ class CaptionSet:
     note: str = ""
 
     def read(self, root: Path) -> tuple[Sequence[Captioned], Path]:
-        """The captions and the folder. Raises FileNotFoundError: one of them is not there."""
+        """Return the captions, and the folder of the photographs.
+
+        Raises:
+            FileNotFoundError: The file or the folder is missing.
+        """
         path, folder = root / self.captions, root / self.images
         packed = path.with_name(f"{path.name}.gz")
         found = next((file for file in (path, packed) if file.is_file()), None)
@@ -32,18 +43,29 @@ class CaptionSet:
 
 @dataclass(frozen=True)
 class ClassSet:
-    """Photographs in classes of ImageNet, and the list of what they show, where folders or names do not tell."""
+    """Photographs of ImageNet's classes.
+
+    Attributes:
+        name: What the table calls the set.
+        images: The folder of the photographs, relative to the root.
+        truth: The list of what each file shows; None where folders or file names say so.
+        note: What a reader has to know of the set.
+    """
 
     name: str
     images: str
     truth: str | None = None
     note: str = ""
 
-    def read(self, root: Path, labels: LabelSet) -> Classified:
-        """The photographs. Raises FileNotFoundError: they are not there."""
+    def read(self, root: Path, labels: LabelSet) -> LabeledImages:
+        """Return the photographs with their classes.
+
+        Raises:
+            FileNotFoundError: The folder is missing.
+        """
         if not (root / self.images).is_dir():
             raise FileNotFoundError(f"no {self.images}")
-        return find_classified(root / self.images, labels, None if self.truth is None else root / self.truth)
+        return find_labeled_images(root / self.images, labels, None if self.truth is None else root / self.truth)
 
 
 _MSCOCO_IT = Path("crux82/mscoco-it/mscoco-it")
@@ -69,7 +91,7 @@ ZERO_SHOT = (
     ClassSet("imagenet-sample-images", "EliSchwartz/imagenet-sample-images", note="one photograph a class"),
 )  # fmt: skip
 
-ORIGINAL_LABELS = "clip-italian/clip-italian/evaluation/imagenet_labels_IT.tsv"  # branch imagenet_templates
+ORIGINAL_LABELS = "clip-italian/clip-italian/evaluation/imagenet_labels_IT.tsv"  # on the branch imagenet_templates
 
 MODELS = {
     "clipita-mini": "clipita-mini",
@@ -82,7 +104,7 @@ MODELS = {
     "NLLB-SigLIP base": "visheratin/nllb-siglip-mrl-base",
 }
 
-# What a reader has to know of a model before its figures.
+# What a model has seen of a set; readers have to know it to judge the scores.
 TRAINED_ON = {
     ("clipita-mini", "imagenet-sample-images"): "trained on these very photographs, and on most words of imagenet-it",
     ("clipita-mini", "Tiny ImageNet validation"): "its image tower is a classifier of ImageNet's 1,000 classes; its "

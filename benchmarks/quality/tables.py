@@ -1,4 +1,4 @@
-"""The report as Markdown: for each set what was published, what was measured, and why the rest is blank."""
+"""Write the report of benchmarks.quality as Markdown: published scores, measured scores, and reasons for blanks."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,11 +12,11 @@ Row = dict[str, Any]
 
 _TO_IMAGE = ("MRR@1", "MRR@5", "MRR@10", "Recall@1", "Recall@5", "Recall@10")
 _ACC = ("Acc@1", "Acc@5", "Acc@10", "Acc@100")
-_ALWAYS = ("clipita-mini", "CLIP-Italian", "mCLIP")  # have a row in every set, be it blank
+_ALWAYS = ("clipita-mini", "CLIP-Italian", "mCLIP")  # models that have a row in every set, even a blank one
 
 
 def markdown(report: Report) -> str:
-    """Both tables, each with what is to be known of its rows."""
+    """Return both tables, each followed by notes on its sets and models."""
     return "\n".join([
         "# Retrieval",
         "",
@@ -76,7 +76,7 @@ def _zero_shot(rows: list[Row]) -> Iterator[str]:
 
 
 def _notes(rows: list[Row]) -> list[str]:
-    """What a set is, what a measured model had seen of it, and which models stay out of the table."""
+    """Return notes: what each set is, what a measured model had seen of it, and which models could not be measured."""
     sets = {row["set"]: row["note"] for row in rows if row["note"]}
     seen = dict.fromkeys((row["set"], row["model"]) for row in rows if "scores" in row)
     blank = dict.fromkeys(row["model"] for row in rows if row["model"] not in _ALWAYS and "scores" not in row)

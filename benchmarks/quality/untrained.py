@@ -1,9 +1,11 @@
-"""What both towers of clipita-mini do as they come: python -m benchmarks.quality.untrained --root ROOT --work WORK
+"""Measure what clipita-mini's two towers can do without training.
 
-ConSE (arXiv:1312.5650): a photograph is the mean of the names of its ten likeliest ImageNet classes, by the classifier
-that comes with the image tower, in the text tower's space. Nothing is trained: this is what a user could run offline at
-that size without clipita-mini. Answers the questions of `clipita-train evaluate development`, and writes untrained.md
-and untrained.json.
+    python -m benchmarks.quality.untrained --root ROOT --work WORK
+
+The method is ConSE (arXiv:1312.5650). The classifier that comes with the image tower finds the ten likeliest ImageNet
+classes of a photograph. The text tower embeds the names of these classes, and the photograph's embedding is their mean,
+weighted by probability. So this is what a user could run offline, at that size, without clipita-mini. The questions are
+those of `clipita-train evaluate development`; the results are written to untrained.md and untrained.json.
 """
 
 import json
@@ -17,7 +19,7 @@ import numpy as np
 from clipita_train.concepts.projections import unit_rows
 from clipita_train.concepts.recipe import load_towers
 from clipita_train.data.concepts import load_ontology
-from clipita_train.data.manifest import read_manifest
+from clipita_train.data.photographs.manifest import read_manifest
 from clipita_train.evaluate.development import evaluate, markdown
 from clipita_train.evaluate.label_sets import IMAGENET_IT, read_label_set
 from clipita_train.recipes.mini import RECIPE
@@ -30,11 +32,11 @@ from clipita.images.pixels import load_pixels
 from clipita.model import Encoded
 from clipita.text.italian import with_article
 
-CLASSES = 10  # whose names a photograph is the mean of, as in the paper
+CLASSES = 10  # likeliest classes of a photograph, whose names are averaged; as in the paper
 
 
 class Untrained:
-    """As much of a `clipita.Model` as the questions need."""
+    """The part of the interface of `clipita.Model` that the questions need."""
 
     embed_dim, logit_scale, logit_bias = 384, 10.0, None
 
@@ -48,15 +50,17 @@ class Untrained:
         names = read_label_set(IMAGENET_IT)
         ordered = [label for _, label in sorted(zip(names.ids, names.labels, strict=True))]
         texts = encode_texts(self._text, ordered, self._tokenizer)
-        self._mean = texts.mean(0)  # embeddings of e5 are all alike but for what is left
+        self._mean = texts.mean(0)  # all embeddings of e5 point much the same way; what is left says what a text means
         self._names = unit_rows(texts - self._mean)  # (1000, E), in the classifier's order
         self.fingerprint = f"conse-{self._image.fingerprint}"
 
     def label_bank(self, labels: Sequence[str]) -> Any:
+        """Embed labels with their articles."""
         texts = encode_texts(self._text, [with_article(label) for label in labels], self._tokenizer)
         return SimpleNamespace(embeddings=unit_rows(texts - self._mean))
 
     def iter_encode_image(self, paths: Iterable[Path]) -> Iterator[Encoded]:
+        """Embed photographs one by one; an unreadable one has its error instead."""
         for path in paths:
             try:
                 pixels = load_pixels(path, self._preprocessing, name=repr(str(path)))
@@ -74,6 +78,7 @@ class Untrained:
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="The folder with the manifest of mini.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Embeddings are kept here.")
 def main(root: Path, work: Path, cache: Path | None) -> None:
+    """Ask the questions, and write the scores."""
     model: Any = Untrained()
     scores = evaluate(model, read_manifest(work / "manifest.jsonl"), root, load_ontology(), cache)
     (HERE / "untrained.md").write_text(markdown(scores), encoding="utf-8")

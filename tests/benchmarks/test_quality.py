@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from clipita_train.data.caption_sets import read_captions
+from clipita_train.data.captions.files import read_captions
 from clipita_train.evaluate.development import Score, markdown
 from clipita_train.evaluate.label_sets import read_label_set
 from PIL import Image

@@ -10,7 +10,7 @@ from benchmarks._measure import RESULTS, describe_machine, interleaved, spread
 from benchmarks._photographs import jpegs
 
 
-@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*/*.json")), ids=lambda path: path.stem)
 def test_tables_are_of_their_figures(path: Path) -> None:
     module = importlib.import_module(f"benchmarks.{path.stem}")
     report = json.loads(path.read_text())

@@ -79,14 +79,15 @@ def test_commands_say_which_recipes_they_are_for(recipe: Path, tmp_path: Path) -
     main = command_line((*KINDS, KIND))
     result = CliRunner().invoke(main, ["explain", "mini"])
     assert result.exit_code == 2
-    assert "explain is not for 'mini'" in result.output
+    assert "explain does not take the recipe 'mini'" in result.output
     result = CliRunner().invoke(main, ["prepare", str(recipe)])
     assert result.exit_code == 2
-    assert "prepare is not for" in result.output
+    assert "prepare does not take the recipe" in result.output
     result = CliRunner().invoke(command_line(KINDS), ["run", str(recipe)])
     assert result.exit_code == 2
-    assert "defines no RECIPE, a clipita_train.concepts.recipe.Recipe or clipita_train.pairs.recipe.PairRecipe" in (
-        " ".join(result.output.split())
+    assert (
+        "defines no RECIPE that is a clipita_train.concepts.recipe.Recipe or clipita_train.pairs.recipe.PairRecipe"
+        in (" ".join(result.output.split()))
     )
 
 

@@ -1,4 +1,4 @@
-"""Makes the weights that clipita serves: towers from clipita, trained through stages, exported as a bundle."""
+"""Train the weights that clipita serves: start from pretrained towers, train in stages, and export a bundle."""
 
 from importlib.util import find_spec
 

@@ -1,4 +1,4 @@
-"""`clipita-train`: from photographs on disk to a bundle, one command a step."""
+"""The command `clipita-train`, from photographs on disk to a bundle, one subcommand for each step."""
 
 from collections.abc import Sequence
 
@@ -22,15 +22,21 @@ def command_line(kinds: Sequence[Kind]) -> click.Group:
 
     @click.group(context_settings={"help_option_names": ["-h", "--help"]})
     @click.version_option(clipita.__version__)
-    @click.option("--coordinator", metavar="HOST:PORT", help="Of the first of several processes that train together.")
-    @click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="How many they are.")
     @click.option(
-        "--process", type=click.IntRange(0), default=0, show_default=True, help="Which of them this is, from 0."
+        "--coordinator", metavar="HOST:PORT", help="Address of the first of several processes that train together."
+    )
+    @click.option(
+        "--processes", type=click.IntRange(1), default=1, show_default=True, help="How many processes train together."
+    )
+    @click.option(
+        "--process", type=click.IntRange(0), default=0, show_default=True, help="Number of this process, from 0."
     )
     def main(coordinator: str | None, processes: int, process: int) -> None:
         """Train Italian image-text models."""
         if (coordinator is None) != (processes == 1) or process >= processes:
-            raise click.UsageError("several processes need all of --coordinator, --processes N and --process below N")
+            raise click.UsageError(
+                "several processes need --coordinator HOST:PORT, --processes N above 1, and --process below N"
+            )
         if coordinator is not None:
             join_processes(coordinator, processes, process)
 

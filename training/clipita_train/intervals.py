@@ -1,20 +1,19 @@
-"""How sure a mean is, and whether two models differ: bootstrap intervals and a permutation test, both over groups.
+"""Bootstrap intervals of means, and permutation tests between two models, both over groups of queries.
 
-The captions of one photograph are not independent questions, so what is drawn, or swapped between two models, is a
-photograph with all its queries; intervals over single captions would be too narrow. All randomness has a fixed seed.
+The captions of one photograph are not independent, and intervals over single captions would be too narrow. So a
+photograph is drawn, or swapped between two models, together with all its queries. All randomness has a fixed seed.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from clipita.system.arrays import Array
 
 DRAWS, SWAPS = 2_000, 9_999
 SEED = 0
 LEVEL = 0.95
-_BLOCK = 1 << 22  # random signs held at a time
+_BLOCK = 1 << 22  # random signs in memory at a time
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much more a second model scores on the same queries, the 95 % interval, and p of no difference, two-sided."""
+    """The mean difference between two models on the same queries.
+
+    Attributes:
+        value: How much more the second model scores.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        p: Two-sided p-value of there being no difference.
+    """
 
     value: float
     low: float
@@ -37,14 +43,14 @@ class Difference:
 
 
 def estimates(values: Array, groups: Array) -> list[Estimate]:
-    """Means of each column with percentile intervals.
+    """Return the mean of each column, with its bootstrap percentile interval.
 
     Args:
         values: (Q, M) float, M metrics of Q queries.
-        groups: (Q,) integers from 0: queries with the same one are drawn together.
+        groups: (Q,) integers from 0; queries of the same group are drawn together.
 
     Raises:
-        ValueError: shapes that do not fit, or no queries.
+        ValueError: The shapes do not fit, or there are no queries.
     """
     sums, counts = _sums(values, groups)
     low, high = _interval(_bootstrap(sums, counts))
@@ -53,17 +59,20 @@ def estimates(values: Array, groups: Array) -> list[Estimate]:
 
 
 def differences(first: Array, second: Array, groups: Array) -> list[Difference]:
-    """`second` minus `first`, paired by query: bootstrap interval, and p by swapping the models within groups.
+    """Return `second` minus `first` for each metric, paired by query.
+
+    The interval is a bootstrap interval; p comes from swapping the two models within whole groups.
 
     Args:
-        first, second: (Q, M) float, the same metrics of the same queries.
+        first: (Q, M) float, M metrics of Q queries.
+        second: (Q, M) float, the same metrics of the same queries.
         groups: (Q,) integers from 0.
 
     Returns:
-        One for each of the M metrics. p = (1 + swaps that differ at least as much) / (1 + swaps) is never 0.
+        M differences. p = (1 + number of swaps that differ at least as much) / (1 + number of swaps) is never 0.
 
     Raises:
-        ValueError: shapes that do not fit, or no queries.
+        ValueError: The shapes do not fit, or there are no queries.
     """
     if first.shape != second.shape:
         raise ValueError(f"two models must be compared on the same queries, not {first.shape} and {second.shape}")
@@ -75,7 +84,7 @@ def differences(first: Array, second: Array, groups: Array) -> list[Difference]:
 
 
 def _sums(values: Array, groups: Array) -> tuple[Array, Array]:
-    """Sums (N, M) and counts (N,) of the groups."""
+    """Return the sums (N, M) and counts (N,) of the groups."""
     if values.ndim != 2 or groups.shape != values.shape[:1] or not len(values):
         raise ValueError(f"expected values (Q, M) and groups (Q,) with Q >= 1, not {values.shape} and {groups.shape}")
     _, places = np.unique(groups, return_inverse=True)
@@ -84,7 +93,7 @@ def _sums(values: Array, groups: Array) -> tuple[Array, Array]:
 
 
 def _bootstrap(sums: Array, counts: Array) -> Array:
-    """(DRAWS, M): means over groups drawn with replacement; the same draws for every model of the same groups."""
+    """Return means (DRAWS, M) over groups drawn with replacement; models on the same groups get the same draws."""
     rng = np.random.default_rng(SEED)
     size = len(counts)
     means = np.empty((DRAWS, sums.shape[1]))
@@ -99,9 +108,9 @@ def _interval(means: Array) -> Array:
 
 
 def _swapped(sums: Array) -> Array:
-    """(M,): p of sums of differences, were each group's sign a coin's."""
+    """Return p (M,): how often a sum of differences is reached when the sign of each group is drawn at random."""
     rng = np.random.default_rng(SEED)
-    reached = np.abs(sums.sum(0)) * (1 - 1e-12)  # a swap that gives the same sum may round otherwise
+    reached = np.abs(sums.sum(0)) * (1 - 1e-12)  # a swap with the same sum may be rounded differently
     as_much = np.zeros(sums.shape[1])
     block = max(1, _BLOCK // len(sums))
     for start in range(0, SWAPS, block):

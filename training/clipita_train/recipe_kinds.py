@@ -1,7 +1,7 @@
-"""Kinds of recipes, each in a folder of its own, and the commands that take a recipe of any of them.
+"""Kinds of recipes, and the commands that take a recipe of any kind.
 
-A kind is a class of recipes and the commands for one. Its folder holds `recipe.py` (the class), `batches.py`, `run.py`,
-`export.py` and `cli.py`, which ends in the `KIND`; `clipita_train.cli` names the kinds that there are.
+Each kind has a folder that holds `recipe.py` (the class of its recipes), `batches.py`, `run.py`, `export.py`, and
+`cli.py`, which defines the `KIND`. `clipita_train.cli` lists the kinds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,11 +23,11 @@ ERRORS = (OSError, ValueError, FloatingPointError, ClipitaError)
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of recipe.
+    """A class of recipes, and the commands that can be given one.
 
     Attributes:
-        recipe: The class of its recipes: a module defines one as its RECIPE.
-        commands: By name, what may be done with such a recipe. Each takes it as its first argument, before its options.
+        recipe: The class. A module defines a recipe by an instance of it called RECIPE.
+        commands: The commands by name. Each gets the recipe as its first argument, before its options.
     """
 
     recipe: type
@@ -44,16 +44,16 @@ with_set = click.option(
 
 
 def with_bundle(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say where a bundle goes, and what it says of itself."""
-    revision = click.option("--revision", required=True, help="What the bundle says of its version, e.g. a date.")
+    """Add the options `--out`, the folder of the bundle, and `--revision`, its version."""
+    revision = click.option("--revision", required=True, help="The version that the bundle states, e.g. a date.")
     return click.option("--out", type=Folder, required=True, help="The bundle goes here.")(revision(command))
 
 
 def commands_by_recipe(kinds: Sequence[Kind], recipes: ModuleType) -> list[click.Command]:
-    """Return the commands `COMMAND RECIPE [OPTIONS]`: one for each name, which knows the kinds that it is for.
+    """Return a command `NAME RECIPE [OPTIONS]` for each name of a command that a kind has.
 
     Args:
-        kinds: Those that there are.
+        kinds: All kinds of recipes.
         recipes: A package whose modules each define a RECIPE of one of them.
     """
     names = dict.fromkeys(name for kind in kinds for name in kind.commands)
@@ -61,7 +61,7 @@ def commands_by_recipe(kinds: Sequence[Kind], recipes: ModuleType) -> list[click
 
 
 class _ByRecipe(click.Group):
-    """`COMMAND RECIPE [OPTIONS]`: what follows a recipe's name are the options of its kind."""
+    """The group `NAME RECIPE [OPTIONS]`, in which each recipe is a command with the options of its kind."""
 
     def __init__(self, name: str, kinds: Sequence[Kind], recipes: ModuleType) -> None:
         self._load = partial(load_recipe, kinds=kinds, recipes=recipes)
@@ -85,14 +85,21 @@ class _ByRecipe(click.Group):
                 own.name, own.callback = cmd_name, partial(command.callback, module.RECIPE)
                 own.short_help = (module.__doc__ or "").partition("\n")[0]
                 return own
-        raise click.UsageError(f"{self.name} is not for {cmd_name!r}, but for: {', '.join(self.list_commands(ctx))}")
+        raise click.UsageError(
+            f"{self.name} does not take the recipe {cmd_name!r}, but these: {', '.join(self.list_commands(ctx))}"
+        )
 
 
 def load_recipe(name: str, kinds: Sequence[Kind], recipes: ModuleType) -> Any:
-    """Return the module of a recipe, whose RECIPE it is: one of the package `recipes`, or a Python file.
+    """Import the module that defines a recipe.
+
+    Args:
+        name: The name of a module in the package `recipes`, or the path of a Python file.
+        kinds: All kinds of recipes.
+        recipes: The package.
 
     Raises:
-        BadParameter: it is neither, or defines no RECIPE of one of the kinds.
+        BadParameter: There is no such module or file, or it defines no RECIPE of one of the kinds.
     """
     module = recipe_module(name, recipes)
     if module is None:
@@ -100,5 +107,5 @@ def load_recipe(name: str, kinds: Sequence[Kind], recipes: ModuleType) -> Any:
         raise click.BadParameter(f"{name!r} is no recipe; there are: {known}; or a Python file")
     if not isinstance(getattr(module, "RECIPE", None), tuple(kind.recipe for kind in kinds)):
         classes = " or ".join(f"{kind.recipe.__module__}.{kind.recipe.__name__}" for kind in kinds)
-        raise click.BadParameter(f"{name!r} defines no RECIPE, a {classes}")
+        raise click.BadParameter(f"{name!r} defines no RECIPE that is a {classes}")
     return module

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 from clipita_train.concepts.batches import (
     ConceptBatches,
-    Groups,
     Mix,
-    Pairs,
-    Photographs,
-    Phrases,
     relations,
     validation_batches,
+)
+from clipita_train.concepts.features import (
+    ConceptFeatures,
+    Groups,
+    MatchedFeatures,
+    PhotographFeatures,
+    PhraseFeatures,
 )
 from clipita_train.data.concepts import Concept, Ontology
 from clipita_train.losses.contrastive import softmax_contrastive
@@ -27,19 +30,19 @@ MIX = Mix(photographs=8, texts=4, words=2, captions=3, classifier_share=0.25)
 rng = np.random.default_rng(0)
 
 
-def photographs(concepts: list[int], boosts: list[float] | None = None) -> Photographs:
+def photographs(concepts: list[int], boosts: list[float] | None = None) -> PhotographFeatures:
     """Features that name their place: the first number of row i is i."""
     features = np.zeros((len(concepts), WIDTH), np.float16)
     features[:, 0] = np.arange(len(concepts))
-    return Photographs(features, np.array(concepts), None if boosts is None else np.array(boosts))
+    return PhotographFeatures(features, np.array(concepts), None if boosts is None else np.array(boosts))
 
 
 # Two texts of every concept but the car, of which there are three.
-PHRASES = Phrases(rng.random((13, WIDTH)).astype(np.float16), np.array([*range(6), *range(6), CAR]))
+PHRASES = PhraseFeatures(rng.random((13, WIDTH)).astype(np.float16), np.array([*range(6), *range(6), CAR]))
 SHOWN = photographs([DOG] * 4 + [CAT] * 2 + [CAR] * 10, [1.0] * 16)
 ROWS = photographs([LABRADOR, CAR])
 SPREAD = np.full(WIDTH, 0.1, np.float32)
-PAIRS = Pairs(
+PAIRS = MatchedFeatures(
     np.arange(10, dtype=np.float16)[:, None].repeat(WIDTH, 1),
     np.arange(20, dtype=np.float16)[:, None].repeat(WIDTH, 1),
     Groups([[0, 1], [2], [3, 4, 5], [6, 7], [8, 9]]),
@@ -47,19 +50,11 @@ PAIRS = Pairs(
 )
 
 
-def make(**changes: object) -> ConceptBatches:
-    arguments: dict[str, object] = {
-        "ontology": ONTOLOGY,
-        "photographs": SHOWN,
-        "rows": ROWS,
-        "spread": SPREAD,
-        "phrases": PHRASES,
-        "words": PAIRS,
-        "captions": PAIRS,
-        "mix": MIX,
-        "seed": 0,
-    }
-    return ConceptBatches(**{**arguments, **changes})  # type: ignore[arg-type]
+FEATURES = ConceptFeatures(SHOWN, ROWS, SPREAD, PHRASES, PAIRS, PAIRS)
+
+
+def make(mix: Mix = MIX, seed: int = 0, **changes: object) -> ConceptBatches:
+    return ConceptBatches(ONTOLOGY, replace(FEATURES, **changes), mix, seed=seed)
 
 
 def test_relations_by_hand() -> None:
@@ -160,7 +155,7 @@ def test_words_and_captions_only_where_there_are_any() -> None:
 
 
 def test_no_text_is_of_a_concept_that_no_photograph_can_be() -> None:
-    batches = make(photographs=photographs([CAR] * 4, [1.0] * 4), rows=photographs([CAR]))
+    batches = make(photographs=photographs([CAR] * 4, [1.0] * 4), classifier_rows=photographs([CAR]))
     batch = next(batches)
     assert batches.nameable.tolist() == [CAR]
     assert batch["positive"].shape == (8, 1)
@@ -191,7 +186,7 @@ def test_the_classifiers_rows_are_the_last_of_a_batch_and_never_negative() -> No
 
 def test_without_boosts_every_photograph_counts_once() -> None:
     listed = make()
-    unlisted = make(photographs=Photographs(SHOWN.features, SHOWN.concepts))
+    unlisted = make(photographs=PhotographFeatures(SHOWN.features, SHOWN.concepts))
     np.testing.assert_allclose(unlisted.weights, listed.weights)
 
 

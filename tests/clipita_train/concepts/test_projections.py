@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from clipita_train.concepts.projections import Projections, Standardise, merge, project, projection_loss, unit_rows
+from clipita_train.concepts.projections import Projections, Standardize, merge, project, projection_loss, unit_rows
 from flax import nnx
 from support.tiny import CONFIG
 
@@ -34,7 +34,7 @@ SETTINGS = {
 @pytest.fixture(scope="module")
 def model() -> Projections:
     """Random weights everywhere: at the start biases and the second matrix would be zeros."""
-    standardise = [Standardise(x.mean(0), float(x.std())) for x in (IMAGES, TEXTS)]
+    standardise = [Standardize(x.mean(0), float(x.std())) for x in (IMAGES, TEXTS)]
     made = Projections(WIDE, *standardise, rngs=nnx.Rngs(0))
     for module in (made.image_projection, made.text_projection):
         table = {name: rng.normal(0, 0.2, values.shape) for name, values in parameter_table(module).items()}
@@ -82,7 +82,7 @@ def members(count: int) -> list[tuple[dict[str, Array], dict[str, Array]]]:
         for features, config, mean in ((IMAGES, WIDE.image_projection, 2.0), (TEXTS, WIDE.text_projection, -1.0)):
             table = parameter_table(Projection(features.shape[1], WIDE.embed_dim, config, rngs=nnx.Rngs(0)))
             table = {name: draw.normal(0, 0.2, values.shape).astype(np.float32) for name, values in table.items()}
-            pair.append(Standardise(np.full(features.shape[1], mean), 1.0).fold(table))
+            pair.append(Standardize(np.full(features.shape[1], mean), 1.0).fold(table))
         made.append((pair[0], pair[1]))
     return made
 

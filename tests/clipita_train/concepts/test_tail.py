@@ -6,7 +6,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from clipita_train.concepts.batches import Photographs, Rows
+from clipita_train.concepts.features import ArrayRows, PhotographFeatures
 from clipita_train.concepts.tail import first_block, image_tail, learns, tail_features, tower_weights
 from clipita_train.engine.config import ParameterRule, StageConfig
 from clipita_train.towers.features import image_features, locked_image_tower
@@ -43,7 +43,7 @@ def test_the_tail_goes_on_where_the_first_blocks_end(photographs: list[Path], tm
     found, readable = image_features(locked, photographs, CONFIG, tmp_path / "maps")
     assert readable.all()
     assert found.shape == (5, *map_shape(CONFIG.image, CONFIG.preprocessing.image_size, first))
-    maps = Rows(found, np.array([4, 2, 0]))
+    maps = ArrayRows(found, np.array([4, 2, 0]))
     expected = features(photographs, tmp_path, TOWER)[[4, 2, 0]].astype(np.float32)
     tail = image_tail(CONFIG, TOWER, first)
     assert len(tail.blocks) == count
@@ -65,7 +65,9 @@ def test_what_it_learns_comes_back_into_the_tower(photographs: list[Path], tmp_p
 
 def test_only_some_blocks_can_be_the_last() -> None:
     for count in (BLOCKS, 99):
-        with pytest.raises(ValueError, match=f"has {BLOCKS} blocks; {count} of them cannot be the last"):
+        with pytest.raises(
+            ValueError, match=f"1 to {BLOCKS - 1} of the {BLOCKS} blocks of the image tower, not {count}"
+        ):
             first_block(CONFIG, count)
 
 
@@ -76,10 +78,10 @@ def test_a_stage_says_by_its_rules_whether_the_tail_learns() -> None:
 
 
 def test_maps_that_were_not_cached_are_missed_at_once() -> None:
-    shown = Photographs(np.zeros((2, 3), np.float16), np.zeros(2, np.int64))
-    assert shown.seen(mapped=False) is shown.features
+    shown = PhotographFeatures(np.zeros((2, 3), np.float16), np.zeros(2, np.int64))
+    assert shown.model_inputs(mapped=False) is shown.features
     with pytest.raises(ValueError, match=r"no maps were cached: assemble with tail_blocks"):
-        shown.seen(mapped=True)
+        shown.model_inputs(mapped=True)
 
 
 def test_gradients_reach_every_weight_of_the_tail() -> None:

@@ -18,13 +18,15 @@ import pytest
 from click.testing import CliRunner, Result
 from clipita_train.concepts.batches import ConceptBatches, Mix
 from clipita_train.concepts.export import export
-from clipita_train.concepts.material import LeftOut, _left_out
+from clipita_train.concepts.material import HeldOutSource, _left_out
 from clipita_train.concepts.projections import project, unit_rows
 from clipita_train.concepts.recipe import Corpus, ProjectionsRecipe, Recipe, TailRecipe, Towers
 from clipita_train.concepts.run import Trained
 from clipita_train.data.concepts import load_ontology
-from clipita_train.data.manifest import read_manifest
-from clipita_train.data.sources import SOURCES, Example, tiny_imagenet
+from clipita_train.data.photographs.collections import COLLECTIONS
+from clipita_train.data.photographs.example import Example
+from clipita_train.data.photographs.manifest import read_manifest
+from clipita_train.data.photographs.readers import tiny_imagenet
 from clipita_train.engine.config import ParameterRule, StageConfig, TrainConfig
 from clipita_train.towers.pretrained import image_tower_of
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
@@ -54,7 +56,7 @@ RECIPE = replace(
     clipita_train.recipes.mini.RECIPE,
     sources=tuple(
         replace(source, read=partial(tiny_imagenet, train=40)) if source.name == "tiny_imagenet" else source
-        for source in SOURCES
+        for source in COLLECTIONS
         if source.name in ("tiny_imagenet", "imagenet_samples", "flickr8k")
     ),
     embed_dim=CONFIG.embed_dim,
@@ -300,10 +302,10 @@ def test_a_killed_run_goes_on_to_the_same_bits(trained: Place, monkeypatch: pyte
 def test_a_source_is_left_out_alone_or_with_its_classes_and_narrower_kinds() -> None:
     mushroom, onion = Example("a.jpg", "grocery", "train", "mushroom_kind"), Example("b.jpg", "crops", "train", "onion")
     corpus: Any = SimpleNamespace(examples=[mushroom, onion, Example("c.jpg", "grocery", "dev", "onion")])
-    barred, usable = _left_out(corpus, [mushroom, onion], LeftOut("grocery"))
+    barred, usable = _left_out(corpus, [mushroom, onion], HeldOutSource("grocery"))
     assert len(barred) == 0
     assert usable.tolist() == [False, True]
-    barred, usable = _left_out(corpus, [mushroom, onion], LeftOut("grocery", classes=True))
+    barred, usable = _left_out(corpus, [mushroom, onion], HeldOutSource("grocery", classes=True))
     names = {load_ontology().concepts[k].id for k in barred}
     assert {"mushroom_kind", "brown_mushroom", "n12998815", "onion"} <= names  # an agaric is a mushroom
     assert not {"vegetable", "animal", "n02124075"} & names
@@ -439,7 +441,9 @@ def test_missing_photographs_and_unknown_names_are_one_line(tmp_path: Path) -> N
     assert "git clone https://github.com/seshuad/IMagenet" in missing
     assert missing.endswith("; or leave it out: --without tiny_imagenet")
     assert "flickr8k" in fails("prepare", "mini", "--without", "tiny_imagenet", "--without", "imagenet_samples")
-    assert fails("prepare", "mini", "--without", "nothing").endswith("--without names no source of the recipe: nothing")
+    assert fails("prepare", "mini", "--without", "nothing").endswith(
+        "the recipe has no source nothing to leave out: see clipita-train sources"
+    )
     assert "'maxi' is no recipe; there are: " in fails("prepare", "maxi")
 
 
@@ -455,10 +459,12 @@ def test_a_recipe_whose_projections_lack_a_bias_is_refused_before_it_is_trained(
 
 
 def test_members_without_equal_shares_and_a_tail_that_nothing_unlocks_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"3 members cannot have equal shares of \[0, 16\] hidden units"):
+    with pytest.raises(
+        ValueError, match=r"3 members cannot have equal shares of \[0, 16\] hidden units: choose numbers"
+    ):
         replace(RECIPE, members=(MEMBER, MEMBER, MEMBER))
     assert RECIPE.tail is not None
-    with pytest.raises(ValueError, match="no stage unlocks the tail of the image tower"):
+    with pytest.raises(ValueError, match="no stage trains the tail of the image tower"):
         replace(RECIPE.tail, projections=MEMBER)
 
 
@@ -473,4 +479,4 @@ def test_members_without_equal_shares_and_a_tail_that_nothing_unlocks_are_refuse
 def test_processes_without_all_that_joins_them_are_refused(options):
     result = CliRunner().invoke(clipita_train.cli.main, [*options, "sources", "mini"])
     assert result.exit_code == 2
-    assert "several processes need all of" in result.output
+    assert "several processes need --coordinator HOST:PORT" in result.output

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from clipita_train.data.pairs.agreement import audit, category_weights
+from clipita_train.data.audit.agreement import audit, category_weights
 
 NONE = float("nan")
 MARKS = np.array(

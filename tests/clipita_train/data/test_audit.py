@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from clipita_train.cli import main
-from clipita_train.data.audit_sheet import Item, draw, read_items, read_marks, write_sheet
-from clipita_train.data.pairs.agreement import audit
+from clipita_train.data.audit.agreement import audit
+from clipita_train.data.audit.sheet import Item, draw, read_items, read_marks, write_sheet
 
 PAIRS = [(f"a photograph of number {i}", f"una fotografia del numero {i}") for i in range(300)]
 
@@ -106,11 +106,11 @@ def test_one_sheet_with_a_column_for_each_rater(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("item,mark\nx,4\ny,buono\n", "the mark 'buono' of item 'y' is no number"),
-        ("item,mark\nx,4\nz,4\n", "2 items are not those of .*first.csv, such as 'y'"),
-        ("item,mark\nx,4\nx,4\n", "each once"),
+        ("item,mark\nx,4\ny,buono\n", "the mark 'buono' of item 'y' is not a number"),
+        ("item,mark\nx,4\nz,4\n", "2 items differ from those of .*first.csv, such as 'y'"),
+        ("item,mark\nx,4\nx,4\n", "with each item once"),
         ("item,caption\nx,uno\n", "columns? .*called 'mark...'"),
-        ("", "expected rows"),
+        ("", "expected a column 'item'"),
         ("item,mark\nx,9\ny,4\n", "a mark of 9.0 is not on the scale 1, 2, 3, 4"),
     ],
 )

@@ -129,7 +129,7 @@ def test_captions_that_do_not_fit_or_only_name_are_dropped_by_what_models_say(
     def by_capitals(captions: Sequence[str]) -> list[list[tuple[str, str]]]:
         return [[(word, "PROPN" if word.istitle() else "X") for word in caption.split()] for caption in captions]
 
-    monkeypatch.setattr("clipita_train.data.filters.tagger_called", {"iniziali": by_capitals}.get)
+    monkeypatch.setattr("clipita_train.data.captions.proper_nouns.tagger_called", {"iniziali": by_capitals}.get)
     photos = PHOTOS
     (tmp_path / "photos").symlink_to(photos)
     lines = [

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from clipita_train.data.caption_sets import Captioned, guess_format, locate, read_captions
+from clipita_train.data.captions.files import Captioned, guess_format, locate, read_captions
 
 MSCOCO = {
     "info": {"description": "This is stable 1.0 version of the 2014 MS COCO dataset.", "version": "1.0", "year": 2014},
@@ -122,7 +122,11 @@ def test_flickr8k_and_its_lists(tmp_path: Path) -> None:
         ("a.jsonl", '{"image_path": "a.jpg", "captions": [" "]}', "a caption of a.jpg is blank"),
         ("a.jsonl", "", "has no captions"),
         ("a.token.txt", "a.jpg A dog\n", "not in the format flickr8k"),
-        ("a.csv", "a.jpg,A dog", r"which format is .*a\.csv\? Say it after a colon: .*a\.csv:FORMAT, one of mscoco,"),
+        (
+            "a.csv",
+            "a.jpg,A dog",
+            r"the format of .*a\.csv is not known. Add it after a colon, .*a\.csv:FORMAT, as one of: mscoco,",
+        ),
     ],
 )
 def test_files_in_no_such_format_are_named(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -131,7 +135,7 @@ def test_files_in_no_such_format_are_named(tmp_path: Path, name: str, text: str,
 
 
 def test_an_unknown_format_is_answered_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'coco' is no format of captions; there are: mscoco, xm3600"):
+    with pytest.raises(ValueError, match="'coco' is not a format of captions; expected one of: mscoco, xm3600"):
         read_captions(tmp_path / "a.json", "coco")
 
 
@@ -142,5 +146,5 @@ def test_images_are_found_as_given_by_name_or_in_cocos_folders(tmp_path: Path) -
         (tmp_path / name).touch()
     found = locate(tmp_path, ["wit/a.jpg", "/home/someone/b.jpg", coco, "c.jpg"])
     assert found == [tmp_path / "wit/a.jpg", tmp_path / "b.jpg", tmp_path / "train2014" / coco, None]
-    with pytest.raises(ValueError, match=r"'x/b\.jpg' and 'y/b\.jpg' would both be .*/b\.jpg"):
+    with pytest.raises(ValueError, match=r"'x/b\.jpg' and 'y/b\.jpg' would both be the file .*/b\.jpg"):
         locate(tmp_path, ["x/b.jpg", "y/b.jpg"])

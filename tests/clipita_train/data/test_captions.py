@@ -1,5 +1,7 @@
 import pytest
-from clipita_train.data.captions import caption_at, names_a_side, person_or_dog, things_named
+from clipita_train.data.captions.draw import caption_at
+from clipita_train.data.captions.sides import names_a_side
+from clipita_train.data.captions.subjects import person_or_dog, things_named
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_an_ontology_names_what_is_wrong_with_it() -> None:
 
     with pytest.raises(ValueError, match=r"must be unique, these are not: cane$"):
         Ontology([concept("cane"), concept("gatto"), concept("cane")])
-    with pytest.raises(ValueError, match=r"without a row of their own: animale$"):
+    with pytest.raises(ValueError, match=r"have no row of their own: animale$"):
         Ontology([concept("cane", "animale")])
 
 

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
-from clipita_train.data.deduplicate import deduplicate
-from clipita_train.data.manifest import counts, read_manifest, write_manifest
-from clipita_train.data.sources import Example, Found, Source
+from clipita_train.data.photographs.collections import Collection
+from clipita_train.data.photographs.deduplicate import deduplicate
+from clipita_train.data.photographs.example import Example
+from clipita_train.data.photographs.manifest import counts, read_manifest, write_manifest
+from clipita_train.data.photographs.readers import CollectionItem
 from PIL import Image
 from support.reference import skimage
 
@@ -96,7 +98,7 @@ def test_the_manifest_and_its_list_of_what_was_left_out(root: Path) -> None:
     (clone / "copy.png").write_bytes((clone / "coffee.png").read_bytes())
     (clone / "bad.png").touch()
     paths = sorted(clone.iterdir())
-    source = Source("cats", "owner/name", "CC0", lambda _: [Found(path, "train", "cat") for path in paths])
+    source = Collection("cats", "owner/name", "CC0", lambda _: [CollectionItem(path, "train", "cat") for path in paths])
     manifest = root / "work" / "manifest.jsonl"
     write_manifest([source], root, manifest)
     examples = read_manifest(manifest)

@@ -2,7 +2,7 @@ import csv
 from collections.abc import Sequence
 
 import pytest
-from clipita_train.data.filters import THRESHOLD, propn_share
+from clipita_train.data.captions.proper_nouns import THRESHOLD, propn_share
 from support import DATA
 
 CAPTIONS = DATA / "name_captions.tsv"

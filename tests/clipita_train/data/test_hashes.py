@@ -2,16 +2,9 @@
 
 import numpy as np
 import pytest
-from clipita_train.data.hashes import (
-    BANDS,
-    NEAR_BITS,
-    caption_signatures,
-    leaders,
-    near_any,
-    near_hashes,
-    near_signatures,
-    perceptual_hash,
-)
+from clipita_train.data.near_duplicates.groups import leaders
+from clipita_train.data.near_duplicates.min_hash import BANDS, caption_signatures, near_signatures
+from clipita_train.data.near_duplicates.perceptual_hash import NEAR_BITS, near_any, near_hashes, perceptual_hash
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image

@@ -3,8 +3,8 @@ import json
 from click.testing import CliRunner
 from clipita_train.cli import main
 from clipita_train.data.concepts import load_ontology, training_texts
-from clipita_train.data.labelled import labelled_pairs
-from clipita_train.data.sources import Example
+from clipita_train.data.photographs.example import Example
+from clipita_train.data.photographs.labeled_pairs import labeled_pairs
 
 CAT = "n02124075"
 EXAMPLES = [
@@ -16,12 +16,12 @@ EXAMPLES = [
 
 
 def test_training_photographs_come_with_what_italian_says_of_them():
-    pairs = list(labelled_pairs(EXAMPLES, each=2))
+    pairs = list(labeled_pairs(EXAMPLES, each=2))
     assert [pair["image_path"] for pair in pairs] == ["cat/0.jpg", "cat/1.jpg", "dog.jpg"]
     assert pairs[0]["captions"] == list(training_texts(load_ontology()[CAT]))
     assert "un gatto egiziano" in pairs[0]["captions"]
     assert pairs[2]["captions"] == ["a dog runs", "a brown dog"]
-    assert len(list(labelled_pairs(EXAMPLES))) == 4
+    assert len(list(labeled_pairs(EXAMPLES))) == 4
 
 
 def test_the_command_writes_them_as_json_lines(tmp_path):
@@ -31,6 +31,6 @@ def test_the_command_writes_them_as_json_lines(tmp_path):
     arguments = ["pairs", "mini", "--work", str(tmp_path), "--out", str(out), "--each", "1"]
     result = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert result.output == f"wrote {out}: 2 photographs\n"
-    assert [json.loads(line) for line in out.read_text().splitlines()] == list(labelled_pairs(EXAMPLES, each=1))
+    assert [json.loads(line) for line in out.read_text().splitlines()] == list(labeled_pairs(EXAMPLES, each=1))
     missing = CliRunner().invoke(main, [*arguments[:3], str(tmp_path / "lists"), *arguments[4:]])
     assert "write it first, with clipita-train prepare" in missing.output

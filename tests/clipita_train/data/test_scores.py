@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clipita_train.data.scores import Matcher, balanced, cosines, counts, italian_concepts
+from clipita_train.data.captions.balance import Matcher, balanced, counts, italian_concepts
+from clipita_train.data.captions.cosines import cosines
 from support import PHOTOS
 
 import clipita

@@ -77,7 +77,7 @@ def test_a_shard_cut_after_the_index_was_read_is_named_when_it_is_read(folder: P
     path = folder / "shard-00001.arrayrecord"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert reader[0] == RECORDS[0]
-    with pytest.raises(ShardError, match=r"shard-00001\.arrayrecord is cut off, or has not its 4 records"):
+    with pytest.raises(ShardError, match=r"shard-00001\.arrayrecord is cut off, or does not have its 4 records"):
         reader[4]
 
 
@@ -96,8 +96,8 @@ def test_a_flipped_bit_is_found(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is no index of shards"),
-        ('{"format": 1}', "is no index of shards"),
+        ("{", "is not an index of shards"),
+        ('{"format": 1}', "is not an index of shards"),
         ('{"format": 2, "shards": []}', "has format 2, and this clipita reads 1"),
     ],
 )

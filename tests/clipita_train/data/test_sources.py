@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from clipita_train.data.concepts import class_concepts, load_ontology, read_table
-from clipita_train.data.manifest import counts, read_manifest, write_manifest
-from clipita_train.data.sources import SOURCES, SUFFIXES, Example, Found, Source, folders, photographs
+from clipita_train.data.photographs.collections import COLLECTIONS, Collection
+from clipita_train.data.photographs.example import Example
+from clipita_train.data.photographs.manifest import counts, read_manifest, write_manifest
+from clipita_train.data.photographs.readers import SUFFIXES, CollectionItem, folders, photographs
 
-BY_NAME = {source.name: source for source in SOURCES}
+BY_NAME = {source.name: source for source in COLLECTIONS}
 
 
 def touch(*paths: Path) -> None:
@@ -174,8 +176,8 @@ def test_the_order_does_not_depend_on_where_the_data_are(tmp_path: Path) -> None
     assert [path.name for path in one] != sorted(path.name for path in one)
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
-def test_a_missing_clone_names_the_command_and_the_way_without(source: Source, tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", COLLECTIONS, ids=lambda source: source.name)
+def test_a_missing_clone_names_the_command_and_the_way_without(source: Collection, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as raised:
         list(source.examples(tmp_path))
     message = str(raised.value)
@@ -184,8 +186,8 @@ def test_a_missing_clone_names_the_command_and_the_way_without(source: Source, t
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
-def test_an_empty_clone_is_no_empty_source(source: Source, tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", COLLECTIONS, ids=lambda source: source.name)
+def test_an_empty_clone_is_no_empty_source(source: Collection, tmp_path: Path) -> None:
     (tmp_path / source.repository).mkdir(parents=True)
     if source.name == "imagenet_samples":  # all its files lie at the top
         assert list(source.examples(tmp_path)) == []
@@ -203,7 +205,7 @@ def test_the_clone_command_checks_out_a_commit_and_gets_all_that_a_reader_needs(
 
 
 def test_sources_and_the_table_of_folders_know_each_other() -> None:
-    names = [source.name for source in SOURCES]
+    names = [source.name for source in COLLECTIONS]
     rows = list(read_table("folders.tsv", 3))
     assert len(names) == len(set(names))
     assert {row[0] for row in rows} <= set(names)
@@ -228,11 +230,11 @@ def test_a_manifest_that_is_not_there_yet(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_source_leaves_no_manifest(tmp_path: Path) -> None:
-    def read(_: Path) -> list[Found]:
+    def read(_: Path) -> list[CollectionItem]:
         raise FileNotFoundError("no folder")
 
     (tmp_path / "owner" / "name").mkdir(parents=True)
     with pytest.raises(FileNotFoundError):
-        write_manifest([Source("x", "owner/name", "", read)], tmp_path, tmp_path / "work" / "manifest.jsonl")
+        write_manifest([Collection("x", "owner/name", "", read)], tmp_path, tmp_path / "work" / "manifest.jsonl")
     assert not (tmp_path / "work" / "manifest.jsonl").exists()
     assert counts([]) == {}

@@ -209,7 +209,7 @@ def test_rules_that_mean_nothing_are_refused():
     for wrong, message in (
         ({"layer_decay": 0.0}, r"layer_decay must be in \(0, 1\]"),
         ({"multiplier": -1.0}, "multiplier must be >= 0"),
-        ({"layer_decay": 0.5}, "pattern must be one with one group"),
+        ({"layer_decay": 0.5}, "pattern must be a pattern with one group"),
     ):
         with pytest.raises(ValueError, match=message):
             ParameterRule("image/.*", **wrong)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from clipita_train.data.concepts import load_ontology
-from clipita_train.data.sources import Example
-from clipita_train.evaluate.calibration import RECOMMENDED, REFUSED, SIGNALS, Cosines, ask, judge, markdown
+from clipita_train.data.photographs.example import Example
+from clipita_train.evaluate.calibration import RECOMMENDED, REFUSED, SIGNALS, QuestionCosines, ask, judge, markdown
 from clipita_train.evaluate.metrics import area_under_curve, expected_calibration_error
-from clipita_train.evaluate.tasks import TEN, Photographs
+from clipita_train.evaluate.tasks import TEN, EmbeddedPhotographs
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -48,18 +48,18 @@ def test_signals_by_hand() -> None:
 
 def test_near_ones_are_asked_without_their_own_label() -> None:
     known = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]]) / 10
-    question = Cosines("", known, np.array([0, 2, 1]), np.ones(3, bool), known, np.ones(3, bool))
+    question = QuestionCosines("", known, np.array([0, 2, 1]), np.ones(3, bool), known, np.ones(3, bool))
     np.testing.assert_array_equal(question.near, np.array([[2, 3], [4, 5], [7, 9]]) / 10)
 
 
-def a_question(seed: int, scale: float, count: int = 6000) -> Cosines:
+def a_question(seed: int, scale: float, count: int = 6000) -> QuestionCosines:
     """Right labels are drawn from the softmax of the cosines with this scale, so that no other is as well calibrated;
     far ones have lower cosines."""
     rng = np.random.default_rng(seed)
     known = np.clip(0.15 * rng.normal(size=(count, 10)), -1, 1)
     right = (probabilities(known, scale).cumsum(1) > rng.random((count, 1))).argmax(1)
     far = np.clip(0.15 * rng.normal(size=(count // 2, 10)) - 0.2, -1, 1)
-    return Cosines(f"seed {seed}", known, right, rng.random(count) < 0.5, far, rng.random(count // 2) < 0.5)
+    return QuestionCosines(f"seed {seed}", known, right, rng.random(count) < 0.5, far, rng.random(count // 2) < 0.5)
 
 
 def test_the_scale_that_answers_were_drawn_with_is_found_and_calibrated() -> None:
@@ -99,10 +99,10 @@ def test_far_ones_show_nothing_of_what_is_asked_for(tmp_path: Path) -> None:
     make_tiny_bundle(tmp_path / "tiny", "float32")
     model, ontology, rng = clipita.load(tmp_path / "tiny"), load_ontology(), np.random.default_rng(0)
 
-    def photographs(name: str, *shown: str, captioned: bool = False) -> Photographs:
+    def photographs(name: str, *shown: str, captioned: bool = False) -> EmbeddedPhotographs:
         images = rng.normal(size=(len(shown), model.embed_dim)).astype(np.float32)
         places = np.array([ontology.index[concept] for concept in shown])
-        return Photographs(
+        return EmbeddedPhotographs(
             tuple(f"{name}/{i}" for i in range(len(shown))), images, places, captioned, ((),) * len(shown)
         )
 
@@ -119,7 +119,7 @@ def test_far_ones_show_nothing_of_what_is_asked_for(tmp_path: Path) -> None:
     assert food.far.shape == (1, 10)
     bank = model.label_bank([ontology.concepts[k].label for k in sorted(ontology.index[kind] for kind in FOOD.kinds)])
     np.testing.assert_allclose(food.far[0], bank.embeddings @ sources["animals8"].images[0], rtol=1e-4, atol=1e-6)
-    with pytest.raises(FileNotFoundError, match="no photograph of a ten-label question"):
+    with pytest.raises(FileNotFoundError, match="no photograph of a question with ten labels"):
         ask(model, {}, ontology)
 
 
@@ -146,4 +146,4 @@ def test_the_command(tmp_path: Path) -> None:
         json.dumps(Example("0.png", "caltech101", "dev", "cat").to_json()), "utf-8"
     )
     nothing = CliRunner().invoke(clipita_train.cli.main, arguments)
-    assert "no photograph of a ten-label question can be read" in nothing.output
+    assert "no photograph of a question with ten labels can be read" in nothing.output

@@ -7,7 +7,8 @@ import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
 from clipita_train.data.concepts import Concept, Ontology, load_ontology
-from clipita_train.data.sources import SOURCES, Example
+from clipita_train.data.photographs.collections import COLLECTIONS
+from clipita_train.data.photographs.example import Example
 from clipita_train.evaluate.development import Score, evaluate, markdown
 from clipita_train.evaluate.metrics import (
     Relevant,
@@ -17,7 +18,7 @@ from clipita_train.evaluate.metrics import (
     mrr_at_k,
     recall_at_k,
 )
-from clipita_train.evaluate.tasks import BROADER, KINDS, Kinds, across, embed_sources
+from clipita_train.evaluate.tasks import BROADER, KINDS, CrossSourceQuestion, across, embed_sources
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -221,7 +222,7 @@ def test_who_stands_before_a_mountain_is_not_asked_for_among_mountains(model: cl
     ]
     ontology = load_ontology()
     sources = embed_sources(model, examples, root, ontology, root / "cache")
-    asked = Kinds("", ("flickr8k", "corel1000"), ("person", "mountain", "beach"))
+    asked = CrossSourceQuestion("", ("flickr8k", "corel1000"), ("person", "mountain", "beach"))
     question = across(asked, sources, ontology)
     assert question is not None
     assert question.photographs.paths == ("0.png", "2.png", "3.png")
@@ -252,7 +253,7 @@ def test_the_table() -> None:
 def test_questions_across_sources_name_sources_and_kinds_that_exclude_one_another() -> None:
     ontology = load_ontology()
     for question in KINDS:
-        assert set(question.sources) <= {source.name for source in SOURCES}
+        assert set(question.sources) <= {source.name for source in COLLECTIONS}
         kinds = [ontology.index[kind] for kind in question.kinds]
         assert ontology.ancestors[np.ix_(kinds, kinds)].sum() == len(kinds), question.task
 

@@ -12,7 +12,7 @@ from clipita_train.evaluate.label_sets import IMAGENET_IT, LabelSet, read_column
 
 from clipita.text.italian import gender, with_article
 
-FOLDER = Path(label_sets.__file__).parent
+FOLDER = Path(label_sets.__file__).parent / "labels"
 ROWS = list(read_columns((FOLDER / "imagenet_it.tsv").read_text("utf-8"), "imagenet_it.tsv"))
 CHANGES = list(read_columns((FOLDER / "imagenet_it_changes.tsv").read_text("utf-8"), "imagenet_it_changes.tsv"))
 

@@ -8,9 +8,9 @@ import clipita_train.cli
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from clipita_train.data.sources import Example
+from clipita_train.data.photographs.example import Example
 from clipita_train.evaluate import templates
-from clipita_train.evaluate.templates import CANDIDATES, Task, choose, markdown, measure
+from clipita_train.evaluate.templates import CANDIDATES, DevelopmentSet, choose, markdown, measure
 from PIL import Image
 from support.tiny import make_tiny_bundle
 
@@ -21,14 +21,14 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
-def a_task(seed: int, noise: dict[int, float], count: int = 3000) -> Task:
+def a_task(seed: int, noise: dict[int, float], count: int = 3000) -> DevelopmentSet:
     """Images around 20 centres; the text of template t is the centre with noise of its own, one unless it is said."""
     rng = np.random.default_rng(seed)
     centres = unit(rng.normal(size=(20, 16)))
     shown = rng.integers(20, size=count)
     images = unit(centres[shown] + 0.2 * rng.normal(size=(count, 16)))
     each = [unit(centres + noise.get(t, 1.0) * rng.normal(size=(20, 16))) for t in range(len(CANDIDATES))]
-    return Task(images, shown, rng.random(count) < 0.5, np.stack(each))
+    return DevelopmentSet(images, shown, rng.random(count) < 0.5, np.stack(each))
 
 
 def test_the_good_ones_are_chosen_and_more_only_while_they_help() -> None:
@@ -81,7 +81,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = json.loads((tmp_path / "chosen.json").read_text("utf-8"))
     assert set(found["chosen"]) <= {*CANDIDATES[:3]}
     assert found["steps"][-1]["templates"] == found["chosen"]
-    assert {*found["steps"][0]} == {*asdict(templates.Step((), 0, 0, 0, 0))}
+    assert {*found["steps"][0]} == {*asdict(templates.TemplateChoice((), 0, 0, 0, 0))}
 
     empty = CliRunner().invoke(clipita_train.cli.main, [*arguments[:3], "--root=/nowhere", arguments[4]])
     assert "no development photograph of 'tiny_imagenet' can be read under /nowhere" in empty.output

@@ -8,10 +8,10 @@ import clipita_train.cli
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from clipita_train.evaluate.image_folders import Classified, find_classified
+from clipita_train.evaluate.image_folders import LabeledImages, find_labeled_images
 from clipita_train.evaluate.label_sets import LabelSet
 from clipita_train.evaluate.metrics import accuracy_at_k, expected_calibration_error
-from clipita_train.evaluate.zero_shot import PHRASINGS, classify, read_phrasing, told
+from clipita_train.evaluate.zero_shot import PHRASINGS, classify, read_phrasing, top_labels
 from PIL import Image
 from scipy.io import savemat
 from support.tiny import make_tiny_bundle
@@ -29,7 +29,7 @@ def touch(root: Path, *names: str) -> Path:
     return root
 
 
-def found(classified: Classified) -> dict[str, int]:
+def found(classified: LabeledImages) -> dict[str, int]:
     return {path.name: place for path, place in zip(classified.paths, classified.classes, strict=True)}
 
 
@@ -45,7 +45,7 @@ def found(classified: Classified) -> dict[str, int]:
     ],
 )  # fmt: skip
 def test_folders_and_names_tell_the_class(names: tuple[str, ...], classes: dict[str, int], tmp_path: Path) -> None:
-    classified = find_classified(touch(tmp_path, *names, "n00000001/notes.txt"), LABELS)
+    classified = find_labeled_images(touch(tmp_path, *names, "n00000001/notes.txt"), LABELS)
     assert found(classified) == classes
     assert list(classified.paths) == sorted(classified.paths)
     assert classified.strangers == {}
@@ -64,47 +64,47 @@ def test_folders_and_names_tell_the_class(names: tuple[str, ...], classes: dict[
 def test_a_list_tells_the_class(text: str, tmp_path: Path) -> None:
     (tmp_path / "truth.txt").write_text(text, "utf-8")
     images = touch(tmp_path / "images", "val_1.JPEG", "val_2.JPEG")
-    assert found(find_classified(images, LABELS, tmp_path / "truth.txt")) == {"val_1.JPEG": DOG, "val_2.JPEG": CAT}
+    assert found(find_labeled_images(images, LABELS, tmp_path / "truth.txt")) == {"val_1.JPEG": DOG, "val_2.JPEG": CAT}
 
 
 def test_imagenets_own_numbers_are_those_of_its_development_kit(tmp_path: Path) -> None:
     truth = tmp_path / "ILSVRC2012_validation_ground_truth.txt"
     truth.write_text("490\n1\n", "utf-8")
     images = touch(tmp_path / "images", "ILSVRC2012_val_00000001.JPEG", "ILSVRC2012_val_00000002.JPEG")
-    with pytest.raises(ValueError, match=r"need meta.mat beside the list"):
-        find_classified(images, LABELS, truth)
+    with pytest.raises(ValueError, match=r"need meta.mat beside it"):
+        find_labeled_images(images, LABELS, truth)
     synsets = np.zeros(3, [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O")])
     for row, number, name in zip(synsets, (1, 490, 1001), ("n00000003", "n00000001", "n99999999"), strict=True):
         row["ILSVRC2012_ID"], row["WNID"], row["words"] = number, name, "some words"
     savemat(tmp_path / "meta.mat", {"synsets": synsets})
-    assert list(found(find_classified(images, LABELS, truth)).values()) == [CAT, WATER]
+    assert list(found(find_labeled_images(images, LABELS, truth)).values()) == [CAT, WATER]
 
 
 def test_strangers_are_counted_and_nothing_to_ask_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(
         FileNotFoundError, match=r"no photograph under .*; looked for \.apng, .*\.webp\. Left aside: 1 that"
     ):
-        find_classified(touch(tmp_path, "notes.txt"), LABELS)
+        find_labeled_images(touch(tmp_path, "notes.txt"), LABELS)
     touch(tmp_path, "n00000009/1.jpg", "n00000009/2.jpg", "3.jpg")
     with pytest.raises(FileNotFoundError, match=r"shows a class of small, such as 'n00000001'; found were '\.', 'n0"):
-        find_classified(tmp_path, LABELS)
+        find_labeled_images(tmp_path, LABELS)
     touch(tmp_path, "n00000001/4.jpg")
-    assert find_classified(tmp_path, LABELS).strangers == {"n00000009": 2, ".": 1}
+    assert find_labeled_images(tmp_path, LABELS).strangers == {"n00000009": 2, ".": 1}
     (tmp_path / "list.txt").write_text("4.jpg n00000001\n1.jpg n00000009\n", "utf-8")
-    listed = find_classified(tmp_path, LABELS, tmp_path / "list.txt")
+    listed = find_labeled_images(tmp_path, LABELS, tmp_path / "list.txt")
     assert (found(listed), listed.strangers) == ({"4.jpg": CAT}, {"not in list.txt": 2, "n00000009": 1})
 
 
 def test_thumbnails_are_no_photographs_of_a_class_and_are_told(tmp_path: Path) -> None:
     folder = touch(tmp_path, "gatto/1.jpg", "gatto/2.bmp", "gatto/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "cane/._3.jpg")
-    classified = find_classified(folder, LABELS)
+    classified = find_labeled_images(folder, LABELS)
     assert found(classified) == {"1.jpg": CAT, "2.bmp": CAT}
     assert classified.left_aside == (
         "Left aside: 1 folder of thumbnails, snapshots or deleted files (gatto/@eaDir); 1 hidden (cane/._3.jpg)."
     )
     (folder / "gatto" / "4.jpg").symlink_to(folder / "assente.jpg")
     with pytest.raises(ValueError, match=r"gatto/4\.jpg is a link to a file that does not exist"):
-        find_classified(folder, LABELS)
+        find_labeled_images(folder, LABELS)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_lists_that_do_not_fit(text: str, message: str, tmp_path: Path) -> None:
     touch(tmp_path, "1.jpg", "2.jpg")
     (tmp_path / "list.txt").write_text(text, "utf-8")
     with pytest.raises(ValueError, match=message):
-        find_classified(tmp_path, LABELS, tmp_path / "list.txt")
+        find_labeled_images(tmp_path, LABELS, tmp_path / "list.txt")
 
 
 def unit(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -133,7 +133,7 @@ def test_what_is_told_is_that_of_the_whole_matrix() -> None:
     images, labels, shown = unit(rng, 9000, 12), unit(rng, 40, 12), rng.integers(40, size=9000)
     images += labels[shown]
     images /= np.linalg.norm(images, axis=1, keepdims=True)
-    ranks, said, sure = told(images, labels, shown, 20.0)
+    ranks, said, sure = top_labels(images, labels, shown, 20.0)
     scores = images @ labels.T
     shares = np.exp(20.0 * scores.astype(np.float64))
     np.testing.assert_allclose(sure, (shares / shares.sum(1, keepdims=True)).max(1), rtol=1e-5)
@@ -148,7 +148,7 @@ def test_fifty_thousand_photographs_and_a_thousand_labels_need_little_memory() -
     images, labels, shown = unit(rng, 50_000, 4), unit(rng, 1000, 4), rng.integers(1000, size=50_000)
     tracemalloc.start()
     try:
-        ranks, said, _ = told(images, labels, shown, 100.0)
+        ranks, said, _ = top_labels(images, labels, shown, 100.0)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -269,7 +269,7 @@ def test_what_is_wrong_is_one_line(place: Path, bundles: list[Path]) -> None:
     (place / "none.txt").write_text("una foto\n", "utf-8")
     assert "must have one {}" in fails(f"--labels={place}/a.tsv", f"--templates={place}/none.txt")
     (place / "c.tsv").write_text("id\tlabel\ndog\tcane\ncat\tgatto\n", "utf-8")
-    assert "on the same ids in the same order" in fails(f"--labels={place}/a.tsv", f"--labels={place}/c.tsv")
+    assert "the same ids in the same order" in fails(f"--labels={place}/a.tsv", f"--labels={place}/c.tsv")
     for path in (place / "images").glob("*/*.png"):
         path.write_bytes(b"no picture")
     assert "none of the 9 photographs can be read" in fails(f"--labels={place}/a.tsv")
@@ -277,5 +277,5 @@ def test_what_is_wrong_is_one_line(place: Path, bundles: list[Path]) -> None:
 
 def test_ids_in_another_order_are_not_compared(bundles: list[Path], tmp_path: Path) -> None:
     other = LabelSet("other", LABELS.ids[::-1], LABELS.labels)
-    with pytest.raises(ValueError, match="on the same ids"):
-        classify([clipita.load(bundles[0])], Classified((), (), {}), [LABELS, other], [PHRASINGS["bare"]], tmp_path)
+    with pytest.raises(ValueError, match="the same ids"):
+        classify([clipita.load(bundles[0])], LabeledImages((), (), {}), [LABELS, other], [PHRASINGS["bare"]], tmp_path)

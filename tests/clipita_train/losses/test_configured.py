@@ -86,7 +86,7 @@ def test_random_embeddings_start_at_the_logarithm_of_the_batch(kind):
 
 def test_configurations_that_mean_nothing_are_refused():
     for wrong, message in (
-        ({"logit_bias": -10.0}, "logit_bias must be 0 but for sigmoid"),
+        ({"logit_bias": -10.0}, "logit_bias must be 0 unless kind is sigmoid"),
         ({"logit_scale": 0.0}, "logit_scale must be > 0"),
         ({"margin": 2.0}, "margin must be a difference"),
         ({"learned": True, "logit_scale": 200.0}, "largest_scale must be at least the 200"),

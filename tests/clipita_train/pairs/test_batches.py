@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from clipita_train.data.pairs.rows import Row
 from clipita_train.data.shards import Record, write_shards
-from clipita_train.pairs.batches import LeftOut, Rows, training_batches, validation_batches
+from clipita_train.pairs.batches import RowMaker, UnreadableLog, training_batches, validation_batches
 from clipita_train.pairs.files import ListedPairs, Pair, open_pairs, split_pairs
 from clipita_train.pairs.recipe import PairSource
 from clipita_train.pairs.run import PairRun, _larger
@@ -20,7 +20,7 @@ def listed(count: int, source: str = "uno") -> ListedPairs:
     return ListedPairs(rows, Path(), lambda *_: pytest.fail("nothing is broken"))
 
 
-def make_rows(*, validates: bool = False, may_flip: bool = False, broken: tuple[str, ...] = (), named=None) -> Rows:
+def make_rows(*, validates: bool = False, may_flip: bool = False, broken: tuple[str, ...] = (), named=None) -> RowMaker:
     from clipita.errors import ImageError
 
     def image(number: int, pair: Pair) -> dict:
@@ -32,7 +32,7 @@ def make_rows(*, validates: bool = False, may_flip: bool = False, broken: tuple[
         return {"input_ids": np.arange(len(caption)), "attention_mask": np.ones(len(caption), np.int64)}
 
     tell = (lambda place, _: named.append(place)) if named is not None else (lambda *_: None)
-    return Rows(image, text, tell, seed=0, validates=validates, may_flip=may_flip)
+    return RowMaker(image, text, tell, seed=0, validates=validates, may_flip=may_flip)
 
 
 def stream(sources, *, weights=None, rows=None, **changes):
@@ -154,7 +154,7 @@ def test_a_photograph_is_on_one_side_only():
 
 def test_what_is_left_out_is_named_once_and_too_much_is_an_error(tmp_path):
     told: list[str] = []
-    left_out = LeftOut(tmp_path / "left-out.txt", told.append)
+    left_out = UnreadableLog(tmp_path / "left-out.txt", told.append)
     left_out.allow(100)
     for _ in range(2):
         for number in range(20):
@@ -162,7 +162,7 @@ def test_what_is_left_out_is_named_once_and_too_much_is_an_error(tmp_path):
     assert len(told) == 20
     lines = (tmp_path / "left-out.txt").read_text().splitlines()
     assert lines[0] == "uno: 0\ttruncated badly"
-    again = LeftOut(tmp_path / "left-out.txt", told.append)
+    again = UnreadableLog(tmp_path / "left-out.txt", told.append)
     again("uno: 0", "truncated\nbadly")
     assert len(told) == 20
     with pytest.raises(ValueError, match=r"21 pairs cannot be read.*left-out\.txt"):

@@ -158,7 +158,7 @@ main({run_command(toy, tmp_path, *more)[3:]!r})
     )
     assert left.returncode == 1
     # Somewhere in it: what a thread in the background says of its own may stand on the same line.
-    assert f"Error: the checkpoints in {tmp_path}/checkpoints/1-all could not be written to" in left.stderr
+    assert f"Error: a checkpoint in {tmp_path}/checkpoints/1-all could not be written" in left.stderr
     assert "File too large" in left.stderr
     assert "make room, and go on from there with --resume\n" in left.stderr
     subprocess.run(run_command(toy, tmp_path, *more), env=environment(**compile_once), check=True)
@@ -328,7 +328,7 @@ def test_recipes_say_what_is_wrong(toy, tmp_path):
     assert "there is no model 'nowhere'" in fails(*run, "--set", "image.source=nowhere")
     assert "see data.root" in fails(*run, "--set", "data.root=/nowhere")
     assert not (tmp_path / "out" / "config.json").exists()
-    assert fails("sources", str(toy / "recipe.py")).startswith("Error: sources is not for ")
+    assert fails("sources", str(toy / "recipe.py")).startswith("Error: sources does not take the recipe ")
     (tmp_path / "empty.py").write_text("")
     assert "defines no RECIPE" in fails("run", str(tmp_path / "empty.py"), "--out", str(tmp_path))
     assert "no run in" in fails(

@@ -90,7 +90,7 @@ def test_a_tagger_learns_and_is_the_same_after_saving(tmp_path: Path) -> None:
     assert student.tags(again, sentences) == student.tags(nlp, sentences)
     with np.load(tmp_path / "a.npz") as stored:
         np.savez(tmp_path / "b.npz", **{name: stored[name] for name in stored.files[:-1]})
-    with pytest.raises(ValueError, match=r"b.npz is not of this tagger"):
+    with pytest.raises(ValueError, match=r"b.npz does not hold weights of this tagger"):
         student.load(tmp_path / "b.npz")
 
 

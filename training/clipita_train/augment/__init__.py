@@ -1,0 +1,1 @@
+"""Random changes of photographs on the device that trains."""

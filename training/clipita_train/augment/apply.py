@@ -1,7 +1,8 @@
-"""Augmentation of photographs on the device; what one becomes depends on its id and the step, not on the batch.
+"""Augment photographs on the device; the result depends on a photograph's id and the step, not on its batch.
 
-The host decodes and resizes, antialiased, with `clipita.images.pixels`, as for evaluation. Here: colours;
-then crop, flip, affine and perspective as one map with one interpolation; then autocontrast and equalisation.
+The host decodes and resizes photographs with `clipita.images.pixels`, antialiased, as for evaluation. The device
+changes colors first. Then it crops, flips, rotates and tilts by a single map with one interpolation, and last it
+stretches contrast and equalizes.
 """
 
 from collections.abc import Callable
@@ -11,13 +12,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from clipita_train.augment import color as colour
+from clipita_train.augment import color
 from clipita_train.augment.homography import affine, flip, perspective, warp
 from clipita_train.augment.presets import Augmentation
 
 
 class Draw(NamedTuple):
-    """What chance decides for one image; each from a key of its own, so that one setting does not move another."""
+    """The random choices for one image.
+
+    Each comes from a key of its own, so that changing one setting does not change the others.
+    """
 
     brightness: jax.Array
     contrast: jax.Array
@@ -36,7 +40,14 @@ class Draw(NamedTuple):
 
 
 def draw(key: jax.Array, config: Augmentation, shape: tuple[int, int], size: int) -> Draw:
-    """For an image of that shape (height, width), of which a square of that size is wanted."""
+    """Draw the random choices for one image.
+
+    Args:
+        key: PRNG key of the image.
+        config: How far each change goes.
+        shape: Height and width of the image.
+        size: Side of the square that is cropped.
+    """
     keys = Draw(*jax.random.split(key, len(Draw._fields)))
 
     def between(key: jax.Array, reach: float, shape: tuple[int, ...] = (), middle: float = 0.0) -> jax.Array:
@@ -70,7 +81,16 @@ def draw(key: jax.Array, config: Augmentation, shape: tuple[int, int], size: int
 
 
 def sample_keys(key: jax.Array, ids: jax.Array, step: int | jax.Array) -> jax.Array:
-    """A key (B,) for each sample id (B,) at a step, or each at its own (B,), whatever else is in the batch."""
+    """Derive a PRNG key for each sample of a batch from its id and the step alone.
+
+    Args:
+        key: Key of the run.
+        ids: (B,) integers, one for each sample of the whole data set.
+        step: One step for all samples, or (B,) steps.
+
+    Returns:
+        (B,) keys.
+    """
     steps = jnp.broadcast_to(step, ids.shape)
     return jax.vmap(lambda id, step: jax.random.fold_in(jax.random.fold_in(key, id), step))(ids, steps)
 
@@ -85,22 +105,22 @@ def augment(
     seed: int | jax.Array = 0,
     may_flip: jax.Array | None = None,
 ) -> jax.Array:
-    """Augmented pixels (B, size, size, 3) uint8, which `DualEncoder.image_features` takes.
+    """Return augmented pixels (B, size, size, 3) uint8, the input of `DualEncoder.image_features`.
 
     Args:
-        pixels: (B, H, W, 3) uint8, of any height and width: the more they show beyond `size`, the more a crop and the
-            corners of a rotated image have to show.
+        pixels: (B, H, W, 3) uint8 of any height and width. Pixels beyond `size` give crops, and the corners of rotated
+            images, something to show.
         ids: (B,) integers, one for each sample of the whole data set.
-        step: or epoch, or for each sample its own (B,): an id gets another augmentation at every one.
-        config: what to do.
-        size: side of the result.
-        seed: of the run.
-        may_flip: (B,) bool, False where the caption says left or right
-            (`clipita_train.data.captions.names_a_side`); None is all True.
+        step: A step or epoch, for all samples or (B,). A sample is augmented differently at each.
+        config: How far each change goes.
+        size: Side of the result.
+        seed: Seed of the run.
+        may_flip: (B,) bool, False where the caption says left or right (see
+            `clipita_train.data.captions.sides.names_a_side`); None: all may be flipped.
 
     Raises:
-        TypeError: pixels are not uint8.
-        ValueError: shapes that do not fit.
+        TypeError: The pixels are not uint8.
+        ValueError: The shapes do not fit.
     """
     if pixels.dtype != jnp.uint8:
         raise TypeError(f"pixels must be uint8, as clipita.images.pixels gives them, not {pixels.dtype}")
@@ -109,12 +129,12 @@ def augment(
     if may_flip is None:
         may_flip = jnp.ones(ids.shape, bool)
     drawn = _draws(seed, ids, step, config, pixels.shape[1:3], size)
-    # Not one compiled function but three: in one, XLA computes colours and warp again for everything that reads them,
-    # which took 5.3 ms of CPU an image with "as_coded" at 224 pixels, and so takes 3.5.
-    if config.is_coloured:
-        pixels = _recoloured(pixels, drawn, config)
+    # Three compiled functions instead of one: in one function XLA computes colors and warp once for each use, which
+    # took 5.3 ms of CPU an image with "as_coded" at 224 pixels; three functions take 3.5 ms.
+    if config.is_colored:
+        pixels = _recolored(pixels, drawn, config)
     pixels = _warped(pixels, drawn, may_flip, config, size)
-    return _levelled(pixels, drawn, config) if config.autocontrast or config.equalize else pixels
+    return _leveled(pixels, drawn, config) if config.autocontrast or config.equalize else pixels
 
 
 @partial(jax.jit, static_argnums=(3, 4, 5))
@@ -131,14 +151,14 @@ def _draws(
 
 @partial(jax.jit, static_argnums=2)
 @partial(jax.vmap, in_axes=(0, 0, None))
-def _recoloured(image: jax.Array, drawn: Draw, config: Augmentation) -> jax.Array:
-    """uint8 -> float32, so that nothing is rounded before the interpolation."""
+def _recolored(image: jax.Array, drawn: Draw, config: Augmentation) -> jax.Array:
+    """Change the colors, from uint8 to float32, so that nothing is rounded before the interpolation."""
     image = image.astype(jnp.float32)
     adjustments: list[tuple[float, Callable[[jax.Array, jax.Array], jax.Array], jax.Array]] = [
-        (config.brightness, colour.brightness, drawn.brightness),
-        (config.contrast, colour.contrast, drawn.contrast),
-        (config.saturation, colour.saturation, drawn.saturation),
-        (config.hue, colour.turn_hue, drawn.hue),
+        (config.brightness, color.brightness, drawn.brightness),
+        (config.contrast, color.contrast, drawn.contrast),
+        (config.saturation, color.saturation, drawn.saturation),
+        (config.hue, color.turn_hue, drawn.hue),
     ]
     for reach, adjust, amount in adjustments:
         image = adjust(image, amount) if reach else image
@@ -154,17 +174,20 @@ def _warped(image: jax.Array, drawn: Draw, may_flip: jax.Array, config: Augmenta
 
 @partial(jax.jit, static_argnums=2)
 @partial(jax.vmap, in_axes=(0, 0, None))
-def _levelled(image: jax.Array, drawn: Draw, config: Augmentation) -> jax.Array:
+def _leveled(image: jax.Array, drawn: Draw, config: Augmentation) -> jax.Array:
     levels = image.astype(jnp.float32)
     if config.autocontrast:
-        levels = jnp.where(drawn.has_autocontrast, jnp.round(colour.autocontrast(levels)), levels)
+        levels = jnp.where(drawn.has_autocontrast, jnp.round(color.autocontrast(levels)), levels)
     if config.equalize:
-        levels = jnp.where(drawn.has_equalize, colour.equalize(levels), levels)
+        levels = jnp.where(drawn.has_equalize, color.equalize(levels), levels)
     return levels.astype(jnp.uint8)
 
 
 def _matrix(drawn: Draw, config: Augmentation, size: int, may_flip: jax.Array) -> jax.Array:
-    """(3, 3), from a point of the result to one of the cropped square: perspective undone first, then affine, flip."""
+    """Return the map (3, 3) from points of the result to points of the cropped square.
+
+    It undoes the perspective, the affine map and the flip, in this order.
+    """
     matrix = flip(drawn.flipped & may_flip)
     if config.is_affine:
         moved = affine(drawn.angle, drawn.shift, drawn.scale, drawn.shear)

@@ -1,9 +1,9 @@
-"""One projective map for crop, flip, rotation, shift, scale, shear and perspective, and the one interpolation it needs.
+"""Compute one projective map for crop, flip, rotation, shift, scale, shear and perspective, and apply it once.
 
-Points are (x, y) from the middle of an image, in pixels, so that the identity is exact. All matrices (3, 3) take a
-point of the result to where it comes from, which is the direction in which an image is sampled; hence `A @ B` first
-undoes B. The conventions of each step are torchvision's (RandomAffine, RandomPerspective). Interpolating once keeps
-more detail than once a step, and cuts nothing off that a later step would have brought back.
+Points are (x, y) in pixels, measured from the middle of the image, so that the identity is exact. A matrix (3, 3) maps
+a point of the result to the point it comes from, which is the direction in which images are sampled. So `A @ B` first
+undoes B, then A. Each step follows the conventions of torchvision (RandomAffine, RandomPerspective). A single
+interpolation keeps more detail than one for each step, and cuts off nothing that a later step would bring back.
 """
 
 import jax
@@ -11,7 +11,10 @@ import jax.numpy as jnp
 
 
 def affine(angle: jax.Array, shift: jax.Array, scale: jax.Array, shear: jax.Array) -> jax.Array:
-    """Undoes: shear (2,), then rotation, scale, shift (2,). Angles in radians; a positive one turns clockwise."""
+    """Return the matrix that undoes an affine map: shear (2,), then rotation, scale and shift (2,).
+
+    Angles are in radians; positive ones turn clockwise.
+    """
     x, y = shear[0], shear[1]
     cos, sin = jnp.cos(angle - y) / jnp.cos(y), jnp.sin(angle - y) / jnp.cos(y)
     a, b = cos, -cos * jnp.tan(x) - jnp.sin(angle)
@@ -22,15 +25,19 @@ def affine(angle: jax.Array, shift: jax.Array, scale: jax.Array, shear: jax.Arra
 
 
 def flip(flipped: jax.Array) -> jax.Array:
-    """Undoes a mirroring of left and right, where that is True."""
+    """Return the matrix that undoes a mirroring of left and right, or the identity where `flipped` is False."""
     return jnp.diag(jnp.stack([jnp.where(flipped, -1.0, 1.0), jnp.ones(()), jnp.ones(())]))
 
 
 def perspective(corners: jax.Array, size: int) -> jax.Array:
-    """Undoes the map that takes the corners of a square image to these (4, 2), clockwise from the upper left.
+    """Return the matrix that undoes the map of the corners of a square image to `corners`.
 
-    Each corner has to be in its own quadrant. The unit square's map to a quadrilateral is Heckbert's (Fundamentals of
-    Texture Mapping and Image Warping, 1989, section 2.2.3), and its inverse, up to a factor, the adjugate.
+    The map of the unit square to a quadrilateral is from Heckbert, "Fundamentals of Texture Mapping and Image Warping"
+    (1989), section 2.2.3. Its inverse is the adjugate, up to a factor.
+
+    Args:
+        corners: (4, 2), clockwise from the upper left, each in its own quadrant.
+        size: Side of the image.
     """
     (x0, y0), (x1, y1), (x2, y2), (x3, y3) = corners
     dx1, dx2, dx3 = x1 - x2, x3 - x2, x0 - x1 + x2 - x3
@@ -48,25 +55,26 @@ def perspective(corners: jax.Array, size: int) -> jax.Array:
     middle = (size - 1) / 2
     to_pixels = jnp.array([[size - 1.0, 0.0, -middle], [0.0, size - 1.0, -middle], [0.0, 0.0, 1.0]])
     matrix = jnp.matmul(to_pixels, adjugate, precision="highest")
-    return matrix / matrix[2:, 2:]  # so that points in front have a positive third coordinate
+    return matrix / matrix[2:, 2:]  # points in front of the viewer get a positive third coordinate
 
 
 def warp(image: jax.Array, matrix: jax.Array, corner: jax.Array, size: int, fill: int | None) -> jax.Array:
-    """The square (size, size, C) of an image (H, W, C), uint8 or float, through one bilinear interpolation.
+    """Sample a square (size, size, C) from an image (H, W, C), uint8 or float, by one bilinear interpolation.
 
     Args:
-        image: what is sampled; beyond its edges its outermost pixels go on.
-        matrix: (3, 3), from the result to the square of that size which is cropped.
-        corner: (2,) int, x and y of that square's upper left pixel; it may lie partly beyond the image.
-        size: side of the result.
-        fill: the level of what lies beyond the cropped square, or None to see what the image has there.
+        image: The image. Beyond its edges its outermost pixels are repeated.
+        matrix: (3, 3), maps points of the result to points of the cropped square.
+        corner: (2,) integers, x and y of the upper left pixel of the cropped square, which may lie partly beyond the
+            image.
+        size: Side of the result, and of the cropped square.
+        fill: Level of points beyond the cropped square; None shows what the image has there.
     """
     height, width, channels = image.shape
     middle = (size - 1) / 2
     line = jnp.arange(size, dtype=jnp.float32) - middle
     u, v = line[None, :], line[:, None]
     x, y, w = (row[0] * u + row[1] * v + row[2] for row in matrix)  # (S, S) each
-    w = jnp.maximum(w, 1e-3)  # what lies behind the horizon is far out
+    w = jnp.maximum(w, 1e-3)  # points behind the horizon are moved far out
     x, y = x / w, y / w
     inside = jnp.maximum(jnp.abs(x), jnp.abs(y)) < size / 2
     x = jnp.clip(x + (middle + corner[0].astype(jnp.float32)), 0, width - 1)

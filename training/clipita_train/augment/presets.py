@@ -1,4 +1,4 @@
-"""What an augmentation does and how far it goes: a frozen dataclass, and the presets to start from."""
+"""The settings of an augmentation, and presets of them."""
 
 from dataclasses import dataclass, replace
 
@@ -7,29 +7,30 @@ from clipita_train.engine.config import require
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far each change goes, at most, and how often it comes; the default changes nothing but crops the middle.
+    """The limits and probabilities of the random changes; by default only the middle is cropped.
 
-    Where pixels are larger than what is asked for, `crop` places the window at random; without it, in the middle.
+    Where pixels are larger than the result, `crop` places the window at random; without it the window is in the middle.
     """
 
-    brightness: float = 0.0  # a factor from 1 - b to 1 + b; likewise the next two
+    brightness: float = 0.0  # factors from 1 - b to 1 + b; the next two likewise
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0  # a turn from -h to h, of at most 0.5
     crop: bool = False
-    crop_padding: float = 0.0  # how far the window may leave the pixels, in its sides; their edge goes on
-    flip: float = 0.0  # the probability; it makes "destra" of "sinistra", and text unreadable
+    crop_padding: float = (
+        0.0  # how far the window may reach beyond the pixels, as a share of its side; edge pixels are repeated there
+    )
+    flip: float = 0.0  # the probability; flipping turns left into right, and makes text unreadable
     rotation: float = 0.0  # degrees, to either side
-    translation: float = 0.0  # in sides, along both axes
+    translation: float = 0.0  # as a share of the side, along both axes
     scale: tuple[float, ...] = (1.0, 1.0)  # lowest, highest
     shear: float = 0.0  # degrees, along both axes
-    perspective: float = 0.0  # how far a corner may move in, in half sides
+    perspective: float = 0.0  # how far a corner may move inwards, as a share of half the side
     perspective_probability: float = 0.0
     autocontrast: float = 0.0  # the probability
     equalize: float = 0.0  # the probability
-    fill: int | None = (
-        None  # the level of what affine and perspective leave empty; None shows what the pixels have there
-    )
+    # The level of what affine maps and perspective leave empty; None shows what the pixels have there.
+    fill: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation", "crop_padding", "translation"):
@@ -45,23 +46,24 @@ class Augmentation:
         require(self.fill is None or 0 <= self.fill <= 255, "fill", "None or a level from 0 to 255", self.fill)
 
     @property
-    def is_coloured(self) -> bool:
-        """Whether there is brightness, contrast, saturation or hue."""
+    def is_colored(self) -> bool:
+        """Tell whether brightness, contrast, saturation or hue is changed."""
         return any((self.brightness, self.contrast, self.saturation, self.hue))
 
     @property
     def is_affine(self) -> bool:
-        """Whether there is rotation, translation, scale or shear."""
+        """Tell whether there is rotation, translation, scaling or shear."""
         return bool(self.rotation or self.translation or self.shear) or self.scale != (1.0, 1.0)
 
     @property
     def is_perspective(self) -> bool:
-        """Whether there is perspective."""
+        """Tell whether there is perspective."""
         return self.perspective > 0 and self.perspective_probability > 0
 
 
-# CLIP-Italian's code: hybrid_clip/run_hybrid_clip.py of clip-italian/clip-italian, branch feature/backbone_freezing.
-# Its crop moves along the longer side of the photograph, and so it does here if the pixels hold that side.
+# As in CLIP-Italian's code: hybrid_clip/run_hybrid_clip.py of clip-italian/clip-italian, branch
+# feature/backbone_freezing. Its crop moves along the longer side of the photograph; so it does here if the pixels hold
+# that whole side.
 _AS_CODED = Augmentation(
     hue=0.1,
     crop=True,
@@ -80,9 +82,9 @@ _AS_CODED = Augmentation(
 PRESETS = {
     "none": Augmentation(),
     "as_coded": _AS_CODED,
-    # Its write-up (arXiv:2108.08688) names brightness, contrast and saturation too, without their size, and no flip.
+    # The write-up (arXiv:2108.08688) also names brightness, contrast and saturation, without their sizes, but no flip.
     "as_described": replace(_AS_CODED, brightness=0.1, contrast=0.1, saturation=0.1, flip=0.0),
-    # Ours: what a photograph may well have been, without empty corners or mirrored text.
+    # Ours: changes that a real photograph could have, without empty corners or mirrored text.
     "light": Augmentation(
         brightness=0.2,
         contrast=0.2,

@@ -1,9 +1,10 @@
-"""`clipita-train augment-sheet`: augmented photographs on one picture, to be looked at before a long run."""
+"""The command `clipita-train augment-sheet`, which shows augmented photographs on one picture."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -19,12 +20,19 @@ GAP = 4  # white pixels between two tiles
 
 
 def sheet(photographs: Sequence[Pixels], config: Augmentation, *, columns: int, size: int, seed: int = 0) -> Pixels:
-    """A row for each photograph (H, W, 3), all of one shape: its middle unchanged, then as `columns` steps see it.
+    """Arrange augmented photographs in a grid: a row for each photograph, unchanged first, then at `columns` steps.
+
+    Args:
+        photographs: (H, W, 3) uint8 each, all of one shape.
+        config: How far each change goes.
+        columns: How many steps to show.
+        size: Side of a tile.
+        seed: Seed of the augmentation.
 
     Returns:
-        (rows, columns + 1) tiles of (size, size), white between them: (height, width, 3) uint8.
+        (height, width, 3) uint8: rows of `columns + 1` tiles with white lines between them.
     """
-    pixels, ids = np.stack(photographs), np.arange(len(photographs), dtype=np.int32)
+    pixels, ids = jnp.stack(photographs), jnp.arange(len(photographs), dtype=jnp.int32)
     tiles = [augment(pixels, ids, 0, config=Augmentation(), size=size)]
     tiles += [augment(pixels, ids, step, config=config, size=size, seed=seed) for step in range(columns)]
     padded = np.pad(np.stack(tiles, axis=1), ((0, 0), (0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=255)
@@ -36,10 +44,20 @@ def sheet(photographs: Sequence[Pixels], config: Augmentation, *, columns: int, 
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="light", show_default=True)
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="E.g. hue=0.2 or scale=0.8,1.2.")
-@click.option("--rows", type=click.IntRange(1), default=6, show_default=True, help="Photographs, the first by name.")
-@click.option("--columns", type=click.IntRange(1), default=7, show_default=True, help="Steps.")
-@click.option("--size", type=click.IntRange(8), default=224, show_default=True, help="Side of what a tower reads.")
-@click.option("--margin", type=click.IntRange(0), default=32, show_default=True, help="Pixels to crop from, beyond it.")
+@click.option(
+    "--rows", type=click.IntRange(1), default=6, show_default=True, help="How many photographs, the first by name."
+)
+@click.option("--columns", type=click.IntRange(1), default=7, show_default=True, help="How many steps.")
+@click.option(
+    "--size",
+    type=click.IntRange(8),
+    default=224,
+    show_default=True,
+    help="Side of the images that a tower reads, in pixels.",
+)
+@click.option(
+    "--margin", type=click.IntRange(0), default=32, show_default=True, help="Pixels beyond that side, to crop from."
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("sheet.png"), show_default=True)
 def augment_sheet(
@@ -54,7 +72,7 @@ def augment_sheet(
     out: Path,
 ) -> None:
     """Show on one picture what a preset does to photographs; the first column is not augmented."""
-    canvas = Preprocessing(size + margin, "shortest", "bicubic", mean=(0.0,) * 3, std=(255.0,) * 3)  # pyright: ignore
+    canvas = Preprocessing(size + margin, "shortest", "bicubic", mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
     photographs: list[Pixels] = []
     try:
         config = replace_from_strings(PRESETS[preset], assignments)

@@ -1,0 +1,1 @@
+"""Recipes that train projections between locked towers, on photographs of known concepts."""

@@ -1,8 +1,9 @@
-"""The commands that take a recipe for projections on photographs of known concepts, such as `mini`."""
+"""Commands for recipes that train projections on photographs of known concepts, such as `mini`."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import jax
@@ -10,11 +11,11 @@ import numpy as np
 
 from clipita.convert.export import Provenance
 from clipita_train.concepts.export import export
-from clipita_train.concepts.material import LeftOut
+from clipita_train.concepts.material import HeldOutSource
 from clipita_train.concepts.recipe import Corpus, Recipe, load_towers, prepare
 from clipita_train.concepts.run import Trained, run_folder, train
-from clipita_train.data.labelled import labelled_pairs
-from clipita_train.data.manifest import counts, read_manifest
+from clipita_train.data.photographs.labeled_pairs import labeled_pairs
+from clipita_train.data.photographs.manifest import counts, read_manifest
 from clipita_train.engine.config import replace_from_strings
 from clipita_train.engine.files import written_whole
 from clipita_train.recipe_kinds import ERRORS, Folder, Kind, with_bundle, with_set
@@ -25,12 +26,12 @@ File = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
 def _with_corpus(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say what a recipe for projections works on."""
+    """Add the options that say where photographs, WordNets and cached features are."""
     for option in reversed(
         [
             click.option("--root", type=Folder, required=True, help="Holds the clones, as OWNER/NAME."),
             click.option("--work", type=Folder, required=True, help="Manifest, cached features and runs go here."),
-            click.option("--nouns", type=File, required=True, help="WordNet 3.0's data.noun."),
+            click.option("--nouns", type=File, required=True, help="The file data.noun of WordNet 3.0."),
             click.option("--omw", type=Folder, required=True, help="The folder wns of omw-data."),
         ]
     ):
@@ -38,13 +39,13 @@ def _with_corpus(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _left_out(_: click.Context, __: click.Parameter, text: str | None) -> LeftOut | None:
+def _left_out(_: click.Context, __: click.Parameter, text: str | None) -> HeldOutSource | None:
     if text is None:
         return None
-    source, _, more = text.partition(":")
+    source, _colon, more = text.partition(":")
     if more not in ("", "classes"):
         raise click.BadParameter(f"expected SOURCE or SOURCE:classes, not {text!r}")
-    return LeftOut(source, classes=bool(more))
+    return HeldOutSource(source, classes=bool(more))
 
 
 _with_left_out = click.option(
@@ -52,14 +53,14 @@ _with_left_out = click.option(
     "left_out",
     metavar="SOURCE[:classes]",
     callback=_left_out,
-    help="The run without the photographs of this source; with :classes, without any of what they show.",
+    help="A source to leave out; with :classes, all photographs of what it shows are left out.",
 )
 
 
 @click.command()
 @click.option("--root", type=Folder, default=Path("photographs"), help="Where you keep the clones.")
 def sources(recipe: Recipe, root: Path) -> None:
-    """Print how to get what a recipe learns from, and on what terms."""
+    """Print how to get the photographs of a recipe, and their licenses."""
     for source in recipe.sources:
         click.echo(f"# {source.name}: {source.licence}\n{source.clone_command(root)}")
 
@@ -69,7 +70,7 @@ def sources(recipe: Recipe, root: Path) -> None:
 @click.option("--work", type=Folder, required=True, help="The manifest goes here.")
 @click.option("--without", multiple=True, help="Leave a source out; may be repeated.")
 def prepare_command(recipe: Recipe, root: Path, work: Path, without: tuple[str, ...]) -> None:
-    """List the photographs to learn from, without repeats and without those of the development sets."""
+    """List the photographs to train on, without repeats and without those of the development sets."""
     try:
         left_out = prepare(recipe, root, work, without=without)
     except ERRORS as error:
@@ -82,12 +83,12 @@ def prepare_command(recipe: Recipe, root: Path, work: Path, without: tuple[str, 
 @click.command()
 @click.option("--work", type=Folder, required=True, help="The folder with the manifest.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The list goes here.")
-@click.option("--each", type=click.IntRange(1), help="At most so many photographs of a concept.")
+@click.option("--each", type=click.IntRange(1), help="Maximum number of photographs of a concept.")
 def pairs(_: Recipe, work: Path, out: Path, each: int | None) -> None:
     """List the prepared photographs with Italian captions, for recipes that learn from pairs."""
     try:
         lines = [
-            json.dumps(pair, ensure_ascii=False) for pair in labelled_pairs(read_manifest(work / MANIFEST), each=each)
+            json.dumps(pair, ensure_ascii=False) for pair in labeled_pairs(read_manifest(work / MANIFEST), each=each)
         ]
     except ERRORS as error:
         raise click.ClickException(str(error)) from None
@@ -100,7 +101,9 @@ def pairs(_: Recipe, work: Path, out: Path, each: int | None) -> None:
 @_with_corpus
 @with_set
 @_with_left_out
-@click.option("--tower", type=Folder, help="A bundle whose image tower to take: only the projections are trained then.")
+@click.option(
+    "--tower", type=Folder, help="A bundle whose image tower to use, so that only the projections are trained."
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in WORK.")
 def run_projections(
     recipe: Recipe,
@@ -109,11 +112,11 @@ def run_projections(
     nouns: Path,
     omw: Path,
     assignments: tuple[str, ...],
-    left_out: LeftOut | None,
+    left_out: HeldOutSource | None,
     tower: Path | None,
     resume: bool,
 ) -> None:
-    """Train. Features that are in WORK already are not computed again."""
+    """Train. Features that are already in WORK are not computed again."""
     try:
         recipe = replace_from_strings(recipe, assignments)
         corpus = Corpus(recipe, load_towers(recipe), root, nouns, omw, work)
@@ -122,9 +125,10 @@ def run_projections(
     except ERRORS as error:
         raise click.ClickException(str(error)) from None
     if jax.process_index():
-        return  # all of them have the same; the first writes it
+        return  # all processes hold the same weights, and the first writes them
     out = run_folder(work, left_out) / "projections.npz"
-    np.savez(out, logit_scale=trained.logit_scale, **trained.weights)  # pyright: ignore
+    arrays: dict[str, Any] = {"logit_scale": trained.logit_scale, **trained.weights}
+    np.savez(out, **arrays)
     click.echo(f"wrote {out}, logit scale {trained.logit_scale:g}")
 
 
@@ -138,11 +142,11 @@ def export_projections(
     work: Path,
     nouns: Path,
     omw: Path,
-    left_out: LeftOut | None,
+    left_out: HeldOutSource | None,
     out: Path,
     revision: str,
 ) -> None:
-    """Make a bundle of what was trained, and check it."""
+    """Write a bundle of the trained weights, and check it."""
     try:
         projections = run_folder(work, left_out) / "projections.npz"
         if not projections.is_file():

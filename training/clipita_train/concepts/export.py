@@ -1,4 +1,4 @@
-"""Towers and trained projections -> the bundle that users load, with a check that both backends run it alike."""
+"""Write the bundle of a trained recipe, and check that both backends compute the same embeddings from it."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +9,7 @@ from clipita.bundles.bundle import Bundle
 from clipita.convert.export import Provenance, write_dual_bundle
 from clipita.convert.weights.quantize import dequantize
 from clipita.system.arrays import Array
-from clipita.towers.config import DualConfig
+from clipita.towers.config import BertConfig, DualConfig
 from clipita_train.concepts.recipe import Corpus, Towers
 from clipita_train.concepts.run import Trained
 from clipita_train.data.concepts import load_ontology, training_texts
@@ -19,25 +19,32 @@ from clipita_train.towers.vocabulary import cut_text_tower, italian_vocabulary
 
 @dataclass(frozen=True)
 class Exported:
-    """A bundle, and what it weighs."""
+    """A bundle that was written.
+
+    Attributes:
+        bundle: The bundle.
+        size: Bytes of all its files.
+        pieces: Number of pieces in its vocabulary.
+        agreement: Smallest cosine between embeddings of ONNX Runtime and of Flax, for the same picture or text.
+    """
 
     bundle: Bundle
-    size: int  # bytes of all its files
-    pieces: int  # of its vocabulary
-    agreement: float  # smallest cosine of what ONNX Runtime and Flax make of the same picture or text
+    size: int
+    pieces: int
+    agreement: float
 
 
 def export(corpus: Corpus, trained: Trained, folder: Path, provenance: Provenance) -> Exported:
-    """Writes the bundle of a recipe.
+    """Write the bundle of a recipe.
 
     Args:
-        corpus: for its towers, and for the texts whose segmentation must not change.
-        trained: as `clipita_train.concepts.run.train` returns it.
-        folder: made if missing; a bundle in it is replaced.
-        provenance: what the bundle says of itself.
+        corpus: Its towers, and the texts whose segmentation must not change.
+        trained: The result of `clipita_train.concepts.run.train`.
+        folder: Made if missing; a bundle in it is replaced.
+        provenance: What the bundle says about its origin.
 
     Raises:
-        CheckpointError: the two backends disagree on it.
+        CheckpointError: The two backends compute different embeddings.
     """
     recipe, towers = corpus.recipe, corpus.towers
     texts = [text for concept in load_ontology().concepts for text in (*training_texts(concept), *concept.held_out)]
@@ -63,8 +70,12 @@ def export(corpus: Corpus, trained: Trained, folder: Path, provenance: Provenanc
 
 
 def _cut(towers: Towers, rows: Array, positions: int) -> tuple[DualConfig, dict[str, Array]]:
-    """Architecture and float32 weights of both towers; of the text tower's tables only the rows that are ever read."""
+    """Return the architecture and float32 weights of both towers.
+
+    The tables of the text tower keep only the rows that are ever read.
+    """
     whole = {name.removeprefix("text."): values for name, values in dequantize(towers.text).items()}
+    assert isinstance(towers.config.text, BertConfig)  # `load_towers` takes multilingual-e5-small
     config, text = cut_text_tower(towers.config.text, whole, rows, positions=positions)
     table = {**dequantize(towers.image), **{f"text.{name}": values for name, values in text.items()}}
     return replace(towers.config, text=config), table

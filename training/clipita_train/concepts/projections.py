@@ -1,4 +1,4 @@
-"""Locked-image, locked-text training: the projections alone, on cached features of both towers."""
+"""Train projections on cached features of locked towers, and merge several pairs of projections into one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,10 +16,10 @@ from clipita_train.concepts.tail import ImageTail
 from clipita_train.losses.contrastive import softmax_contrastive
 
 
-class Standardise(nnx.Module):
-    """Features minus their mean, over one standard deviation for all: what a projection sees while it is trained.
+class Standardize(nnx.Module):
+    """Subtract the mean from features, and divide all of them by one standard deviation.
 
-    `fold` gives the projection that does the same to raw features.
+    A projection sees such features while it is trained; `fold` makes it fit for raw features.
     """
 
     def __init__(self, mean: Array, std: float) -> None:
@@ -27,10 +27,14 @@ class Standardise(nnx.Module):
         self.std = nnx.BatchStat(jnp.float32(std))
 
     def __call__(self, x: jax.Array) -> jax.Array:  # (B, D) -> (B, D)
+        """Standardize features (B, D)."""
         return (x - self.mean[...][None]) / self.std[...]
 
     def fold(self, projection: Mapping[str, Array]) -> dict[str, Array]:
-        """Its weights for raw features: matrices that meet them are divided by std, biases moved by the mean."""
+        """Return the weights of a projection for raw features.
+
+        Kernels of the first layers are divided by the standard deviation, and their biases moved by the mean.
+        """
         mean, std = np.asarray(self.mean[...]), float(self.std[...])
         folded = {name: np.array(values) for name, values in projection.items()}
         for layer in ("linear", "mlp_in"):
@@ -42,16 +46,16 @@ class Standardise(nnx.Module):
 
 
 class Projections(nnx.Module):
-    """Both projections of a `DualEncoder`, under the same names, on standardised features.
+    """Both projections of a `DualEncoder`, under the same names, on standardized features.
 
-    With a tail, what is given of images may also be maps (B, H, W, C), of which the tail makes features.
+    With a tail, images may also be given as maps (B, H, W, C), from which the tail computes features.
     """
 
     def __init__(
         self,
         config: DualConfig,
-        image: Standardise,
-        text: Standardise,
+        image: Standardize,
+        text: Standardize,
         tail: ImageTail | None = None,
         *,
         rngs: nnx.Rngs,
@@ -61,20 +65,21 @@ class Projections(nnx.Module):
         self.text_projection = Projection(config.text.features, config.embed_dim, config.text_projection, rngs=rngs)
 
     def image_features(self, x: jax.Array) -> jax.Array:
-        """Maps (B, H, W, C) -> pooled features (B, D); what is pooled already stays as it is."""
+        """Compute pooled features (B, D) from maps (B, H, W, C); pooled features are returned as they are."""
         return x.astype(jnp.float32) if self.image_tail is None or x.ndim == 2 else self.image_tail(x)
 
     def project_image(self, features: jax.Array, key: jax.Array | None = None, dropout: float = 0.0) -> jax.Array:
-        """Raw pooled features (B, D) -> embeddings (B, E); with a key, a share of the features is dropped."""
+        """Project raw pooled features (B, D) to embeddings (B, E); with a key, some features are dropped at random."""
         x = self.image_standardise(features)
         if key is not None and dropout:
             x = jnp.where(jax.random.bernoulli(key, 1 - dropout, x.shape), x / (1 - dropout), 0.0)
         return unit_norm(self.image_projection(x))
 
     def project_text(self, features: jax.Array, key: jax.Array | None = None, noise: float = 0.0) -> jax.Array:
-        """Raw pooled features (B, D) -> embeddings (B, E); with a key, Gaussian noise of `noise` std is added.
+        """Project raw pooled features (B, D) to embeddings (B, E); with a key, Gaussian noise is added first.
 
-        A phrase then stands for its neighbourhood, and one that was never seen falls into it more often.
+        Noise of standard deviation `noise` makes a phrase stand for its neighborhood, so that phrases that were never
+        seen fall into it more often.
         """
         x = self.text_standardise(features)
         if key is not None and noise:
@@ -89,21 +94,25 @@ def merge(
     *,
     width: int,
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """One image projection and one text projection of `width` numbers, which do what several pairs do side by side.
+    """Merge several pairs of projections into one pair of `width` dimensions.
 
-    The product of an image and a text is then the sum of the members' products, each over the mean norms of its two
-    outputs, as near as `width` numbers come. This leaves open by what matrix images are multiplied, and texts by the
-    inverse of it, which decides the norms that cosines divide by. It is chosen as in balanced truncation (Moore 1981):
-    with X and T the second moments of images and of texts, and U s V' the singular value decomposition of X^(1/2)
-    T^(1/2), images are multiplied by X^(-1/2) U s^(1/2) and texts by T^(-1/2) V s^(1/2), so that along each direction
-    both have the second moment s. As they are trained, photographs vary little between the directions that labels were
-    driven to; a phrase that was never trained on points there, and cannot compete with labels.
+    The cosine that results is close to the sum of the members' products, each divided by the mean norms of its two
+    outputs. This leaves free a matrix that images are multiplied by and texts by its inverse. It decides the norms that
+    cosines divide by, and is chosen as in balanced truncation (Moore 1981). Let X and T be the second moments of images
+    and of texts, and U s V' the singular value decomposition of X^(1/2) T^(1/2). Images are multiplied by X^(-1/2) U
+    s^(1/2) and texts by T^(-1/2) V s^(1/2); along each direction both then have the second moment s. Without this,
+    photographs vary little along the directions between the trained labels. A phrase that was not trained on points
+    along these, and cannot compete with labels.
 
     Args:
-        members: image projection and text projection of each, for raw features, ending in a linear map with a bias.
+        members: The image projection and the text projection of each member, for raw features, ending in a linear map
+            with a bias.
         photographs: (N, D) raw features of photographs of all kinds.
-        labels: (M, C) raw features of a label for each of many concepts.
-        width: of the embeddings.
+        labels: (M, C) raw features of one label for each of many concepts.
+        width: Dimensions of the embeddings.
+
+    Returns:
+        The image projection and the text projection.
     """
     images, texts = [], []
     for image, text in members:
@@ -123,7 +132,7 @@ def merge(
 
 
 def _then(weights: Mapping[str, Array], matrix: Array, shift: Array | float = 0.0) -> dict[str, Array]:
-    """The projection whose outputs are (y + shift) @ matrix where those of `weights` are y."""
+    """Return the projection with outputs (y + shift) @ matrix, where y are the outputs of `weights`."""
     changed = dict(weights)
     bias = "mlp_out.bias" if "mlp_out.bias" in weights else "linear.bias"
     changed[bias] = weights[bias] + shift
@@ -134,24 +143,26 @@ def _then(weights: Mapping[str, Array], matrix: Array, shift: Array | float = 0.
 
 
 def _side_by_side(projections: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-    """The projection whose outputs are those of all of them, one after the other."""
-    return {
-        name: block_diag(*(each[name] for each in projections))
-        if name == "mlp_out.kernel"
-        else np.concatenate([each[name] for each in projections], axis=-1)
-        for name in projections[0]
-    }
+    """Return the projection whose outputs are those of all projections, concatenated."""
+    joined: dict[str, Array] = {}
+    for name in projections[0]:
+        parts = [each[name] for each in projections]
+        joined[name] = np.asarray(block_diag(*parts)) if name == "mlp_out.kernel" else np.concatenate(parts, axis=-1)
+    return joined
 
 
 def _roots(rows: Array) -> tuple[Array, Array]:
-    """The square root of the second moments of rows (N, E), and its inverse; hardly used directions count as used."""
+    """Return the square root of the second moments of rows (N, E), and its inverse.
+
+    Directions that are hardly used count as somewhat used, so that the inverse stays bounded.
+    """
     values, vectors = np.linalg.eigh(rows.T.astype(np.float64) @ rows / len(rows))
     roots = np.sqrt(np.maximum(values, values.max() * 1e-7))
     return (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T
 
 
 def project(weights: Mapping[str, Array], features: Array) -> Array:
-    """Outputs (N, E) of a projection before its norm, for raw features (N, D), in NumPy."""
+    """Compute the outputs (N, E) of a projection, before normalization, for raw features (N, D), in NumPy."""
     x = features.astype(np.float32)
     y = x @ weights["linear.kernel"] + weights["linear.bias"]
     if "mlp_in.kernel" in weights:
@@ -161,7 +172,7 @@ def project(weights: Mapping[str, Array], features: Array) -> Array:
 
 
 def unit_rows(x: Array) -> Array:
-    """Rows (N, E) of length 1."""
+    """Scale the rows (N, E) to length 1."""
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
@@ -174,10 +185,18 @@ def projection_loss(
     word_weight: float,
     caption_weight: float,
 ) -> Any:
-    """Return the loss of `ConceptBatches`: concepts, plus words and captions where a batch has them.
+    """Return the loss for batches of `ConceptBatches`: of concepts, and of words and captions where a batch has them.
 
-    With a key, and where a batch has words, features of a text move by `text_drift` x a standard normal number x what
-    two words of one meaning differ by: the directions that a phrase may take without meaning something else.
+    With `text_drift`, the features of a text are moved in training by a random multiple of the difference between two
+    words of one meaning. These are directions in which a phrase may move without meaning something else.
+
+    Args:
+        logit_scale: The multiplier of the cosines.
+        text_noise: Standard deviation of the noise on text features.
+        text_drift: Standard deviation of the random multiple.
+        image_dropout: Share of image features that are dropped.
+        word_weight: Weight of the loss of words.
+        caption_weight: Weight of the loss of captions.
     """
 
     def loss_fn(

@@ -1,6 +1,6 @@
-"""A recipe is data: what to learn from, which towers, which stages. Here too is its material on this machine.
+"""Recipes for projections, as plain data, and the material that a recipe is trained on, on this machine.
 
-`run` makes projections of it, and `export` a bundle of the towers and the projections.
+`clipita_train.concepts.run` trains a recipe's projections, and `clipita_train.concepts.export` writes a bundle.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,9 @@ from clipita.towers.config import DualConfig, ProjectionConfig
 from clipita_train.concepts.batches import Mix
 from clipita_train.concepts.tail import learns
 from clipita_train.data.concepts import load_ontology
-from clipita_train.data.manifest import read_manifest, write_manifest
-from clipita_train.data.sources import Example, Source
+from clipita_train.data.photographs.collections import Collection
+from clipita_train.data.photographs.example import Example
+from clipita_train.data.photographs.manifest import read_manifest, write_manifest
 from clipita_train.data.wordnet import Synset, read_synsets
 from clipita_train.engine.config import TrainConfig
 from clipita_train.towers.features import (
@@ -33,56 +34,59 @@ from clipita_train.towers.pretrained import e5_small, e5_tokenizer, efficientnet
 
 @dataclass(frozen=True)
 class ProjectionsRecipe:
-    """How an image projection and a text projection are trained."""
+    """The training of one pair of projections."""
 
-    boosts: dict[str, float]  # source -> how many times as often its photographs are drawn
+    boosts: dict[str, float]  # name of a source to how many times as often its photographs are drawn
     train: TrainConfig
-    text_drift: float = (
-        0.0  # of what two words of one meaning differ by; see `clipita_train.concepts.projections.projection_loss`
-    )
+    text_drift: float = 0.0  # see `clipita_train.concepts.projections.projection_loss`
 
 
 @dataclass(frozen=True)
 class TailRecipe:
-    """How the end of the image tower is trained, together with projections that are thrown away.
+    """The training of the end of the image tower, together with projections that are thrown away afterwards.
 
-    Its photographs may be smaller than those that the model is to read: maps of the blocks before it are kept of each.
+    Photographs may be smaller here than those that the finished model reads, since maps of the block before the tail
+    are cached for each photograph.
     """
 
-    blocks: int  # the last ones, which stages unlock as "image_tail", with the head
+    blocks: int  # how many of the last blocks; stages unlock them, with the head, as "image_tail"
     image_size: int
     projections: ProjectionsRecipe
 
     def __post_init__(self) -> None:
         if not any(learns(stage) for stage in self.projections.train.stages):
-            raise ValueError("no stage unlocks the tail of the image tower: say so by a rule, or have no tail")
+            raise ValueError(
+                "no stage trains the tail of the image tower: add a rule for image_tail to a stage, or set tail to None"
+            )
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what comes out, but for the photographs themselves."""
+    """Everything that decides the trained weights, except the photographs themselves."""
 
     name: str
-    licence: str  # of the weights that come out
-    sources: tuple[Source, ...]
+    licence: str  # license of the trained weights
+    sources: tuple[Collection, ...]
     lite_variant: int  # EfficientNet-lite 0, 1 or 2
     tail: TailRecipe | None  # None: the image tower stays as it is
     image_size: int
     embed_dim: int
     image_projection: ProjectionConfig
     text_projection: ProjectionConfig
-    members: tuple[ProjectionsRecipe, ...]  # each is trained by itself, with its share of hidden units; then merged
+    members: tuple[
+        ProjectionsRecipe, ...
+    ]  # each is trained by itself, with an equal share of the hidden units; then all are merged
     tokenizer: TokenizerConfig
     mix: Mix
-    logit_scale: float  # in training, the multiplier itself; the bundle's is fitted afterwards
-    text_noise: float  # standard deviations
+    logit_scale: float  # the multiplier in training; that of the bundle is fitted afterwards
+    text_noise: float  # its standard deviation, in standard deviations of the features
     image_dropout: float
     word_weight: float
     caption_weight: float
-    label_repeats: int  # how often the forms of its label stand among a concept's texts: people use that word most
-    synset_repeats: int  # how often the words of a WordNet meaning do
+    label_repeats: int  # how often the forms of a label stand among the texts of its concept: people use that word most
+    synset_repeats: int  # how often the words of a WordNet meaning stand there
     captions_per_photograph: int
-    frequent_words: int  # of Italian, whose pieces the embedded vocabulary keeps
+    frequent_words: int  # number of frequent Italian words whose pieces the vocabulary keeps
     weight_formats: dict[str, WeightFormat]
     templates: tuple[str, ...]
 
@@ -91,15 +95,18 @@ class Recipe:
             raise ValueError("both projections need a bias: what is done to features before them is folded into it")
         hidden = [projection.hidden or 0 for projection in (self.image_projection, self.text_projection)]
         if not self.members or any(units % len(self.members) for units in hidden):
-            raise ValueError(f"{len(self.members)} members cannot have equal shares of {hidden} hidden units")
+            raise ValueError(
+                f"{len(self.members)} members cannot have equal shares of {hidden} hidden units: "
+                "choose numbers that they divide"
+            )
 
 
 @dataclass(frozen=True)
 class Towers:
-    """The locked towers of a recipe, as bundles store them, and what belongs to them."""
+    """The locked towers of a recipe, as bundles store them, with their classifier and tokenizer."""
 
     config: DualConfig
-    image: Mapping[str, Array]  # normalisations folded, under "image."; float32 until it has been trained
+    image: Mapping[str, Array]  # under "image.", batch norms folded; float32 unless it has been trained
     text: Mapping[str, Array]  # int4, under "text."
     classifier_rows: Array  # (1000, D)
     tokenizer: Tokenizer
@@ -107,7 +114,11 @@ class Towers:
 
 
 def load_towers(recipe: Recipe) -> Towers:
-    """The pretrained towers. Raises FileNotFoundError: a package is missing; says which to install."""
+    """Load the pretrained towers from the packages that carry them.
+
+    Raises:
+        FileNotFoundError: A package is not installed; the message says how to install it.
+    """
     image_config, imagenet = efficientnet_lite(recipe.lite_variant)
     text_config, text = e5_small()
     tokenizer_file = e5_tokenizer()
@@ -131,62 +142,82 @@ def load_towers(recipe: Recipe) -> Towers:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A recipe's material on this machine: photographs, WordNets, and where cached features go."""
+    """The material of a recipe on this machine: photographs, WordNets, and the folder of cached features."""
 
     recipe: Recipe
     towers: Towers
-    root: Path  # of the photographs
-    nouns: Path  # WordNet's data.noun
-    omw: Path  # wns/ of omw-data
+    root: Path  # the folder of the photographs
+    nouns: Path  # the file data.noun of WordNet
+    omw: Path  # the folder wns of omw-data
     work: Path
 
     @cached_property
     def examples(self) -> list[Example]:
-        """The manifest of `work`."""
+        """The examples in the manifest of `work`."""
         return read_manifest(self.work / "manifest.jsonl")
 
     @cached_property
     def synsets(self) -> list[Synset]:
-        """Words of one meaning, without any phrasing that is held out."""
+        """WordNet meanings with their words, without phrasings that are held out."""
         held_out = [phrase for concept in load_ontology().concepts for phrase in concept.held_out]
         return read_synsets(self.nouns, self.omw, without=held_out)
 
     @cached_property
-    def _text_tower(self) -> LockedTower:  # words, phrases and captions come one after the other
+    def _text_tower(self) -> LockedTower:  # cached: it runs words, phrases and captions
         return locked_text_tower(self.towers.config, self.towers.text, self.towers.tokenizer)
 
     def with_tower(self, image: Mapping[str, Array]) -> "Corpus":
-        """The same, but with these weights in the image tower, as bundles store them."""
+        """Return the same corpus with these weights, as bundles store them, in the image tower."""
         return replace(self, towers=replace(self.towers, image=image))
 
     def at(self, image_size: int) -> "Corpus":
-        """The same, but the image tower reads pictures of this size."""
+        """Return the same corpus with an image tower that reads pictures of this size."""
         config = self.towers.config
         preprocessing = replace(config.preprocessing, image_size=image_size)
         return replace(self, towers=replace(self.towers, config=replace(config, preprocessing=preprocessing)))
 
     def image_tower(self, blocks: int | None = None) -> LockedTower:
-        """The image tower or its first blocks, as it is run."""
+        """Return the image tower, or its first `blocks` blocks, ready to run."""
         return locked_image_tower(self.towers.config, self.towers.image, blocks=blocks)
 
     def image_features(self, examples: Sequence[Example], *, blocks: int | None = None) -> tuple[Array, Array]:
-        """(N, D) float16 and which could be read (N,) bool, in shards that are made once.
+        """Compute pooled features of photographs, or read them from the cache.
 
-        With `blocks`, what so many blocks of the image tower give instead: maps (N, H, W, C).
+        Args:
+            examples: The photographs.
+            blocks: If given, compute the maps that come out of so many blocks instead.
+
+        Returns:
+            (N, D) float16, or maps (N, H, W, C) float16; and (N,) bool, which photographs could be read.
         """
         tower = self.image_tower(blocks)
         paths = [self.root / example.path for example in examples]
         return image_features(tower, paths, self.towers.config, self.work / ("features" if blocks is None else "maps"))
 
     def text_features(self, texts: Sequence[str]) -> Array:
-        """(N, D) float16, in shards that are made once."""
+        """Compute pooled features (N, D) float16 of texts, or read them from the cache."""
         return text_features(self._text_tower, texts, self.towers.tokenizer, self.work / "features")
 
 
 def prepare(recipe: Recipe, root: Path, work: Path, *, without: Sequence[str] = ()) -> str:
-    """Writes work/manifest.jsonl; returns a line on what was left out."""
+    """Write `work`/manifest.jsonl, the list of photographs to train and judge on.
+
+    Args:
+        recipe: Names the sources.
+        root: Holds the clones of the sources.
+        work: The folder of the manifest.
+        without: Names of sources to leave out.
+
+    Returns:
+        A line on the photographs that were left out.
+
+    Raises:
+        ValueError: `without` names a source that the recipe does not have.
+    """
     unknown = set(without) - {source.name for source in recipe.sources}
     if unknown:
-        raise ValueError(f"--without names no source of the recipe: {', '.join(sorted(unknown))}")
+        raise ValueError(
+            f"the recipe has no source {', '.join(sorted(unknown))} to leave out: see clipita-train sources"
+        )
     sources = [source for source in recipe.sources if source.name not in without]
     return str(write_manifest(sources, root, work / "manifest.jsonl"))

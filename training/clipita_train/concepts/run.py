@@ -1,4 +1,4 @@
-"""A recipe's material -> trained projections, the image tower that it changed, and the scale of their cosines."""
+"""Train a recipe: the end of the image tower, then the projections, then the scale of the cosines."""
 
 import fnmatch
 from collections.abc import Mapping
@@ -14,9 +14,10 @@ from clipita.convert.weights.quantize import dequantize, quantize
 from clipita.system.arrays import Array
 from clipita.towers.config import DualConfig, ProjectionConfig
 from clipita.towers.parameters import parameter_table
-from clipita_train.concepts.batches import ConceptBatches, Groups, validation_batches
-from clipita_train.concepts.material import LeftOut, Material, assemble, moments
-from clipita_train.concepts.projections import Projections, Standardise, merge, project, projection_loss, unit_rows
+from clipita_train.concepts.batches import ConceptBatches, validation_batches
+from clipita_train.concepts.features import Groups
+from clipita_train.concepts.material import HeldOutSource, Material, assemble, moments
+from clipita_train.concepts.projections import Projections, Standardize, merge, project, projection_loss, unit_rows
 from clipita_train.concepts.recipe import Corpus, ProjectionsRecipe, Recipe, TailRecipe
 from clipita_train.concepts.tail import learns, tower_weights
 from clipita_train.data.concepts import load_ontology
@@ -27,8 +28,11 @@ from clipita_train.engine.mesh import OwnRows
 
 @dataclass(frozen=True)
 class Trained:
-    """What `train` makes, named as in a bundle: both projections for raw features, the weights of the image tower that
-    are not those of the recipe's, and the scale of the cosines.
+    """The result of `train`.
+
+    Attributes:
+        weights: By their names in a bundle: both projections, for raw features, and the image tower if it was changed.
+        logit_scale: The multiplier of the cosines.
     """
 
     weights: dict[str, Array]
@@ -39,19 +43,19 @@ def train(
     corpus: Corpus,
     *,
     tower: Mapping[str, Array] | None = None,
-    left_out: LeftOut | None = None,
+    left_out: HeldOutSource | None = None,
     resume: bool = False,
 ) -> Trained:
-    """Trains the end of the image tower, then projections on what it gives; merges them, and fits the scale.
+    """Train the end of the image tower, then pairs of projections on its features; merge them, and fit the scale.
 
     Args:
-        corpus: what to train on.
-        tower: an image tower whose end has been trained, as bundles store it; only projections are trained then.
-        left_out: what to do without.
-        resume: go on with the run that is in the work folder.
+        corpus: What to train on.
+        tower: An image tower whose end has been trained, as bundles store it; then only projections are trained.
+        left_out: A source to leave out.
+        resume: Go on with the run that is in the work folder.
 
     Raises:
-        ValueError: `tower` with `left_out`, which it may have been trained on.
+        ValueError: `tower` and `left_out` are both given; the tower may have been trained on that source.
     """
     recipe, folder = corpus.recipe, run_folder(corpus.work, left_out)
     if tower is not None and left_out is not None:
@@ -62,34 +66,38 @@ def train(
         tower = _train_tail(corpus, recipe.tail, folder / "tail", left_out, resume)
     if tower is not None:
         corpus = corpus.with_tower(tower)
-    members = []
+    members, material = [], None
     for number, member in enumerate(recipe.members):
         material = assemble(corpus, member.boosts, left_out=left_out)
         best = _fit(corpus, material, member, folder / f"projections-{number}", resume)
         image = best.image_standardise.fold(parameter_table(best.image_projection))
         text = best.text_standardise.fold(parameter_table(best.text_projection))
         members.append((image, text))
-    sample = np.random.default_rng(0).permutation(len(material.photographs.features))[:20_000]
+    assert material is not None  # a recipe has one member or more
+    sample = np.random.default_rng(0).permutation(len(material.features.photographs.features))[:20_000]
     named, labels = _labels(material)
-    image, text = merge(members, material.photographs.features[sample], labels, width=recipe.embed_dim)
+    image, text = merge(members, material.features.photographs.features[sample], labels, width=recipe.embed_dim)
     weights = {f"image_projection.{name}": values for name, values in image.items()}
     weights |= {f"text_projection.{name}": values for name, values in text.items()}
-    images, texts = project(image, material.held_back.features), project(text, labels)
-    scale = _fit_scale(unit_rows(images), material.held_back.concepts, unit_rows(texts), named)
+    images, texts = project(image, material.validation.features), project(text, labels)
+    scale = _fit_scale(unit_rows(images), material.validation.concepts, unit_rows(texts), named)
     return Trained(weights | dequantize(tower or {}), scale)
 
 
-def run_folder(work: Path, left_out: LeftOut | None) -> Path:
-    """Where a run keeps its checkpoints and metrics."""
+def run_folder(work: Path, left_out: HeldOutSource | None) -> Path:
+    """Return the folder of a run's checkpoints and metrics."""
     if left_out is None:
         return work / "run"
     return work / f"run-without-{left_out.source}{'-classes' if left_out.classes else ''}"
 
 
 def _train_tail(
-    corpus: Corpus, recipe: TailRecipe, folder: Path, left_out: LeftOut | None, resume: bool
+    corpus: Corpus, recipe: TailRecipe, folder: Path, left_out: HeldOutSource | None, resume: bool
 ) -> dict[str, Array]:
-    """The image tower with what its end has learnt, as the bundle will store it: projections fit what that gives."""
+    """Train the end of the image tower, and return the whole tower quantized, as the bundle will store it.
+
+    Projections are trained on the features of the quantized tower, since those are what users get.
+    """
     corpus = corpus.at(recipe.image_size)
     material = assemble(corpus, recipe.projections.boosts, tail_blocks=recipe.blocks, left_out=left_out)
     best = _fit(corpus, material, recipe.projections, folder, resume)
@@ -100,10 +108,13 @@ def _train_tail(
 
 
 def _fit(corpus: Corpus, material: Material, how: ProjectionsRecipe, folder: Path, resume: bool) -> Projections:
-    """Trained projections; and the tail of the image tower, where the material has one."""
+    """Train one pair of projections, together with the tail of the image tower if the material has one."""
     recipe, seed = corpus.recipe, how.train.seed
-    scales = [Standardise(*moments(side.features)) for side in (material.photographs, material.phrases)]
-    projections = Projections(_member(recipe, corpus.towers.config), *scales, material.tail, rngs=nnx.Rngs(seed))
+    image, text = (
+        Standardize(*moments(side.features)) for side in (material.features.photographs, material.features.phrases)
+    )
+    config = _member(recipe, corpus.towers.config)
+    projections = Projections(config, image, text, material.tail, rngs=nnx.Rngs(seed))
     loss_fn = projection_loss(
         logit_scale=recipe.logit_scale,
         text_noise=recipe.text_noise,
@@ -120,21 +131,11 @@ def _fit(corpus: Corpus, material: Material, how: ProjectionsRecipe, folder: Pat
     def whole_batches(stage: StageConfig, split: str) -> Any:
         mapped = learns(stage)
         if split == "train":
-            return ConceptBatches(
-                load_ontology(),
-                material.photographs,
-                material.rows,
-                material.spread,
-                material.phrases,
-                material.words,
-                material.captions,
-                recipe.mix,
-                seed,
-                mapped=mapped,
-            )
-        return validation_batches(load_ontology(), material.held_back, material.phrases, recipe.mix, mapped=mapped)
+            return ConceptBatches(load_ontology(), material.features, recipe.mix, seed=seed, mapped=mapped)
+        phrases = material.features.phrases
+        return validation_batches(load_ontology(), material.validation, phrases, recipe.mix, mapped=mapped)
 
-    settings = {  # what a run has to have in common with the one that it resumes
+    settings = {  # a resumed run must have the same
         "image_tower": corpus.image_tower().fingerprint,
         "boosts": how.boosts,
         "text_drift": how.text_drift,
@@ -143,7 +144,7 @@ def _fit(corpus: Corpus, material: Material, how: ProjectionsRecipe, folder: Pat
 
 
 def _member(recipe: Recipe, config: DualConfig) -> DualConfig:
-    """The model with one member's share of the hidden units of its projections."""
+    """Return the configuration with one member's share of the hidden units of the projections."""
 
     def share(projection: ProjectionConfig) -> ProjectionConfig:
         return replace(projection, hidden=projection.hidden and projection.hidden // len(recipe.members))
@@ -154,21 +155,24 @@ def _member(recipe: Recipe, config: DualConfig) -> DualConfig:
 
 
 def _labels(material: Material) -> tuple[Array, Array]:
-    """Concept indices (K,) of all that have a text, and raw features (K, D) of their first texts, which are labels."""
-    texts = Groups.by_value(material.phrases.concepts, len(load_ontology()))
+    """Return the index (K,) of each concept that has a text, and raw features (K, D) of its label, the first text."""
+    phrases = material.features.phrases
+    texts = Groups.by_value(phrases.concepts, len(load_ontology()))
     named = np.flatnonzero(texts.counts > 0)
-    return named, material.phrases.features[texts.first(named)]
+    return named, phrases.features[texts.first(named)]
 
 
 def _fit_scale(images: Array, shown: Array, texts: Array, named: Array, labels: int = 10) -> float:
-    """The scale with the least negative log-likelihood on photographs held back, each among ten unrelated labels.
+    """Return the logit scale with the lowest cross-entropy on the validation photographs.
+
+    Each photograph is classified among its own label and labels of unrelated concepts, drawn at random.
 
     Args:
-        images: embeddings (N, E) of photographs, of unit norm.
-        shown: the concept index (N,) of each.
-        texts: embeddings (K, E) of labels, of unit norm.
-        named: the concept index (K,) of each, in order.
-        labels: among so many.
+        images: Embeddings (N, E) of photographs, of unit norm.
+        shown: The concept index (N,) of each.
+        texts: Embeddings (K, E) of labels, of unit norm.
+        named: The concept index (K,) of each, ascending.
+        labels: How many labels a photograph is classified among.
     """
     rng = np.random.default_rng(0)
     ancestors = load_ontology().ancestors

@@ -1,4 +1,4 @@
-"""The last blocks of a locked EfficientNet-lite, which learn on cached maps of the blocks before them."""
+"""Train the last blocks of an EfficientNet-lite on cached maps of the blocks before them."""
 
 import re
 from collections.abc import Mapping
@@ -13,16 +13,17 @@ from clipita.towers.config import DualConfig
 from clipita.towers.efficientnet import ConvNorm, InvertedBottleneck
 from clipita.towers.efficientnet_config import EfficientNetLiteConfig, block_shapes
 from clipita.towers.parameters import parameter_table, set_parameters
-from clipita_train.concepts.batches import Rows
+from clipita_train.concepts.features import ArrayRows
 from clipita_train.engine.config import StageConfig
 
-BATCH = 256  # maps at once: 10 MB of them
+BATCH = 256  # maps in one run, 10 MB
 
 
 class ImageTail(nnx.Module):
-    """Blocks from `first` on, and the head, normalisations folded: they were made for the weights they come with.
+    """The blocks of an EfficientNet-lite from number `first` on, and its head, with batch norms folded.
 
-    Parameters are called as in the tower: the first of its blocks is "blocks.19" if it is the tower's twentieth.
+    Folded norms hold the statistics of the pretrained weights. Parameters have the names that they have in the tower:
+    block 19 is "blocks.19", also where it is the first of the tail.
     """
 
     def __init__(self, config: EfficientNetLiteConfig, first: int, *, rngs: nnx.Rngs) -> None:
@@ -36,7 +37,7 @@ class ImageTail(nnx.Module):
         self.head = ConvNorm(shapes[-1].outputs, config.head_width, 1, 1, depthwise=False, folded=True, rngs=rngs)
 
     def __call__(self, maps: jax.Array) -> jax.Array:
-        """Maps (B, H, W, C) of the block before -> pooled features (B, D) float32."""
+        """Compute pooled features (B, D) float32 from maps (B, H, W, C) of the block before."""
         x = maps.astype(jnp.float32)
         for number in sorted(self.blocks, key=int):
             x = self.blocks[number](x)
@@ -44,21 +45,21 @@ class ImageTail(nnx.Module):
 
 
 def first_block(config: DualConfig, count: int) -> int:
-    """Number of the first of the last `count` blocks.
+    """Return the number of the first of the last `count` blocks.
 
     Raises:
-        ValueError: the image tower is no EfficientNet-lite, or has no more blocks than that.
+        ValueError: The image tower is not an EfficientNet-lite, or does not have more than `count` blocks.
     """
     if not isinstance(config.image, EfficientNetLiteConfig):
         raise ValueError("only the last blocks of an EfficientNet-lite can be unlocked on cached maps")
     blocks = len(block_shapes(config.image))
     if not 0 < count < blocks:
-        raise ValueError(f"the image tower has {blocks} blocks; {count} of them cannot be the last ones")
+        raise ValueError(f"the tail must have 1 to {blocks - 1} of the {blocks} blocks of the image tower, not {count}")
     return blocks - count
 
 
 def image_tail(config: DualConfig, tower: Mapping[str, Array], first: int) -> ImageTail:
-    """A tail with the weights of the tower that it is cut from, named as in a bundle, folded."""
+    """Make a tail with the weights of a tower, which are named as in a bundle, with norms folded."""
     assert isinstance(config.image, EfficientNetLiteConfig)
     image = config.image
     tail = nnx.eval_shape(lambda: ImageTail(image, first, rngs=nnx.Rngs(0)))
@@ -68,16 +69,16 @@ def image_tail(config: DualConfig, tower: Mapping[str, Array], first: int) -> Im
 
 
 def tower_weights(tail: ImageTail) -> dict[str, Array]:
-    """The tail's weights, named as in a bundle."""
+    """Return the weights of a tail, named as in a bundle."""
     return {f"image.{name}": values for name, values in parameter_table(tail).items()}
 
 
-def tail_features(tail: ImageTail, maps: Rows, rows: Array) -> Array:
-    """Pooled features (N, D) float16 of some of the maps."""
+def tail_features(tail: ImageTail, maps: Array | ArrayRows, rows: Array) -> Array:
+    """Compute pooled features (N, D) float16 of the maps in these rows."""
     found = []
     for start in range(0, len(rows), BATCH):
         batch = rows[start : start + BATCH]
-        found.append(np.asarray(_pooled(tail, maps[np.resize(batch, BATCH)])[: len(batch)], np.float16))
+        found.append(np.asarray(_pooled(tail, jnp.asarray(maps[np.resize(batch, BATCH)]))[: len(batch)], np.float16))
     return np.concatenate(found)
 
 
@@ -87,5 +88,5 @@ def _pooled(tail: ImageTail, maps: jax.Array) -> jax.Array:
 
 
 def learns(stage: StageConfig) -> bool:
-    """Whether a stage trains the tail: the rule that its head matches says so."""
+    """Return whether a stage trains the tail, by the rule that matches its head."""
     return any(rule.multiplier and re.fullmatch(rule.pattern, "image_tail/head/kernel") for rule in stage.parameters)

@@ -1,4 +1,4 @@
-"""`clipita-train data`: photographs and captions from their publishers' files to shards for training."""
+"""The commands `clipita-train data`, which make shards for training from published files."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import click
 
 import clipita_train.data.recipes
 from clipita.errors import ClipitaError
-from clipita_train.data.audit_cli import audit_group
+from clipita_train.data.audit.cli import audit_group
 from clipita_train.data.builder.build import build
 from clipita_train.data.builder.recipe import DataRecipe
 from clipita_train.data.builder.runners import LocalRunner, RayRunner
@@ -21,7 +21,7 @@ Folder = click.Path(path_type=Path, file_okay=False)
 
 
 def _recipe(_: click.Context, __: click.Parameter, name: str) -> DataRecipe:
-    """By the name of one that comes with the package, or from a Python file that defines RECIPE."""
+    """Find a data recipe by its name in the package, or in a Python file that defines RECIPE."""
     module = recipe_module(name, clipita_train.data.recipes)
     if module is None and name.endswith(".py"):
         raise click.BadParameter(f"there is no file {name}")
@@ -43,12 +43,16 @@ def data() -> None:
 @click.argument("recipe", callback=_recipe)
 @click.option("--root", type=Folder, required=True, help="The folder that the recipe's files are in.")
 @click.option(
-    "--out", type=Folder, required=True, help="The data set goes here; what is there already is gone on with."
+    "--out", type=Folder, required=True, help="The folder of the data set; an unfinished build in it is continued."
 )
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="E.g. sources.0.rules.min_side=200.")
-@click.option("--contact", help="Your mail address or page, for the hosts of images to download; without, none are.")
+@click.option(
+    "--contact", help="Your mail address or web page, told to hosts of images; without it nothing is downloaded."
+)
 @click.option("--runner", type=click.Choice(["local", "ray"]), default="local", show_default=True)
-@click.option("--workers", type=click.IntRange(1), help="Processes; by default as many as CPUs may be used.")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Number of processes; by default the CPUs that this one may use."
+)
 def build_command(
     recipe: DataRecipe,
     root: Path,
@@ -64,21 +68,21 @@ def build_command(
         recipe = replace_from_strings(recipe, assignments)
         downloads = Settings(contact, max_side=recipe.max_side) if contact is not None else None
         with LocalRunner(count) if runner == "local" else RayRunner(count) as chosen:
-            told = build(recipe, root, out, chosen, downloads=downloads)
+            summary = build(recipe, root, out, chosen, downloads=downloads)
         report = write_report(out, root)
-    except ModuleNotFoundError:  # the command says what to install
+    except ModuleNotFoundError:  # the command line itself says what to install
         raise
     except (OSError, ValueError, LookupError, ImportError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
-    click.echo(as_text(told["sources"]))
-    click.echo(f"wrote {out}, build {told['build']}; see {report}")
+    click.echo(as_text(summary["sources"]))
+    click.echo(f"wrote {out}, build {summary['build']}; see {report}")
 
 
 @data.command("report")
 @click.argument("out", type=Folder)
-@click.option("--root", type=Folder, help="The folder of the sources, for the pictures of what is not kept.")
+@click.option("--root", type=Folder, help="The folder of the sources, to show photographs that were not kept.")
 def report_command(out: Path, root: Path | None) -> None:
-    """Write OUT/report.html again: what went into a build and came out, with pictures."""
+    """Write OUT/report.html again: the rows that went into a build and came out of it, with pictures."""
     try:
         report = write_report(out, root)
     except (OSError, ValueError, ClipitaError) as error:

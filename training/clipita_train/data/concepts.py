@@ -1,13 +1,12 @@
-"""The Italian concept tables: what a photograph may show, how Italian says it, and what kind of thing it is.
+"""The Italian concepts: what photographs may show, their Italian words, and how concepts are related.
 
-`labels/everyday.tsv`, `labels/imagenet.tsv` and `labels/more.tsv` hold one concept a line:
+`labels/everyday.tsv`, `labels/imagenet.tsv` and `labels/more.tsv` have one concept on each line:
 
-    id <TAB> label <TAB> plural <TAB> synonyms <TAB> parents
+      id <TAB> label <TAB> plural <TAB> synonyms <TAB> parents
 
-Label and synonyms carry their indefinite or partitive article ("un gatto", "del pane"); "; " separates synonyms, and
-parents.
-`labels/descriptions.tsv` says some concepts in other words: id <TAB> descriptions.
-`labels/classes.tsv` maps a class of a data set to a concept: data set <TAB> class <TAB> concept id.
+Labels and synonyms carry their indefinite or partitive article ("un gatto", "del pane"). Several synonyms or parents
+are separated by "; ". `labels/descriptions.tsv` describes some concepts in other words: id <TAB> descriptions.
+`labels/classes.tsv` maps classes of data sets to concepts: data set <TAB> class <TAB> concept id.
 """
 
 import functools
@@ -20,7 +19,7 @@ from importlib import resources
 
 import numpy as np
 
-HELD_OUT_PERCENT = 15  # share of synonyms, those of broader kinds among them, that no training step ever sees
+HELD_OUT_PERCENT = 15  # of the synonyms, also those of broader kinds: no training step sees them
 TABLES = ("everyday.tsv", "imagenet.tsv", "more.tsv")
 
 _ARTICLE = re.compile(r"^(un'|dell'|l'|(un|uno|una|del|dello|della|dei|degli|delle|il|lo|la|i|gli|le) )")
@@ -38,7 +37,7 @@ _DEFINITE = {
 }
 
 
-# Sentences around a phrase, as captions and users have them; each phrase is met in some of them.
+# Sentences around a phrase, such as captions and users write. Training shows each phrase in two of them.
 CONTEXTS = (
     "un primo piano di {}",
     "una foto a colori di {}",
@@ -61,7 +60,7 @@ CONTEXTS_EACH = 2
 
 @dataclass(frozen=True)
 class Concept:
-    """One kind of thing: its label ("un gatto"), plural ("gatti"), synonyms and the ids of its broader kinds."""
+    """A kind of thing: its label ("un gatto"), plural ("gatti"), synonyms, and the ids of broader kinds."""
 
     id: str
     label: str
@@ -69,7 +68,7 @@ class Concept:
     synonyms: tuple[str, ...]
     parents: tuple[str, ...]
     descriptions: tuple[str, ...] = ()  # "un felino che fa le fusa"; for training only
-    held_out: tuple[str, ...] = ()  # of the synonyms, those for judging only
+    held_out: tuple[str, ...] = ()  # the synonyms that are used for evaluation only
 
     @property
     def phrases(self) -> tuple[str, ...]:
@@ -78,9 +77,12 @@ class Concept:
 
 
 class Ontology:
-    """All concepts, in file order, with their ancestors.
+    """All concepts in the order of the files, and their ancestors.
 
-    `ancestors` is (K, K) bool: row k marks k itself and every broader kind of it.
+    Attributes:
+        concepts: The concepts.
+        index: Id of a concept to its place.
+        ancestors: (K, K) bool; row k marks concept k itself and all broader kinds of it.
     """
 
     def __init__(self, concepts: Sequence[Concept]):
@@ -91,7 +93,7 @@ class Ontology:
             raise ValueError(f"concept ids must be unique, these are not: {', '.join(twice)}")
         unknown = sorted({p for c in self.concepts for p in c.parents if p not in self.index})
         if unknown:
-            raise ValueError(f"parents without a row of their own: {', '.join(unknown)}")
+            raise ValueError(f"these parents of concepts have no row of their own: {', '.join(unknown)}")
         self.ancestors = np.zeros((len(self), len(self)), bool)
         for k in range(len(self)):
             self._mark(k, k)
@@ -111,7 +113,11 @@ class Ontology:
 
 @functools.cache
 def load_ontology() -> Ontology:
-    """The shipped tables, checked: five columns, unique ids and labels, known parents."""
+    """Load the concepts that come with the package.
+
+    Raises:
+        ValueError: A table is malformed, or an id or label stands twice, or a parent or described concept is unknown.
+    """
     descriptions = {i: _split(cell) for i, cell in read_table("descriptions.tsv", 2)}
     concepts = [
         Concept(i, label, plural, _split(synonyms), _split(parents), descriptions.pop(i, ()))
@@ -131,7 +137,11 @@ def load_ontology() -> Ontology:
 
 @functools.cache
 def class_concepts(dataset: str) -> dict[str, str]:
-    """Class name of a data set -> concept id, from `labels/classes.tsv`."""
+    """Return the concept id of each class of a data set, from `labels/classes.tsv`.
+
+    Raises:
+        ValueError: The table has no class of this data set.
+    """
     table = {name: concept for source, name, concept in read_table("classes.tsv", 3) if source == dataset}
     if not table:
         raise ValueError(f"labels/classes.tsv has no class of the data set {dataset!r}")
@@ -139,8 +149,16 @@ def class_concepts(dataset: str) -> dict[str, str]:
 
 
 def read_table(table: str, columns: int) -> Iterator[list[str]]:
-    """The rows of a table in `labels/`, with so many columns each; lines that begin with # are comments."""
-    text = resources.files(__package__).joinpath("labels", table).read_text("utf-8")
+    """Read the rows of a table in `labels/`; lines that begin with # are comments.
+
+    Args:
+        table: Name of the file.
+        columns: How many columns every line must have.
+
+    Raises:
+        ValueError: A line has another number of columns.
+    """
+    text = resources.files("clipita_train.data").joinpath("labels", table).read_text("utf-8")
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip() and not line.startswith("#"):
             cells = [cell.strip() for cell in line.split("\t")]
@@ -152,12 +170,12 @@ def read_table(table: str, columns: int) -> Iterator[list[str]]:
 
 
 def without_article(phrase: str) -> str:
-    """'un gatto' -> 'gatto'."""
+    """Remove the article: 'un gatto' becomes 'gatto'."""
     return _ARTICLE.sub("", phrase, count=1)
 
 
 def with_definite_article(phrase: str) -> str:
-    """'un gatto' -> 'il gatto', 'un hotel' -> 'l'hotel'; phrases without an article stay as they are."""
+    """Make the article definite: 'un gatto' becomes 'il gatto'. Phrases without an article stay as they are."""
     bare = without_article(phrase)
     if phrase.startswith("un "):
         return ("l'" if bare[:1].lower() in "haeiouàèéìòù" else "il ") + bare
@@ -165,7 +183,7 @@ def with_definite_article(phrase: str) -> str:
 
 
 def phrasings(phrase: str) -> tuple[str, ...]:
-    """The forms in which training meets a phrase: with each article, without, and inside captions."""
+    """Return the forms in which training shows a phrase: with each article, without one, and in captions."""
     bare = without_article(phrase)
     return (
         phrase,
@@ -179,13 +197,13 @@ def phrasings(phrase: str) -> tuple[str, ...]:
 
 
 def _contexts(phrase: str) -> list[str]:
-    """A fixed few of `CONTEXTS`, by hash."""
+    """Choose two of `CONTEXTS` for a phrase, by its hash."""
     start = _percentile(phrase) * len(CONTEXTS) // 100
     return [CONTEXTS[(start + 5 * i) % len(CONTEXTS)] for i in range(CONTEXTS_EACH)]
 
 
 def training_texts(concept: Concept) -> tuple[str, ...]:
-    """Every text that training may show for a concept, in a fixed order."""
+    """Return every text that training may show for a concept, in a fixed order."""
     texts = [t for phrase in concept.phrases for t in phrasings(phrase)]
     if concept.plural:
         texts += [concept.plural, f"una foto di {concept.plural}"]
@@ -195,10 +213,10 @@ def training_texts(concept: Concept) -> tuple[str, ...]:
 
 
 def _hold_out(concepts: Sequence[Concept]) -> list[Concept]:
-    """The concepts with a fixed 15 % of their synonyms held out, by hash.
+    """Mark 15 % of the synonyms of each concept as held out, chosen by hash.
 
-    Labels are the words that people use first, and are always learnt. A synonym that is also found elsewhere in the
-    tables, be it as a part of a longer phrase, is not held out: training would see it there.
+    Labels are never held out, since they are the words that people use first. Nor is a synonym that is also found
+    elsewhere in the tables, even as a part of a longer phrase, since training would see it there.
     """
     found = Counter(
         part

@@ -1,17 +1,17 @@
-"""Photographs and captions for training, in ArrayRecord files that are read in any order.
+"""Shards: ArrayRecord files of photographs and captions for training, read in any order.
 
 A folder of shards is one set, e.g. `train/`:
 
-    index.json                         {"format": 1, "records": 9000, "shards": [{"name", "records", "bytes"}, ...]}
-    shard-00000-of-00003.arrayrecord   records one by one (group_size:1), not compressed: images are already
-    ...
+      index.json                         {"format": 1, "records": 9000, "shards": [{"name", "records", "bytes"}, ...]}
+      shard-00000-of-00003.arrayrecord   records one by one (group_size:1), not compressed: images are already
+      ...
 
-Record i of the set is the i-th of all shards, in the index's order. A record is a msgpack map,
+Record i of a set is the i-th record of all its shards, in the order of the index. A record is a msgpack map:
 
-    {"id": str, "image": bytes, "captions": [str, ...]}
+      {"id": str, "image": bytes, "captions": [str, ...]}
 
-its image the file of a JPEG, PNG or WebP as it was found, and its id, SOURCE/KEY, unique in the set. ArrayRecord checks
-every record by a hash of its own when it is read.
+"image" is the unchanged file of a JPEG, PNG or WebP, and "id" is SOURCE/KEY, unique in the set. ArrayRecord verifies a
+hash of each record when it is read.
 """
 
 import json
@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any, NamedTuple, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex, cast
 
 import msgpack
 
@@ -31,18 +31,18 @@ from clipita_train.engine.files import written_whole
 FORMAT = 1
 INDEX = "index.json"
 SUFFIX = ".arrayrecord"
-SHARD_RECORDS = 4096  # of 50 KB each: files of 200 MB
+SHARD_RECORDS = 4096  # at 50 KB a record, a file has 200 MB
 _AGAIN = "Build the data set again, or copy the file again from where it is whole."
 _WRITE = "group_size:1,uncompressed"
-_READ = "readahead_buffer_size:0,max_parallelism:0"  # as its authors advise for random access
+_READ = "readahead_buffer_size:0,max_parallelism:0"  # as the authors of ArrayRecord advise for random access
 
 
 class ShardError(ClipitaError):
-    """A folder of shards is incomplete, or a file in it is cut off or damaged. Names the file."""
+    """A folder of shards is incomplete, or a file in it is cut off or damaged; the message names the file."""
 
 
 class Record(NamedTuple):
-    """An image's file and what is said of it."""
+    """The file of an image, and its captions."""
 
     id: str
     image: bytes
@@ -51,7 +51,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Shard:
-    """A line of the index."""
+    """One shard, as the index lists it."""
 
     name: str
     records: int
@@ -59,7 +59,10 @@ class Shard:
 
 
 def write_shards(records: Iterable[Record], folder: Path, *, size: int = SHARD_RECORDS) -> list[Shard]:
-    """Writes a set of records in their order, `size` to a shard, and at last its index. Shards there are replaced."""
+    """Write records to shards in their order, `size` records to a shard, and then the index.
+
+    Shards that are already in the folder are replaced.
+    """
     (folder / INDEX).unlink(missing_ok=True)
     remaining, shards = iter(records), list[Shard]()
     while chunk := list(islice(remaining, size)):
@@ -69,7 +72,7 @@ def write_shards(records: Iterable[Record], folder: Path, *, size: int = SHARD_R
 
 
 def write_shard(path: Path, records: Iterable[Record]) -> Shard:
-    """Writes one file, whole or not at all."""
+    """Write one shard; if that fails, no file is left."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     count = 0
@@ -83,7 +86,7 @@ def write_shard(path: Path, records: Iterable[Record]) -> Shard:
 
 
 def write_index(folder: Path, shards: Sequence[Shard]) -> None:
-    """Writes the index of these shards, all in `folder`; files that it does not name are no part of the set."""
+    """Write the index of these shards, which must all be in `folder`. Files that it does not name are ignored."""
     total = sum(shard.records for shard in shards)
     fields = {"format": FORMAT, "records": total, "shards": [asdict(shard) for shard in shards]}
     with written_whole(folder / INDEX) as partial:
@@ -91,24 +94,25 @@ def write_index(folder: Path, shards: Sequence[Shard]) -> None:
 
 
 def pack(record: Record) -> bytes:
-    """The record as it stands in a shard."""
-    return msgpack.packb({"id": record.id, "image": record.image, "captions": record.captions})
+    """Encode a record as it is stored in a shard."""
+    fields = {"id": record.id, "image": record.image, "captions": record.captions}
+    return cast("bytes", msgpack.packb(fields))  # None only of a packer that does not reset itself
 
 
 def unpack(data: bytes) -> Record:
-    """The inverse of `pack`."""
+    """Decode what `pack` has encoded."""
     fields: dict[str, Any] = msgpack.unpackb(data)
     return Record(fields["id"], fields["image"], tuple(fields["captions"]))
 
 
 class ShardReader:
-    """The records of a folder by number, as a sequence; a data source as Grain takes it.
+    """The records of a folder of shards as a sequence, which is also a data source for Grain.
 
-    It may be shared between threads, and sent to other processes, which open its files anew.
+    Threads may share it. It can be pickled and sent to other processes, which open the files anew.
 
     Raises:
-        FileNotFoundError: the folder has no index.
-        ShardError: the index cannot be read, or a file that it names is missing or has another size.
+        FileNotFoundError: The folder has no index.
+        ShardError: The index cannot be read, or a file that it names is missing or has another size.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -122,11 +126,11 @@ class ShardReader:
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: SupportsIndex) -> Record:
-        """A record by number; negative ones count from the end.
+        """Return a record by its number; negative numbers count from the end.
 
         Raises:
-            IndexError: there is no such record.
-            ShardError: it cannot be read; names the file.
+            IndexError: There is no such record.
+            ShardError: The record cannot be read; the message names the file.
         """
         number = index.__index__()
         if not -len(self) <= number < len(self):
@@ -160,7 +164,7 @@ class ShardReader:
                 reader = ArrayRecordReader(str(path), _READ)
                 if not reader.ok() or reader.num_records() != self.shards[place].records:
                     raise ShardError(
-                        f"{path} is cut off, or has not its {self.shards[place].records} records. {_AGAIN}"
+                        f"{path} is cut off, or does not have its {self.shards[place].records} records. {_AGAIN}"
                     )
                 self._open[place] = reader
             return self._open[place]
@@ -174,7 +178,7 @@ def _read_index(folder: Path) -> list[Shard]:
         fields = json.loads(path.read_text("utf-8"))
         shards = [Shard(**shard) for shard in fields["shards"]]
     except (ValueError, KeyError, TypeError):
-        raise ShardError(f"{path} is no index of shards. {_AGAIN}") from None
+        raise ShardError(f"{path} is not an index of shards. {_AGAIN}") from None
     if fields["format"] != FORMAT:
         raise ShardError(f"{path} has format {fields['format']!r}, and this clipita reads {FORMAT}")
     for shard in shards:

@@ -1,6 +1,6 @@
-"""Italian words of things one can photograph, from open WordNets: the text tower's exercise book.
+"""Read Italian words of things that can be photographed from open WordNets, to train the text projection on.
 
-Reads the Princeton WordNet 3.0 file `data.noun` and the Italian tables of the Open Multilingual Wordnet
+The files are `data.noun` of Princeton WordNet 3.0 and the Italian tables of the Open Multilingual Wordnet
 (github.com/omwn/omw-data, `wns/{ita,iwn,wikt}`), which share synset numbers.
 """
 
@@ -11,15 +11,15 @@ from pathlib import Path
 
 from clipita_train.data.concepts import without_article
 
-# Lexicographer files of WordNet that hold visible things: animal, artifact, body, food, location, natural object,
-# person, phenomenon, plant, substance.
+# Numbers of the WordNet lexicographer files that hold visible things: animal, artifact, body, food, location, natural
+# object, person, phenomenon, plant, substance.
 VISIBLE = {5, 6, 8, 13, 15, 17, 18, 19, 20, 27}
 ITALIAN_TABLES = ("ita/wn-data-ita.tab", "iwn/wn-data-ita.tab", "wikt/wn-wikt-ita.tab")
 
 
 @dataclass(frozen=True)
 class Synset:
-    """One meaning: its Italian words, up to two English ones, and the first clause of its English definition."""
+    """One WordNet meaning: its Italian words, up to two English ones, and the first clause of its definition."""
 
     id: str  # "n02121620"
     italian: tuple[str, ...]
@@ -28,16 +28,16 @@ class Synset:
 
 
 def read_synsets(nouns: Path, omw: Path, *, without: Collection[str]) -> list[Synset]:
-    """Visible synsets that have an Italian word.
+    """Read the meanings of visible things that have an Italian word.
 
     Args:
-        nouns: WordNet's `data.noun`.
-        omw: the folder `wns` of omw-data.
-        without: phrases that must not be learnt, compared without article and case.
+        nouns: The file `data.noun` of WordNet 3.0.
+        omw: The folder `wns` of omw-data.
+        without: Phrases that training must not see, compared without article and case.
 
     Raises:
-        FileNotFoundError: a table is missing; says where it is to be had.
-        ValueError: `nouns` is not WordNet 3.0, whose numbers the tables share with it.
+        FileNotFoundError: A table is missing; the message says where to get it.
+        ValueError: `nouns` is not from WordNet 3.0, whose synset numbers the tables use.
     """
     barred = {without_article(phrase).lower() for phrase in without}
 
@@ -55,18 +55,21 @@ def read_synsets(nouns: Path, omw: Path, *, without: Collection[str]) -> list[Sy
     synsets = []
     for number, words, definition in _visible_nouns(nouns):
         if names := allowed(sorted(italian.get(number, ()))):
-            # English too: "dessert" and "croissant" are words of both languages.
+            # English words are checked too: "dessert" and "croissant" belong to both languages.
             synsets.append(Synset(f"n{number}", names, allowed(words[:2]), definition))
     return synsets
 
 
 def _visible_nouns(path: Path) -> Iterator[tuple[str, tuple[str, ...], str]]:
-    """Source: the format of WordNet's database files, wndb(5)."""
+    """Yield the number, words and definition of each visible noun.
+
+    Source: the format of WordNet's database files, wndb(5).
+    """
     text = path.read_text("utf-8")
     if "WordNet 3.0" not in text[:2000]:
-        raise ValueError(f"{path} is not the data.noun of WordNet 3.0: its licence does not say so at the top")
+        raise ValueError(f"{path} is not the data.noun of WordNet 3.0: the license at its top does not name it")
     for line in text.splitlines():
-        if not line.startswith("  "):  # the licence comes first, indented
+        if not line.startswith("  "):  # the lines of the license at the top are indented
             data, definition = line.split("|", 1)
             cells = data.split()
             if int(cells[1]) in VISIBLE:

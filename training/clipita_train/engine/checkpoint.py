@@ -1,4 +1,7 @@
-"""Checkpoints: model, optimizer, data position and progress together, or nothing; and the folder of a run."""
+"""Save and restore checkpoints, and claim the folder of a run.
+
+A checkpoint holds the model, the optimizer, the position in the data and the progress of a stage.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,29 +23,32 @@ CONFIG = "config.json"
 
 
 def stage_folder(out_dir: Path, index: int, name: str) -> Path:
+    """Return the folder of the checkpoints of a stage."""
     return out_dir.absolute() / "checkpoints" / f"{index}-{name}"
 
 
 class CheckpointWriteError(OSError):
-    """A checkpoint could not be written, for one because the disk is full; those before it are whole."""
+    """A checkpoint could not be written, e.g. because the disk is full; earlier ones are complete."""
 
 
 class Checkpoints:
     """The checkpoints of one stage, in `<out_dir>/checkpoints/<index>-<stage>/<step>`.
 
-    Orbax writes into a temporary folder and renames it when complete, so a killed run leaves whole checkpoints only.
-    Kept are the latest `keep` and the one with the lowest validation loss. Writing goes on in the background; leave by
-    `with`, which waits for it.
+    Orbax writes into a temporary folder and renames it when it is complete, so that a killed run leaves only complete
+    checkpoints. Kept are the latest `keep` checkpoints, and the one with the lowest validation loss. Writing goes on in
+    the background; leaving a `with` block waits for it.
     """
 
     def __init__(
         self, out_dir: Path, index: int, name: str, *, keep: int = 1, about: Mapping[str, Any] | None = None
     ) -> None:
-        """`about` is saved beside every checkpoint: what made it."""
+        """Open the checkpoints of a stage; `about` says what made them, and is saved beside each."""
         self._about = dict(about or {})
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_LatestAndBest(keep),
-            best_fn=lambda metrics: metrics["loss"],  # without it losses are not written, and lost to a resumed run
+            best_fn=lambda metrics: metrics[
+                "loss"
+            ],  # without it Orbax would not save the losses, and a resumed run would not know them
             best_mode="min",
             cleanup_tmp_directories=True,
         )
@@ -53,35 +59,41 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        """Waits for what is being written. Raises CheckpointWriteError: it could not be."""
+        """Wait for what is being written.
+
+        Raises:
+            CheckpointWriteError: It could not be written.
+        """
         with suppress(CheckpointWriteError) if kind is not None else nullcontext(), self._writing("the last one"):
             self._manager.close()
 
     @contextmanager
     def _writing(self, what: str) -> Iterator[None]:
-        """Names what fails, now or in the background since the last time; Orbax raises whatever its libraries do."""
+        """Raise a CheckpointWriteError that names the checkpoint for any error of Orbax, also from the background."""
         try:
             yield
         except Exception as error:
             whole = sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdecimal())
             raise CheckpointWriteError(
-                f"the checkpoints in {self._folder} could not be written to ({what}): {str(error).splitlines()[0]}. Of "
-                f"steps {whole} they are whole: make room, and go on from there with --resume"
+                f"a checkpoint in {self._folder} could not be written ({what}): {str(error).splitlines()[0]}. The "
+                f"checkpoints of steps {whole} are whole: make room, and go on from there with --resume"
             ) from error
 
     def latest_step(self) -> int | None:
-        """The step of the last whole checkpoint."""
+        """Return the step of the latest complete checkpoint, or None."""
         return self._manager.latest_step()
 
     def save(self, state: TrainState, iterator_state: Any, progress: Progress, *, loss: float | None) -> None:
-        """Saves under the state's step, unless that is there already.
+        """Save a checkpoint under the step of the state, unless it exists already.
 
         Args:
-            iterator_state: what the training batches return from `get_state()`; JSON-serialisable.
-            loss: validation loss at this step; None where it was not evaluated.
+            state: The training state.
+            iterator_state: What the training batches return from `get_state()`; it must be JSON-serializable.
+            progress: Progress of the stage.
+            loss: Validation loss at this step; None where it was not evaluated.
 
         Raises:
-            CheckpointWriteError: it, or the one before, could not be written.
+            CheckpointWriteError: This checkpoint, or the one before, could not be written.
         """
         step = int(state.step)
         if step == self.latest_step():
@@ -96,7 +108,7 @@ class Checkpoints:
             self._manager.save(step, args=items, metrics=None if loss is None else {"loss": loss})
 
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, Any, Progress]:
-        """(state, iterator state, progress) as saved; `like` gives shapes, dtypes and placement on devices."""
+        """Return (state, iterator state, progress) as saved; `like` gives shapes, dtypes and placement on devices."""
         model, training = {"params": like.params, "rest": like.rest}, _all_but_model(like)
         saved = self._manager.restore(
             step,
@@ -110,12 +122,18 @@ class Checkpoints:
         return state, saved["host"]["iterator"], Progress(**saved["host"]["progress"])
 
     def progress(self, step: int) -> Progress:
-        """The progress saved at this step."""
+        """Return the progress saved at this step."""
         host = self._manager.restore(step, args=ocp.args.Composite(host=ocp.args.JsonRestore()))["host"]
         return Progress(**host["progress"])
 
     def restore_model(self, step: int, params: Any, rest: Any) -> tuple[Any, Any]:
-        """(params, rest) as saved, without the optimizer's state; the arguments give shapes, dtypes and placement."""
+        """Return (params, rest) as saved, without the state of the optimizer.
+
+        Args:
+            step: The step.
+            params: Parameters with the shapes, dtypes and placement to restore.
+            rest: Other variables, likewise.
+        """
         like = _abstract({"params": params, "rest": rest})
         model = self._manager.restore(step, args=ocp.args.Composite(model=ocp.args.StandardRestore(like)))["model"]
         return model["params"], model["rest"]
@@ -127,7 +145,9 @@ class _LatestAndBest(PreservationPolicy):
 
     def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
         evaluated = [checkpoint for checkpoint in checkpoints if checkpoint.metrics is not None]
-        best = min(evaluated, key=lambda checkpoint: checkpoint.metrics["loss"], default=None)  # the first of equals
+        best = min(
+            evaluated, key=lambda checkpoint: checkpoint.metrics["loss"], default=None
+        )  # the first of equal losses
         latest = checkpoints[-self.keep :]
         return [checkpoint is best or checkpoint in latest for checkpoint in checkpoints]
 
@@ -141,11 +161,16 @@ def _abstract(tree: Any) -> Any:
 
 
 def claim_folder(out_dir: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
-    """Writes config.json into the folder of a run; of several processes the first does, once all have looked.
+    """Write config.json into the folder of a run; the first process does so, once all processes have looked.
+
+    Args:
+        out_dir: The folder.
+        settings: Everything that decides the run.
+        resume: Whether the folder may hold a run.
 
     Raises:
-        FileExistsError: it holds a run and `resume` is False.
-        ValueError: it holds a run with other settings; they are named.
+        FileExistsError: It holds a run, and `resume` is False.
+        ValueError: It holds a run with other settings; the message names them.
     """
     path = out_dir / CONFIG
     if path.exists():
@@ -159,21 +184,28 @@ def claim_folder(out_dir: Path, settings: Mapping[str, Any], *, resume: bool) ->
     wait_for_all("claimed")
 
 
-def check_settings(out_dir: Path, settings: Mapping[str, Any], *, whatever: Sequence[str] = ()) -> None:
-    """Looks whether the run in a folder has these settings; those named in `whatever` may be anything.
+def check_settings(out_dir: Path, settings: Mapping[str, Any], *, ignored: Sequence[str] = ()) -> None:
+    """Check that the run in a folder has these settings.
+
+    Args:
+        out_dir: The folder.
+        settings: The settings.
+        ignored: Names of settings that may differ.
 
     Raises:
-        FileNotFoundError: there is no run.
-        ValueError: it has other settings; they are named.
+        FileNotFoundError: There is no run.
+        ValueError: It has other settings; the message names them.
     """
     path = out_dir / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"no run in {out_dir}: it has no {CONFIG}")
     before, now = _settings(path.read_text(encoding="utf-8")), _settings(_text(settings))
-    names = [name for name in {**before, **now} if name not in whatever]
+    names = [name for name in {**before, **now} if name not in ignored]
     changed = [name for name in names if before.get(name, "missing") != now.get(name, "missing")]
     if changed:
-        raise ValueError(f"{path} has other settings than this run: {', '.join(changed)}. Go on with its own")
+        raise ValueError(
+            f"{path} has other settings than this run: {', '.join(changed)}. Give the settings that it was begun with"
+        )
 
 
 def _text(settings: Mapping[str, Any]) -> str:
@@ -181,13 +213,13 @@ def _text(settings: Mapping[str, Any]) -> str:
 
 
 def _settings(text: str) -> dict[str, Any]:
-    """Every single value by its path, such as "stages.0.learning_rate"."""
+    """Return every single value by its path, such as "stages.0.learning_rate"."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(json.loads(text), is_leaf=lambda leaf: leaf is None)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 def last_checkpoint(out_dir: Path, config: TrainConfig) -> tuple[int, int]:
-    """(stage, step) of the last whole checkpoint of a run; step -1 where there is none."""
+    """Return (stage, step) of the last complete checkpoint of a run; the step is -1 if there is none."""
     for index, stage in reversed(list(enumerate(config.stages))):
         if stage_folder(out_dir, index, stage.name).exists():
             with Checkpoints(out_dir, index, stage.name, keep=config.keep) as checkpoints:
@@ -198,9 +230,17 @@ def last_checkpoint(out_dir: Path, config: TrainConfig) -> tuple[int, int]:
 
 
 def restore_start(out_dir: Path, config: TrainConfig, index: int, params: Any, rest: Any) -> tuple[Any, Any]:
-    """(params, rest) that stage `index` starts from: the best or last of the stage before; after the last, its best.
+    """Return (params, rest) that a stage starts from.
 
-    They are read from disk even in the run that wrote them, so that a resumed run starts from the same bits.
+    They are the best or the last weights of the stage before; after the last stage, its best. They are read from disk
+    even by the run that wrote them, so that a resumed run starts from the same bits.
+
+    Args:
+        out_dir: The folder of the run.
+        config: The run.
+        index: Number of the stage; the number of stages means after the last.
+        params: Parameters with the shapes, dtypes and placement to restore.
+        rest: Other variables, likewise.
     """
     choice = config.stages[index].start_from if index < len(config.stages) else "best"
     with Checkpoints(out_dir, index - 1, config.stages[index - 1].name, keep=config.keep) as checkpoints:

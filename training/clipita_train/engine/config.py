@@ -1,4 +1,4 @@
-"""What a run is: frozen dataclasses that a recipe fills in, and the strict `--set a.b=c` that changes one value."""
+"""Configurations of runs, as frozen dataclasses, and the strict `--set a.b=c` that changes one value."""
 
 import re
 import types
@@ -11,17 +11,25 @@ Config = TypeVar("Config")
 
 
 def require(holds: bool, name: str, expected: str, value: object) -> None:
+    """Raise a ValueError that says what a setting must be, unless the condition holds.
+
+    Args:
+        holds: The condition.
+        name: Name of the setting.
+        expected: What it must be.
+        value: What it is.
+    """
     if not holds:
         raise ValueError(f"{name} must be {expected}, not {value!r}")
 
 
 def check_choices(config: Any) -> None:
-    """Check every field of a dataclass whose type is a Literal, or a Literal or None: nothing else does in Python.
+    """Check that every field of type Literal holds one of its values, since Python does not.
 
-    Whoever acts on such a field has a case for each of its values, and no case that takes all others.
+    Code that depends on such a field has a case for each value, and none for all others.
 
     Raises:
-        ValueError: a field has none of its values; says which there are.
+        ValueError: A field has another value; the message lists those that are allowed.
     """
     for name, hint in get_type_hints(type(config)).items():
         value = getattr(config, name)
@@ -33,42 +41,53 @@ def check_choices(config: Any) -> None:
 
 @dataclass(frozen=True)
 class ParameterRule:
-    """Which parameters, and how fast they learn relative to the stage's learning rate; 0 freezes them.
+    """A rule on how fast parameters learn, relative to the learning rate of the stage; 0 freezes them.
 
-    `pattern` is a regular expression that must match the whole path of a parameter, such as "image/blocks/0/kernel".
+    With `layer_decay` below 1 the deepest layer learns at `multiplier`, and each layer before it `layer_decay` times as
+    fast as the next one.
 
-    With `layer_decay` below 1 the deepest layer learns at `multiplier`, and each one before it `layer_decay` times as
-    fast as the next. The number of a layer is the pattern's one group, as in "image/blocks/([0-9]+)/.*", or, for
-    parameters that are `stacked`, the place on their leading axis, where a scan over layers keeps them.
+    Attributes:
+        pattern: A regular expression that must match the whole path of a parameter, such as "image/blocks/0/kernel".
+            With `layer_decay` it has one group, the number of the layer, as in "image/blocks/([0-9]+)/.*".
+        multiplier: Times the learning rate of the stage.
+        layer_decay: From 0 to 1.
+        stacked: Whether a scan over layers keeps all layers in one parameter, along its leading axis. That axis then
+            gives the number of the layer, and each layer is clipped by its own norms.
     """
 
     pattern: str
     multiplier: float = 1.0
     layer_decay: float = 1.0
-    stacked: bool = False  # each layer is clipped by its own norms, and its biases are no matrix
+    stacked: bool = False
 
     def __post_init__(self) -> None:
         require(self.multiplier >= 0, "multiplier", ">= 0", self.multiplier)
         require(0 < self.layer_decay <= 1, "layer_decay", "in (0, 1]", self.layer_decay)
         numbered = self.layer_decay == 1 or self.stacked or re.compile(self.pattern).groups == 1
         require(
-            numbered, "pattern", "one with one group, the number of the layer; (?:...) groups nothing", self.pattern
+            numbered,
+            "pattern",
+            "a pattern with one group, the number of the layer; (?:...) groups without counting",
+            self.pattern,
         )
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Adaptive gradient clipping, AdaBelief, linear warm-up and a decay to 0; by default as CLIP-Italian had it."""
+    """Adaptive gradient clipping, AdaBelief or AdamW, a linear warm-up and a decay to 0.
+
+    The defaults are those of CLIP-Italian.
+    """
 
     kind: Literal["adabelief", "adamw"] = "adabelief"
-    clipping: float = 0.01  # largest ratio of a unit's gradient norm to its weight norm; 0 clips nothing
-    clipping_eps: float = 1e-3  # weight norms count as at least this, so that zeros can start to move
+    clipping: float = 0.01  # largest ratio of a unit's gradient norm to its weight norm; 0 switches clipping off
+    clipping_eps: float = 1e-3  # weight norms count as at least this, so that weights of zero can start to move
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-16  # 1e-8 is usual for adamw
     weight_decay: float = 0.0  # decoupled, times the learning rate; on matrices and kernels only
-    warmup: float = 0.1  # share of the stage's steps
-    decay: Literal["cosine", "linear"] = "cosine"  # over the rest of them
+    warmup: float = 0.1  # as a share of the steps of the stage
+    decay: Literal["cosine", "linear"] = "cosine"  # over the rest of the steps
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -78,10 +97,11 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One stretch of training with one set of trainable parameters and one schedule.
+    """One part of a run, with its own trained parameters and schedule.
 
-    Every parameter has to match exactly one of `parameters`. The stage ends after `steps` updates if given, otherwise
-    after `epochs` passes, or once `patience` evaluations in a row have not improved the best validation loss.
+    Every parameter must match exactly one of the rules in `parameters`. The stage ends after `steps` updates if they
+    are given, otherwise after `epochs` passes over the data. It ends earlier if `patience` evaluations in a row have
+    not improved the best validation loss.
     """
 
     name: str
@@ -90,9 +110,13 @@ class StageConfig:
     batch_size: int  # global: over all devices and hosts
     epochs: float = 1.0
     steps: int | None = None
-    eval_every: int = 100  # steps between evaluations; one more comes before the first step and after the last
+    eval_every: int = (
+        100  # steps between evaluations; the stage also evaluates before its first step and after its last
+    )
     patience: int | None = None
-    start_from: Literal["best", "last"] = "best"  # of the stage before; the first starts from the model given
+    start_from: Literal["best", "last"] = (
+        "best"  # weights of the stage before; the first stage starts from the given model
+    )
     optimizer: OptimizerConfig = OptimizerConfig()
 
     def __post_init__(self) -> None:
@@ -107,17 +131,18 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class ShardingRule:
-    """Which parameters are split over the axis 'fsdp' of the mesh; `pattern` as in `ParameterRule`."""
+    """A rule that splits parameters over the axis "fsdp" of the mesh; `pattern` is as in `ParameterRule`."""
 
     pattern: str
-    axis: int | None = None  # of the parameter; None: every device holds all of it
+    axis: int | None = None  # the axis to split; None: every device holds the whole parameter
 
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """How devices share a model: each holds one of `fsdp` parts of the parameters that a rule splits, and its state.
+    """The way in which devices share a model.
 
-    Every parameter has to match exactly one of `parameters`.
+    The parameters that a rule splits are divided into `fsdp` parts, and each device holds one part with its optimizer
+    state. Every parameter must match exactly one of the rules in `parameters`.
     """
 
     fsdp: int = 1
@@ -129,21 +154,25 @@ class MeshConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """How image and text embeddings are compared; see `clipita_train.losses.configured.PairLoss`."""
+    """The comparison of image and text embeddings; see `clipita_train.losses.configured.PairLoss`."""
 
-    kind: Literal["softmax", "per_device", "sigmoid"] = "softmax"  # per_device: only for reproducing CLIP-Italian
-    logit_scale: float = 20.0  # the multiplier itself; CLIP-Italian never learned it; where learned it starts there
-    logit_bias: float = 0.0  # of the sigmoid loss alone; SigLIP starts at -10
-    margin: float = 0.0  # taken from the cosines of right pairs
-    learned: bool = False  # logit scale, and the sigmoid loss's bias
-    largest_scale: float = 100.0  # what a learned scale counts as at most, as in CLIP
-    device_batch: int | None = None  # pairs that a device had in what per_device reproduces; None: what each has here
+    kind: Literal["softmax", "per_device", "sigmoid"] = "softmax"  # per_device is for reproducing CLIP-Italian only
+    logit_scale: float = 20.0  # the multiplier itself, and its start if it is learned; CLIP-Italian had it fixed
+    logit_bias: float = 0.0  # for the sigmoid loss only; SigLIP starts at -10
+    margin: float = 0.0  # subtracted from the cosines of right pairs
+    learned: bool = False  # whether the logit scale, and the bias of the sigmoid loss, are learned
+    largest_scale: float = 100.0  # limit of a learned scale, as in CLIP
+    device_batch: int | None = (
+        None  # for per_device, how many pairs a device had in the run to reproduce; None: as many as here
+    )
 
     def __post_init__(self) -> None:
         check_choices(self)
         require(self.logit_scale > 0, "logit_scale", "> 0", self.logit_scale)
         require(0 <= self.margin < 2, "margin", "a difference of cosines in [0, 2)", self.margin)
-        require(self.kind == "sigmoid" or not self.logit_bias, "logit_bias", "0 but for sigmoid", self.logit_bias)
+        require(
+            self.kind == "sigmoid" or not self.logit_bias, "logit_bias", "0 unless kind is sigmoid", self.logit_bias
+        )
         reachable = not self.learned or self.largest_scale >= self.logit_scale
         require(reachable, "largest_scale", f"at least the {self.logit_scale:g} it starts from", self.largest_scale)
         fits = self.device_batch is None or (self.kind == "per_device" and self.device_batch >= 1)
@@ -152,13 +181,13 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A whole run."""
+    """The configuration of a whole run."""
 
     stages: tuple[StageConfig, ...]
     seed: int = 0
     log_every: int = 10  # steps between lines of the metrics file
-    save_every: int | None = None  # steps between checkpoints, beside the one at every evaluation
-    keep: int = 1  # latest checkpoints of a stage to keep, beside its best
+    save_every: int | None = None  # steps between checkpoints, beside those at evaluations
+    keep: int = 1  # how many of the latest checkpoints of a stage to keep, beside the best
     mesh: MeshConfig = MeshConfig()
 
     def __post_init__(self) -> None:
@@ -169,15 +198,15 @@ class TrainConfig:
 
 
 def replace_from_strings(config: Config, assignments: Sequence[str]) -> Config:
-    """A copy of a config dataclass with values replaced, for `--set` on the command line.
+    """Return a copy of a configuration with some values replaced, for `--set` on the command line.
 
     Args:
-        config: any frozen dataclass; fields may be dataclasses and tuples of them.
-        assignments: such as "stages.0.learning_rate=1e-4". A number picks from a tuple, commas part a tuple's values,
-            "none" is None, booleans are "true" and "false".
+        config: Any frozen dataclass; fields may be dataclasses and tuples of them.
+        assignments: Such as "stages.0.learning_rate=1e-4". A number picks from a tuple, commas separate the values of a
+            tuple, "none" is None, booleans are "true" and "false".
 
     Raises:
-        ValueError: the path names nothing (with the nearest name that exists), or the text is not of the field's type.
+        ValueError: A path names nothing (the message has the nearest name), or a text is not of the type of its field.
     """
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
@@ -210,7 +239,7 @@ def _replaced(value: Any, annotation: Any, path: Sequence[str], text: str) -> An
 
 
 def _parse(annotation: Any, text: str) -> Any:
-    """The value that a text means for a field of this type."""
+    """Convert a text to the value that it means for a field of this type."""
     origin, choices = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):  # X | None
         if text.lower() == "none" and types.NoneType in choices:

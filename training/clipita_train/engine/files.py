@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever is killed when."""
+"""Write files so that they are complete or absent, whenever a process is killed."""
 
 import os
 import uuid
@@ -11,9 +11,10 @@ PARTIAL = ".partial"
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A path to write to; at the end of the block, without an error, its file becomes `path`.
+    """Give a temporary path to write to; when the block ends without an error, it is renamed to `path`.
 
-    Each block has a path of its own, so that two processes that write the same file do not meet; the later one stays.
+    Each block has a temporary path of its own, so two processes that write the same file do not disturb each other; the
+    file that is finished later stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
@@ -27,6 +28,6 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def remove_partial(folder: Path) -> None:
-    """Removes what killed processes have left half written in `folder`. None may be writing there."""
+    """Remove files that killed processes have left half written. No process may be writing in the folder."""
     for path in folder.glob(f".*{PARTIAL}"):
         path.unlink(missing_ok=True)

@@ -1,4 +1,7 @@
-"""Big batches on small machines: towers in chunks, the loss over all of them, the gradients of one plain step."""
+"""Train with large batches in little memory, by running the towers in chunks.
+
+The loss and the gradients are those of the whole batch.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,23 +17,24 @@ Compare = Callable[[nnx.Module, Any, Batch], tuple[jax.Array, Metrics]]
 
 
 def cached_loss(embed: Embed, compare: Compare, *, chunks: int = 1) -> LossFn:
-    """A loss function for `make_train_step` that holds the activations of one chunk at a time.
+    """Return a loss function for `make_train_step` that keeps the activations of only one chunk in memory.
 
-    The forward pass keeps nothing of a chunk but its embeddings. The backward pass takes the loss's gradient by the
-    embeddings first, then runs each chunk again, with the same dropout keys and the same statistics as before, and adds
-    up the gradients by the parameters. Towers run forward twice; the result is that of all chunks in memory at once.
+    The forward pass keeps only the embeddings of each chunk. The backward pass first computes the gradient of the loss
+    by the embeddings. Then it runs each chunk again, with the same dropout keys and statistics as before, and adds up
+    the gradients by the parameters. So towers run forward twice, and the result is the same as for all chunks in memory
+    at once.
 
-    Chunk c of n is rows c, c + n, c + 2n, ...: so every device keeps its own rows where the batch is split over them.
-    Its key is `fold_in(key, c)`; one chunk is the plain step with the key as it came. Statistics that the towers
-    gather (batch normalisation) go from chunk to chunk.
+    Chunk c of n holds rows c, c + n, c + 2n, ..., so that every device keeps its own rows where the batch is split over
+    devices. Its key is `fold_in(key, c)`; with one chunk, the key is used as it is. Statistics that towers gather
+    (batch normalization) go from chunk to chunk.
 
     Args:
-        embed: (model, rows of the batch, key) to embeddings: a tree of arrays with one row an example.
-        compare: (model, embeddings of the whole batch, batch) to (loss, metrics); must not change the model.
-        chunks: into how many parts the rows go.
+        embed: (model, rows of the batch, key) to embeddings: a tree of arrays with one row for each example.
+        compare: (model, embeddings of the whole batch, batch) to (loss, metrics); it must not change the model.
+        chunks: Number of chunks.
 
     Returns:
-        A loss function; it raises ValueError where the rows do not divide by `chunks`.
+        The loss function; it raises a ValueError if the rows do not divide by `chunks`.
 
     Source: Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup" (arXiv:2101.06983).
     """
@@ -49,7 +53,7 @@ def _in_chunks(embed: Embed, model: nnx.Module, batch: Batch, key: jax.Array | N
         raise ValueError(f"batch entries of shape {sorted(wrong)} do not divide into {chunks} chunks")
     graphdef, params, rest = split_model(model)
 
-    @jax.checkpoint  # its inputs are kept, which are small or there anyway, and its activations are not
+    @jax.checkpoint  # keeps the inputs, which are small or in memory anyway, but not the activations
     def chunk(params: Any, rest: Any, rows: Batch, number: jax.Array) -> tuple[Any, Any]:
         part = nnx.merge(graphdef, params, rest)
         embeddings = embed(part, rows, None if key is None else jax.random.fold_in(key, number))

@@ -1,4 +1,4 @@
-"""What a run tells: one JSON object a line in its metrics file, and a progress bar."""
+"""Write the metrics of a run to a file, one JSON object a line, and show its progress."""
 
 import json
 import os
@@ -14,12 +14,19 @@ from clipita_train.engine.step import Metrics, NonFiniteLossError
 
 
 class MetricsFile:
-    """Lines with "stage" (index), "step", "split" and numbers, in the order they came; the first process writes."""
+    """The metrics of a run, in the order in which they came; the first process writes them.
+
+    Each line has "stage" (its index), "step", "split" and numbers.
+    """
 
     def __init__(self, path: Path, *, keep_until: tuple[int, int], board: Path | None = None) -> None:
-        """Appends to the lines up to this (stage, step); drops later ones, and one that a kill has cut short.
+        """Open the file to append to it.
 
-        With `board`, a folder, the same numbers go there for TensorBoard, a run for each stage.
+        Args:
+            path: The file.
+            keep_until: (stage, step) of the last line to keep. Later lines are dropped, and a line that a kill has cut
+                off.
+            board: A folder to which the same numbers are written for TensorBoard, or None.
         """
         self._writes = jax.process_index() == 0
         self._board = Board(board, keep_until) if board is not None and self._writes else None
@@ -36,22 +43,23 @@ class MetricsFile:
             self._board.close()
 
     def write(self, *, stage: int, step: int, split: str, **values: Any) -> None:
+        """Write a line."""
         self._file.write(json.dumps({"stage": stage, "step": step, "split": split, **values}) + "\n")
         self._file.flush()
         if self._board is not None:
             self._board.write(stage, step, split, values)
 
     def sync(self) -> None:
-        """Forces the lines to disk. A checkpoint must not outlive the lines that led to it."""
+        """Force the lines to disk, since a checkpoint must not outlive the lines that led to it."""
         if self._writes:
             os.fsync(self._file.fileno())
 
 
 class Board:
-    """TensorBoard's event files, `<folder>/<stage>`; a resumed run takes the place of what came after its checkpoint.
+    """The files for TensorBoard, `<folder>/<stage>`; a resumed run replaces what came after its checkpoint.
 
     Raises:
-        ModuleNotFoundError: what writes them is not installed.
+        ModuleNotFoundError: tensorboardX is not installed.
     """
 
     def __init__(self, folder: Path, keep_until: tuple[int, int]) -> None:
@@ -63,6 +71,7 @@ class Board:
         self._writers: dict[int, Any] = {}
 
     def write(self, stage: int, step: int, split: str, values: dict[str, Any]) -> None:
+        """Write the values of a step."""
         if stage not in self._writers:
             first, last = self._keep_until
             later = last + 1 if stage == first else 0 if stage > first else None
@@ -71,6 +80,7 @@ class Board:
             self._writers[stage].add_scalar(f"{split}/{name}", value, step)
 
     def close(self) -> None:
+        """Close all files."""
         for writer in self._writers.values():
             writer.close()
 
@@ -89,7 +99,7 @@ def _truncate(path: Path, last: tuple[int, int]) -> None:
 
 
 class StepLog:
-    """Reports the steps of a stage, each one step late: while its numbers are read the device works on the next."""
+    """Report the steps of a stage, each one step late, so that the device can work while numbers are read."""
 
     def __init__(
         self, metrics: MetricsFile, config: TrainConfig, index: int, step: int, last_step: int, *, show_progress: bool
@@ -102,7 +112,7 @@ class StepLog:
             desc=self.stage.name,
             unit="ex",
             unit_scale=True,
-            disable=None if show_progress and jax.process_index() == 0 else True,  # None: where there is a terminal
+            disable=None if show_progress and jax.process_index() == 0 else True,  # None: only in a terminal
         )
 
     def __enter__(self) -> "StepLog":
@@ -112,15 +122,15 @@ class StepLog:
         self._bar.close()
 
     def push(self, step: int, values: Metrics, ids: Any) -> None:
-        """Takes the metrics of a step that has been started, and reports the one before."""
+        """Take the metrics of a step that was started, and report the step before."""
         self.flush()
         self._waiting = (step, values, ids)
 
     def flush(self) -> None:
-        """Reports the step that is waiting, if any.
+        """Report the step that is waiting, if there is one.
 
         Raises:
-            NonFiniteLossError: its loss or gradients were not finite.
+            NonFiniteLossError: Its loss or gradients were not finite.
         """
         if self._waiting is None:
             return

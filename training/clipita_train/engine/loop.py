@@ -1,9 +1,9 @@
-"""The one training loop: stages, loss and data are its arguments."""
+"""The one training loop, which takes stages, loss and data as arguments."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import jax
 from flax import nnx
@@ -30,26 +30,33 @@ from clipita_train.engine.termination import TERMINATED, on_sigterm
 
 
 class Batches(Protocol):
-    """An iterator of batches: dicts of NumPy arrays (or trees of them), each with its rows on the leading axis, all of
-    them new, since the device may still be reading the last ones.
+    """An iterator of batches: dicts of NumPy arrays, or of trees of them, with one row for each example.
 
-    "ids", if a batch has it, names its examples in errors and never reaches the device; "mask" (B,) bool marks the rows
-    that are no padding, and validation batches must have it (see `step.pad_rows`). Training batches go on for
-    ever, with `len()` of one epoch if a stage counts epochs. Grain's iterators fit.
+    Arrays must be new in each batch, since the device may still be reading the last ones. "ids", if a batch has them,
+    name its examples in errors and never reach the device. "mask" (B,) bool is False for rows of padding; validation
+    batches must have it (see `step.pad_rows`). Training batches go on for ever, and have a `len()`, the batches of an
+    epoch, if a stage counts epochs. Grain's iterators fit.
     """
 
     def __iter__(self) -> Iterator[dict[str, Any]]: ...
     def __next__(self) -> dict[str, Any]: ...
-    def get_state(self) -> Any: ...  # JSON-serialisable
-    def set_state(self, state: Any) -> None: ...
+    def get_state(self) -> Any:
+        """Return the position in the data, JSON-serializable."""
+        ...
+
+    def set_state(self, state: Any) -> None:
+        """Go to the position that `get_state` returned."""
+        ...
 
 
-MakeBatches = Callable[[StageConfig, Literal["train", "validation"]], Batches]
+Split = Literal["train", "validation"]
+MakeBatches = Callable[[StageConfig, Split], Batches]
 Evaluate = Callable[[nnx.Module], Mapping[str, float]]
+Model = TypeVar("Model", bound=nnx.Module)
 
 
 def fit(
-    model: nnx.Module,
+    model: Model,
     config: TrainConfig,
     loss_fn: LossFn,
     make_batches: MakeBatches,
@@ -60,33 +67,35 @@ def fit(
     resume: bool = False,
     show_progress: bool = True,
     tensorboard: bool = False,
-) -> nnx.Module:
-    """Trains through all stages and returns the model with the best weights of the last one.
+) -> Model:
+    """Train through all stages, and return the model with the best weights of the last one.
 
     Args:
-        model: where the first stage starts; it is not changed. The paths of its parameters are what rules match.
-        config: the stages and the rest; written to `out_dir`/config.json.
-        loss_fn: (model, batch, key) to (scalar loss, {name: scalar}), compiled, the same for all stages: it can look at
-            which entries a batch has. Means over rows, without the rows that "mask" marks False. The PRNG key is for
-            dropout and augmentation, and None in evaluation. The model comes in `train()` or `eval()` mode.
-        make_batches: (stage, "train" or "validation") to batches. Validation batches are made anew for every
-            evaluation, end, and should be the same each time.
-        out_dir: receives config.json, metrics.jsonl and checkpoints/<index>-<stage>/<step>, each with the settings and
-            the versions that made it. One folder for all processes, where there are several.
-        evaluate: further scores of the model beside its validation loss, for the metrics file. It must not keep the
-            model, whose arrays the next step consumes.
-        settings: what else decides the run (the rest of its recipe, a hash of its data): written to config.json with
-            `config`, and a resumed run has to have the same.
-        resume: go on from the last checkpoint in `out_dir` if there is one; on CPU to the same bits. Otherwise
-            `out_dir` must hold no run.
-        tensorboard: write the metrics for TensorBoard too, to `out_dir`/tensorboard.
+        model: The model that the first stage starts from; it is not changed. Rules match the paths of its parameters.
+        config: The stages and other settings; written to `out_dir`/config.json.
+        loss_fn: (model, batch, key) to (scalar loss, {name: scalar}). It is compiled, and the same for all stages, but
+            may look at which entries a batch has. It takes means over rows, without rows where "mask" is False. The
+            PRNG key is for dropout and augmentation, and None in evaluation. The model comes in `train()` or `eval()`
+            mode.
+        make_batches: (stage, "train" or "validation") to batches. Validation batches are made anew for each evaluation;
+            they must end, and should be the same each time.
+        out_dir: Receives config.json, metrics.jsonl and checkpoints/<index>-<stage>/<step>, each with the settings and
+            versions that made it. If there are several processes, all share one folder.
+        evaluate: Computes further scores of the model for the metrics file. It must not keep the model, whose arrays
+            the next step consumes.
+        settings: What else decides the run, e.g. the rest of its recipe and a hash of its data. It is written to
+            config.json too, and a resumed run must have the same.
+        resume: Go on from the last checkpoint in `out_dir`, if there is one; on CPU the result is the same to the bit.
+            Otherwise `out_dir` must hold no run.
+        show_progress: Whether to show a progress bar.
+        tensorboard: Also write the metrics for TensorBoard, to `out_dir`/tensorboard.
 
     Raises:
-        NonFiniteLossError: names the step and the examples; the last checkpoint is sound.
-        CheckpointWriteError: the disk is full; the checkpoints before are sound.
-        SystemExit: with status 143 after SIGTERM, once the state is saved.
-        FileExistsError: `out_dir` holds a run and `resume` is False.
-        ValueError: the run in `out_dir` has another config; a parameter without its rule; batches that do not fit.
+        NonFiniteLossError: Names the step and the examples; the last checkpoint is sound.
+        CheckpointWriteError: A checkpoint could not be written, e.g. because the disk is full; earlier ones are sound.
+        SystemExit: With status 143 after SIGTERM, once the state is saved.
+        FileExistsError: `out_dir` holds a run, and `resume` is False.
+        ValueError: The run in `out_dir` has other settings, a parameter has no rule, or batches do not fit.
     """
     out_dir = Path(out_dir)
     settings = {**asdict(config), **(settings or {})}
@@ -95,11 +104,11 @@ def fit(
     graphdef, params, rest = split_model(model)
     params, rest = place((params, rest), (parameter_shardings(config.mesh, params, mesh), replicated(mesh)))
     first, step = last_checkpoint(out_dir, config)
-    wait_for_all("looked for checkpoints")  # before one of them makes more
+    wait_for_all("looked for checkpoints")  # before the first process writes one
     board = out_dir / "tensorboard" if tensorboard else None
     metrics_file = MetricsFile(out_dir / "metrics.jsonl", keep_until=(first, step), board=board)
     with metrics_file as metrics, on_sigterm() as terminated:
-        eval_step = make_eval_step(graphdef, loss_fn)  # one for all stages, so that it is compiled once
+        eval_step = make_eval_step(graphdef, loss_fn)  # the same for all stages, so that it is compiled once
         run = _Run(
             config=config,
             graphdef=graphdef,
@@ -122,13 +131,18 @@ def fit(
     return load_best(model, config, out_dir)
 
 
-def load_best(model: nnx.Module, config: TrainConfig, out_dir: str | Path) -> nnx.Module:
-    """A model built like `model`, with the best weights of the last stage of a run; `model` is not changed.
+def load_best(model: Model, config: TrainConfig, out_dir: str | Path) -> Model:
+    """Return a model built like `model`, with the best weights of the last stage of a run; `model` is not changed.
 
-    Of several processes, all have to call it and each gets a model of its own.
+    If there are several processes, all must call it, and each gets a model of its own.
+
+    Args:
+        model: A model with the structure of the trained one.
+        config: The run.
+        out_dir: The folder of the run.
     """
     graphdef, params, rest = split_model(model)
-    if jax.process_count() > 1:  # they read together, and only what all of them hold
+    if jax.process_count() > 1:  # all processes read together, and can read only arrays that all of them hold
         params, rest = place((params, rest), replicated(make_mesh(config.mesh)))
     best = restore_start(Path(out_dir), config, len(config.stages), params, rest)
     if jax.process_count() > 1:
@@ -138,7 +152,7 @@ def load_best(model: nnx.Module, config: TrainConfig, out_dir: str | Path) -> nn
 
 @dataclass(frozen=True)
 class _Run:
-    """What stays the same through all stages."""
+    """Everything that is the same in all stages of a run."""
 
     config: TrainConfig
     graphdef: Any
@@ -150,11 +164,15 @@ class _Run:
     about: Mapping[str, Any]  # saved beside every checkpoint
     mesh: jax.sharding.Mesh
     metrics: MetricsFile
-    terminated: list[int]  # not empty once the run has been told to leave
+    terminated: list[int]  # not empty once SIGTERM has come
     show_progress: bool
 
     def train_stage(self, index: int, params: Any, rest: Any) -> bool:
-        """Runs a stage from its last checkpoint, or from these weights, until it is over; True: or has to leave."""
+        """Train a stage from its last checkpoint, or from these weights, until it ends or SIGTERM comes.
+
+        Returns:
+            Whether SIGTERM has come.
+        """
         config, stage = self.config, self.config.stages[index]
         batches = self.make_batches(stage, "train")
         last_step = total_steps(stage, batches)
@@ -184,17 +202,19 @@ class _Run:
                     evaluates = step % stage.eval_every == 0 or step == last_step
                     if not evaluates and (config.save_every is None or step % config.save_every):
                         continue
-                    log.flush()  # what is not finite raises here, and is not saved
+                    log.flush()  # raises if the loss is not finite, before that is saved
                     loss = self.validate(index, step, state) if evaluates else None
                     if loss is not None:
                         progress = progress.after(step, loss, stage=stage, total_steps=last_step)
                     checkpoints.save(state, batches.get_state(), progress, loss=loss)
                 log.flush()
-            checkpoints.save(state, batches.get_state(), progress, loss=None)  # nothing to do unless terminated
+            checkpoints.save(
+                state, batches.get_state(), progress, loss=None
+            )  # saves only if the run was terminated between checkpoints
         return any_process(bool(self.terminated))
 
     def validate(self, index: int, step: int, state: TrainState) -> float:
-        """The validation loss; it and all other scores are written to the metrics file."""
+        """Write the validation loss and all other scores to the metrics file, and return the loss."""
         stage = self.config.stages[index]
         rows, means = validation_means(self.eval_step, state, self.make_batches(stage, "validation"), self.mesh)
         self.metrics.write(stage=index, step=step, split="validation", rows=rows, **means)

@@ -1,8 +1,9 @@
-"""Which devices there are, and what each of them holds: rows of the batch, and parameters whole or in parts."""
+"""Arrange the devices, and decide which rows of a batch and which parts of parameters each of them holds."""
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -11,34 +12,34 @@ from clipita_train.engine.rules import match_rules, parameter_paths
 
 
 def join_processes(coordinator: str, processes: int, index: int) -> None:
-    """Makes this process one of several that train together; before anything else is done with JAX.
+    """Make this process one of several that train together. Call it before anything else is done with JAX.
 
     Args:
         coordinator: "host:port" of the first process, the same for all.
-        processes: how many there are.
-        index: which of them this is; 0 is the first, which writes what only one may write.
+        processes: How many processes there are.
+        index: Number of this process, from 0. The first one writes what only one may write.
     """
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")  # of no effect where there are accelerators
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")  # has no effect on accelerators
     jax.distributed.initialize(coordinator, processes, index)
 
 
 def wait_for_all(place: str) -> None:
-    """Returns once every process has come to this place; at once where there is one."""
+    """Wait until every process has reached this place; return at once if there is only one."""
     multihost_utils.sync_global_devices(place)
 
 
 def any_process(holds: bool) -> bool:
-    """Whether it holds in any of the processes; all have to ask."""
+    """Return whether `holds` is True in any process; all processes must call this."""
     if jax.process_count() == 1:
         return holds
     return bool(multihost_utils.process_allgather(jax.numpy.asarray(holds)).any())
 
 
 class OwnRows:
-    """Of batches that are the same in every process, the rows of this one; for data that each of them can read whole.
+    """Takes this process's rows from batches that are the same in all processes, for data that each can read whole.
 
     Args:
-        batches: as `clipita_train.engine.loop.fit` takes them.
+        batches: Batches as `clipita_train.engine.loop.fit` takes them.
     """
 
     def __init__(self, batches: Any) -> None:
@@ -54,9 +55,11 @@ class OwnRows:
         return len(self._batches)
 
     def get_state(self) -> Any:
+        """Return the position in the data."""
         return self._batches.get_state()
 
     def set_state(self, state: Any) -> None:
+        """Go to a position in the data."""
         self._batches.set_state(state)
 
     @staticmethod
@@ -68,10 +71,13 @@ class OwnRows:
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
-    """All devices of all processes, as ('data', 'fsdp').
+    """Arrange all devices of all processes in a mesh with the axes ("data", "fsdp").
 
-    The batch is split over both axes, parameters over 'fsdp' alone: devices along 'data' hold the same parts of them.
-    Axes are Auto: the compiler works out what to communicate from where parameters and rows are.
+    The batch is split over both axes, parameters over "fsdp" alone, so that devices along "data" hold the same parts of
+    them. Axes are Auto: from the placement of parameters and rows, the compiler works out what devices must exchange.
+
+    Raises:
+        ValueError: The number of devices does not divide by `config.fsdp`.
     """
     devices = jax.device_count()
     if devices % config.fsdp:
@@ -80,18 +86,18 @@ def make_mesh(config: MeshConfig) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on every device."""
+    """Return the sharding that puts the whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def place(tree: Any, shardings: Any) -> Any:
-    """The arrays, the same in every process, on the devices of the mesh, those of other processes among them.
+    """Put arrays, the same in every process, on the devices of a mesh, also on those of other processes.
 
     Args:
-        tree: arrays, and PRNG keys, which JAX itself puts on devices of its own process only.
-        shardings: one for all, or a tree of them like `tree`.
+        tree: Arrays and PRNG keys. JAX itself can put keys only on devices of its own process.
+        shardings: One sharding for all, or a tree of them like `tree`.
     """
-    is_key = jax.tree.map(lambda leaf: jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key), tree)
+    is_key = jax.tree.map(lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key), tree)
     numbers = jax.tree.map(lambda leaf, key: jax.random.key_data(leaf) if key else leaf, tree, is_key)
     placed = jax.device_put(numbers, shardings)
     return jax.tree.map(
@@ -103,11 +109,11 @@ def place(tree: Any, shardings: Any) -> Any:
 
 
 def parameter_shardings(config: MeshConfig, params: Any, mesh: Mesh) -> Any:
-    """Where each parameter goes, as a tree like `params`.
+    """Return the sharding of each parameter, as a tree like `params`.
 
     Raises:
-        ValueError: a parameter matches no rule or several, a rule matches none, or an axis to split is not there or
-            does not divide by `config.fsdp`. Parameters are named.
+        ValueError: A parameter matches no rule or several, a rule matches none, or an axis to split does not exist or
+            does not divide by `config.fsdp`. The message names the parameters.
     """
     shardings, problems = [], []
     for (path, rule), leaf in zip(match_rules(config.parameters, params), jax.tree.leaves(params), strict=True):
@@ -126,7 +132,16 @@ def parameter_shardings(config: MeshConfig, params: Any, mesh: Mesh) -> Any:
 
 
 def shardings_like(params: Any, tree: Any, *, otherwise: jax.sharding.Sharding) -> Any:
-    """Where each leaf of an optimizer's state goes: with its parameter where path and shape end as that one's do."""
+    """Return the sharding of each leaf of an optimizer's state.
+
+    A leaf is placed with the parameter whose path its own path ends in, if the shapes are equal; other leaves get
+    `otherwise`.
+
+    Args:
+        params: The parameters, on their devices.
+        tree: The state, or any tree that contains it.
+        otherwise: The sharding of leaves that belong to no parameter.
+    """
     placed = {
         path: (leaf.shape, leaf.sharding)
         for path, leaf in zip(parameter_paths(params), jax.tree.leaves(params), strict=True)

@@ -1,8 +1,8 @@
-"""From a stage's configuration to an optax transformation in which every parameter is accounted for."""
+"""Build the optax transformation of a stage; every parameter must match one of its rules."""
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple, assert_never
+from typing import NamedTuple, assert_never, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,12 @@ from clipita_train.engine.rules import Params, match_rules
 
 
 class Optimizer(NamedTuple):
-    """What a train step needs to update parameters.
+    """Everything that a train step needs to update parameters.
 
     Attributes:
-        transform: gradients to updates; frozen parameters hold no optimizer state and get zeros.
-        trained: like the parameters, a bool each: False where frozen.
-        schedule: number of updates made so far to learning rate.
+        transform: Gradients to updates; frozen parameters have no optimizer state, and get zeros.
+        trained: A tree like the parameters, with False for frozen ones.
+        schedule: Number of updates so far to learning rate.
     """
 
     transform: optax.GradientTransformation
@@ -27,23 +27,23 @@ class Optimizer(NamedTuple):
     schedule: optax.Schedule
 
     def update(self, gradients: Params, opt_state: optax.OptState, params: Params) -> tuple[Params, optax.OptState]:
-        """(new parameters, new optimizer state)."""
+        """Return (new parameters, new optimizer state)."""
         with jax.numpy_dtype_promotion("standard"):  # optax raises Python floats to the power of integer counts
             updates, opt_state = self.transform.update(gradients, opt_state, params)
             return optax.apply_updates(params, updates), opt_state
 
     def learning_rate(self, step: jax.Array) -> jax.Array:
-        """() float32, for the update after `step` updates and a multiplier of 1."""
+        """Return the learning rate () float32 after `step` updates, for a multiplier of 1."""
         with jax.numpy_dtype_promotion("standard"):
             return jnp.float32(self.schedule(step))
 
 
 def build_optimizer(stage: StageConfig, params: Params, *, total_steps: int) -> Optimizer:
-    """The optimizer of one stage for these parameters.
+    """Build the optimizer of a stage for these parameters.
 
     Raises:
-        ValueError: a parameter matches no rule or several, a rule matches none, nothing is trained, a layer has no
-            number, or a trained parameter has a shape for which adaptive clipping knows no unit. Parameters are named.
+        ValueError: A parameter matches no rule or several, a rule matches none, nothing is trained, a layer has no
+            number, or adaptive clipping cannot tell the units of a trained parameter. The message names the parameters.
     """
     config = stage.optimizer
     leaves, structure = jax.tree.flatten(params)
@@ -57,7 +57,7 @@ def build_optimizer(stage: StageConfig, params: Params, *, total_steps: int) -> 
 
     labels = [_label(config, rule, layer) for rule, layer in zip(rules, layers, strict=True)]
     schedule = _schedule(config, stage.learning_rate, total_steps)
-    # Masking frozen leaves by `optax.chain(..., set_to_zero)` would keep both moments for them; `partition` keeps none.
+    # `optax.chain(..., set_to_zero)` would keep both moments for frozen leaves; `partition` keeps none.
     updates = optax.partition(
         {
             "frozen": optax.set_to_zero(),
@@ -88,14 +88,17 @@ def _schedule(config: OptimizerConfig, peak: float, total_steps: int) -> optax.S
 
 
 def _one_layer(path: str, rule: ParameterRule, leaf: jax.Array) -> tuple[int, ...]:
-    """The shape of a parameter, of a stacked one that of one layer."""
+    """Return the shape of a parameter, or of one layer of a stacked parameter."""
     if rule.stacked and leaf.ndim == 0:
         raise ValueError(f"{path}: rule {rule.pattern!r} says that layers are stacked in it, but it is a single number")
     return leaf.shape[1:] if rule.stacked else leaf.shape
 
 
 def _label(config: OptimizerConfig, rule: ParameterRule, layer: tuple[int, ...]) -> str:
-    """Weight decay is for matrices and kernels: not for biases, normalisation scales, tokens and single numbers."""
+    """Return the group of a parameter: frozen, plain or decayed.
+
+    Weight decay is for matrices and kernels, not for biases, normalization scales, tokens and single numbers.
+    """
     if not rule.multiplier:
         return "frozen"
     return "decayed" if config.weight_decay and sum(size > 1 for size in layer) >= 2 else "plain"
@@ -116,14 +119,15 @@ def _rule_of_update(
 
 
 def _clip_by_unit(config: OptimizerConfig, rules: Params) -> optax.GradientTransformation:
-    """Adaptive gradient clipping of what is trained; of stacked parameters, layer by layer.
+    """Clip the gradients of trained parameters adaptively; those of stacked parameters layer by layer.
 
     Source: Brock et al., "High-Performance Large-Scale Image Recognition Without Normalization" (arXiv:2102.06171).
     """
     clip = optax.adaptive_grad_clip(config.clipping, config.clipping_eps)
 
     def clipped(gradient: jax.Array, parameter: jax.Array) -> jax.Array:
-        return clip.update(gradient, clip.init(parameter), parameter)[0]
+        update, _ = clip.update(gradient, clip.init(parameter), parameter)
+        return cast("jax.Array", update)  # of one array it is one; optax's type is any tree
 
     def clip_leaf(gradient: jax.Array, parameter: jax.Array, rule: ParameterRule) -> jax.Array:
         if not rule.multiplier:
@@ -134,7 +138,7 @@ def _clip_by_unit(config: OptimizerConfig, rules: Params) -> optax.GradientTrans
 
 
 def _multipliers(matched: Sequence[tuple[str, ParameterRule]], leaves: list[jax.Array]) -> list[float | np.ndarray]:
-    """The share of the learning rate of each parameter; of stacked ones an array that broadcasts to them."""
+    """Return the share of the learning rate for each parameter; for stacked ones an array that broadcasts to it."""
     numbers = [_layer_number(path, rule) for path, rule in matched]
     deepest: dict[ParameterRule, int] = {}
     for (_, rule), number in zip(matched, numbers, strict=True):
@@ -150,7 +154,7 @@ def _multipliers(matched: Sequence[tuple[str, ParameterRule]], leaves: list[jax.
 
 
 def _layer_number(path: str, rule: ParameterRule) -> int:
-    """The number in the pattern's group; 0 where all layers learn alike or are stacked."""
+    """Return the number in the pattern's group; 0 where all layers learn alike or are stacked."""
     if rule.layer_decay == 1 or rule.stacked:
         return 0
     match = re.fullmatch(rule.pattern, path)
@@ -161,11 +165,11 @@ def _layer_number(path: str, rule: ParameterRule) -> int:
 
 
 def _check_clipping_units(matched: Sequence[tuple[str, ParameterRule]], layers: list[tuple[int, ...]]) -> None:
-    """Refuses shapes for which optax would take the wrong unit.
+    """Refuse shapes for which optax would take the wrong unit.
 
-    Clipping compares norms over the inputs of one output unit. For rank 3 optax sums over axis 0 alone, which is right
-    for attention kernels (width, heads, head width), and wrong for layers stacked by a scan (layers, inputs, outputs),
-    whose norms it would mix across layers, and for 1-D convolutions and position tables (1, tokens, width).
+    Clipping compares norms over the inputs of one output unit. For rank 3 optax sums over axis 0 alone. That is right
+    for attention kernels (width, heads, head width). It is wrong for layers stacked by a scan (layers, inputs,
+    outputs), where it would mix layers, and for 1-D convolutions and position tables (1, tokens, width).
     """
     wrong = [
         f"{path} {shape}"

@@ -1,4 +1,4 @@
-"""Recipes by name: those that come with a package, or a Python file that defines one."""
+"""Find recipes by name: modules of a package, or Python files."""
 
 import importlib.util
 import pkgutil
@@ -7,12 +7,12 @@ from types import ModuleType
 
 
 def recipe_names(package: ModuleType) -> list[str]:
-    """Names of the recipes that come with a package."""
+    """Return the names of the recipes in a package."""
     return [module.name for module in pkgutil.iter_modules(package.__path__)]
 
 
 def recipe_module(name: str, package: ModuleType) -> ModuleType | None:
-    """The module of that name in the package, or the Python file of that name, run; None if it is neither."""
+    """Import the module of this name from the package, or run the Python file of this name; None if it is neither."""
     if name in recipe_names(package):
         return importlib.import_module(f"{package.__name__}.{name}")
     path = Path(name)

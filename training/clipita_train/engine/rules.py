@@ -1,4 +1,4 @@
-"""Rules by the path of a parameter: every parameter matches exactly one, and every rule some parameter."""
+"""Match parameters with rules by their paths: each parameter matches exactly one rule, and each rule some parameter."""
 
 import re
 from collections.abc import Sequence
@@ -10,15 +10,19 @@ Params = Any  # a pytree of arrays
 
 
 class HasPattern(Protocol):
+    """A rule with a regular expression for paths of parameters."""
+
     @property
-    def pattern(self) -> str: ...
+    def pattern(self) -> str:
+        """The regular expression."""
+        ...
 
 
 Rule = TypeVar("Rule", bound=HasPattern)
 
 
 def parameter_paths(params: Params) -> list[str]:
-    """The path of every parameter, "image/stem/kernel", in the order of `jax.tree.leaves`."""
+    """Return the path of every parameter, such as "image/stem/kernel", in the order of `jax.tree.leaves`."""
     return [
         jax.tree_util.keystr(path, simple=True, separator="/")
         for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]
@@ -26,10 +30,10 @@ def parameter_paths(params: Params) -> list[str]:
 
 
 def match_rules(rules: Sequence[Rule], params: Params) -> list[tuple[str, Rule]]:
-    """Path and rule of every parameter, in the order of `jax.tree.leaves`.
+    """Return the path and the rule of every parameter, in the order of `jax.tree.leaves`.
 
     Raises:
-        ValueError: a parameter matches no rule or several, or a rule matches none; all are named.
+        ValueError: A parameter matches no rule or several, or a rule matches none; the message names all of them.
     """
     paths = parameter_paths(params)
     matches = {path: [rule for rule in rules if re.fullmatch(rule.pattern, path)] for path in paths}

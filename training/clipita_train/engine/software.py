@@ -1,4 +1,4 @@
-"""What a run was made with: versions of the packages that decide its numbers, and the commit of the code."""
+"""Record the software of a run: versions of the packages that decide its numbers, and the commit of the code."""
 
 import platform
 import subprocess
@@ -9,7 +9,7 @@ PACKAGES = ("clipita", "flax", "grain", "jax", "jaxlib", "numpy", "optax", "orba
 
 
 def software() -> dict[str, str | None]:
-    """Name to version; None for what is not installed. "commit" ends in "+" where files differ from it."""
+    """Return versions by name, None for what is not installed. "commit" ends in "+" if files differ from the commit."""
     versions: dict[str, str | None] = {"python": platform.python_version(), "commit": _commit()}
     for name in PACKAGES:
         try:
@@ -20,7 +20,7 @@ def software() -> dict[str, str | None]:
 
 
 def _commit() -> str | None:
-    """Of the checkout that this file is in; None for an installed package."""
+    """Return the commit of the checkout that this file is in; None for an installed package."""
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str | None:
@@ -30,7 +30,7 @@ def _commit() -> str | None:
             return None
         return done.stdout.strip()
 
-    if git("ls-files", "--error-unmatch", Path(__file__).name) is None:  # in a checkout of something else, or in none
+    if git("ls-files", "--error-unmatch", Path(__file__).name) is None:  # not a file of a checkout
         return None
     commit, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
     return f"{commit}+" if commit and changed else commit

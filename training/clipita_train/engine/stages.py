@@ -1,4 +1,4 @@
-"""When a stage ends, and which of its weights are its best."""
+"""Decide when a stage ends, and which of its weights are best."""
 
 import math
 from collections.abc import Iterator, Sized
@@ -10,13 +10,13 @@ from clipita_train.engine.config import StageConfig
 
 @dataclass(frozen=True)
 class Progress:
-    """What the evaluations of a stage have shown so far; saved in every checkpoint.
+    """The results of the evaluations of a stage so far; saved in every checkpoint.
 
     Attributes:
-        best_step: the step of the lowest validation loss, the first of equals.
-        best_loss: that loss; infinite before the first evaluation.
-        waiting: evaluations since then.
-        finished: the stage is over.
+        best_step: The step with the lowest validation loss, the first of equals.
+        best_loss: That loss; infinite before the first evaluation.
+        waiting: How many evaluations there were since then.
+        finished: Whether the stage is over.
     """
 
     best_step: int = 0
@@ -25,7 +25,7 @@ class Progress:
     finished: bool = False
 
     def after(self, step: int, loss: float, *, stage: StageConfig, total_steps: int) -> "Progress":
-        """Progress after an evaluation at this step."""
+        """Return the progress after an evaluation at this step."""
         if loss < self.best_loss:
             progress = Progress(best_step=step, best_loss=loss)
         else:
@@ -35,10 +35,10 @@ class Progress:
 
 
 def total_steps(stage: StageConfig, batches: Iterator[Any]) -> int:
-    """How many updates the stage makes if nothing stops it early.
+    """Return how many updates the stage makes if it is not stopped early.
 
     Raises:
-        TypeError: the stage counts epochs and the batches have no length.
+        TypeError: The stage counts epochs, and the batches have no length.
     """
     if stage.steps is not None:
         return stage.steps

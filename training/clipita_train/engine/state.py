@@ -1,4 +1,4 @@
-"""Everything that changes from one training step to the next, as one pytree."""
+"""The training state: everything that changes from one step to the next, as one pytree."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,16 +14,16 @@ from clipita_train.engine.optimizer import Optimizer
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """Saved whole and restored whole; the graph definition of the model is beside it, as it never changes.
+    """The training state, which is saved and restored whole; the graph definition of the model never changes.
 
     Attributes:
         stage: () int32, index of the stage.
         step: () int32, updates made in this stage.
-        params: the model's `nnx.Param` leaves, as plain arrays, trained and frozen alike.
-        rest: all its other variables (batch statistics, random streams), as plain arrays.
-        opt_state: the optimizer's, for trained leaves only.
-        key: () PRNG key of the run. It stays as it is: the key of a step is folded from it, stage and step, so that a
-            resumed run draws what an uninterrupted one would have drawn.
+        params: The model's `nnx.Param` leaves as plain arrays, both trained and frozen ones.
+        rest: All other variables (batch statistics, random streams) as plain arrays.
+        opt_state: The optimizer's state, for trained leaves only.
+        key: () PRNG key of the run, which does not change. The key of a step is folded from it, the stage and the step,
+            so that a resumed run draws what an uninterrupted one would have drawn.
     """
 
     stage: jax.Array
@@ -34,12 +34,12 @@ class TrainState:
     key: jax.Array
 
     def step_key(self) -> jax.Array:
-        """The PRNG key for the next step."""
+        """Return the PRNG key for the next step."""
         return jax.random.fold_in(jax.random.fold_in(self.key, self.stage), self.step)
 
 
 def split_model(model: nnx.Module) -> tuple[Any, Any, Any]:
-    """(graph definition, params, rest), the latter two as trees of plain arrays that still belong to the model."""
+    """Return (graph definition, params, rest), the latter two as trees of arrays that still belong to the model."""
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
     return graphdef, nnx.as_pure(params), nnx.as_pure(rest)
 
@@ -47,9 +47,10 @@ def split_model(model: nnx.Module) -> tuple[Any, Any, Any]:
 def create_state(
     params: Any, rest: Any, optimizer: Optimizer, *, stage: int, seed: int, sharding: jax.sharding.Sharding
 ) -> TrainState:
-    """The state before the first step of a stage, on copies of the arrays: a train step consumes its input state.
+    """Return the state before the first step of a stage, with copies of the arrays.
 
-    Parameters stay where they are, and what the optimizer holds of them goes with them; all else goes to `sharding`.
+    Copies are needed since a train step consumes its state. Parameters stay on their devices, and their optimizer state
+    is placed with them; everything else goes to `sharding`.
     """
     state = TrainState(
         stage=jnp.int32(stage),

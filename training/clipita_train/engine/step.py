@@ -1,4 +1,4 @@
-"""The compiled steps: one update, one evaluation batch."""
+"""The compiled functions of training: one update, and one evaluation of a batch."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -31,18 +31,23 @@ class NonFiniteLossError(FloatingPointError):
 def make_train_step(
     graphdef: Any, loss_fn: LossFn, optimizer: Optimizer, *, like: TrainState | None = None
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """A compiled function that makes one update and consumes the state given to it.
+    """Return a compiled function that makes one update, and consumes the state it is given.
 
-    Its metrics are those of `loss_fn`, with "loss", "grad_norm", "learning_rate" and "finite": whether loss and
-    gradients were. Where they were not the returned state is spoilt and must not be saved. The state stays where `like`
-    is placed on the devices; without it the compiler chooses.
+    Its metrics are those of `loss_fn`, and "loss", "grad_norm", "learning_rate" and "finite", which says whether loss
+    and gradients were finite. If not, the returned state is spoilt and must not be saved.
+
+    Args:
+        graphdef: Graph definition of the model.
+        loss_fn: The loss function, as for `clipita_train.engine.loop.fit`.
+        optimizer: The optimizer of the stage.
+        like: A state whose placement on devices the new state keeps; None leaves it to the compiler.
     """
     placement = None if like is None else jax.tree.map(lambda leaf: leaf.sharding, like)
 
     @partial(jax.jit, donate_argnums=0, out_shardings=(placement, None))
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         def loss_of(params: Any) -> tuple[jax.Array, tuple[Metrics, Any]]:
-            # Frozen leaves are constants, so that no gradient of a locked tower is ever traced or computed.
+            # Frozen leaves count as constants, so that no gradient of a locked tower is ever traced or computed.
             params = jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, optimizer.trained)
             model = nnx.merge(graphdef, params, state.rest)
             model.train()
@@ -73,9 +78,9 @@ def make_train_step(
 
 
 def make_eval_step(graphdef: Any, loss_fn: LossFn) -> Callable[[TrainState, Batch], Metrics]:
-    """A compiled function that returns the loss and metrics of one batch as means, and "rows", how many they are of.
+    """Return a compiled function that returns the mean loss and metrics of a batch, and "rows", the number of its rows.
 
-    The batch holds "mask" (B,) bool, False where a row is padding; `loss_fn` has to leave those rows out.
+    The batch must have "mask" (B,) bool, False for rows of padding, and `loss_fn` must leave those rows out.
     """
 
     @jax.jit
@@ -94,11 +99,17 @@ def validation_means(
     batches: Iterable[Batch],
     mesh: jax.sharding.Mesh,
 ) -> tuple[int, dict[str, float]]:
-    """(number of rows, mean of each metric over all of them); a batch counts by its rows that are no padding.
+    """Return the number of rows in all batches, and the mean of each metric over these rows, without padding.
+
+    Args:
+        eval_step: From `make_eval_step`.
+        state: The training state.
+        batches: The validation batches.
+        mesh: The devices.
 
     Raises:
-        NonFiniteLossError: names the batch.
-        ValueError: a batch without "mask", or no rows at all.
+        NonFiniteLossError: The loss of a batch is not finite; the message names the batch.
+        ValueError: A batch has no "mask", or there are no rows at all.
     """
     sums: dict[str, float] = {}
     rows = 0
@@ -119,14 +130,17 @@ def validation_means(
 
 
 def take_ids(batch: Batch) -> tuple[dict[str, Any], Any]:
-    """(the batch without "ids", its ids or None): names stay on the host."""
+    """Return the batch without "ids", and its ids or None, since names stay on the host."""
     return {name: value for name, value in batch.items() if name != "ids"}, batch.get("ids")
 
 
 def pad_rows(batch: Batch, size: int) -> dict[str, Any]:
-    """The batch filled up to `size` rows by repeating its last one, with "mask" (size,) bool: True for the real rows.
+    """Fill a batch up to `size` rows by repeating its last row, and add "mask" (size,) bool, True for the real rows.
 
-    Every array of the batch must have one row an example; a short last batch then needs no second compilation.
+    Then a last batch that is shorter needs no second compilation. All arrays must have one row for each example.
+
+    Raises:
+        ValueError: The arrays differ in length, are empty, or have more than `size` rows.
     """
     rows = {len(leaf) for leaf in jax.tree.leaves(batch)}
     if len(rows) != 1 or not 1 <= min(rows) <= size:
@@ -137,10 +151,12 @@ def pad_rows(batch: Batch, size: int) -> dict[str, Any]:
 
 
 def put_batch(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
-    """The arrays on the devices of the mesh, their leading axis split over all of them; each process has its own rows.
+    """Put the arrays of a batch on the devices of the mesh, split along their leading axis over all of them.
+
+    Each process gives its own rows.
 
     Raises:
-        ValueError: a leading axis does not divide by the number of devices.
+        ValueError: A leading axis does not divide by the number of devices.
     """
     devices = len(mesh.local_devices)
     for path, leaf in jax.tree_util.tree_leaves_with_path(batch):

@@ -1,4 +1,4 @@
-"""SIGTERM, which schedulers send before they kill: leave soon, but not without saving."""
+"""Handle SIGTERM, which schedulers send before they kill a process: save, then leave."""
 
 import signal
 import threading
@@ -6,14 +6,15 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-TERMINATED = 128 + signal.SIGTERM  # 143, the exit status that says so
+TERMINATED = 128 + signal.SIGTERM  # 143, the usual exit status after SIGTERM
 
 
 @contextmanager
 def on_sigterm() -> Generator[list[int]]:
-    """A list that is no longer empty once SIGTERM has come; a second one kills as usual.
+    """Give a list that is no longer empty once SIGTERM has come; a second SIGTERM kills as usual.
 
-    Python takes signals in the main thread only: in any other the list stays empty and SIGTERM does what it did.
+    Python handles signals in the main thread only. In any other thread the list stays empty, and SIGTERM kills as
+    before.
     """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():

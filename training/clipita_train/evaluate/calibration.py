@@ -1,30 +1,29 @@
-"""How far answers can be trusted: are probabilities right as often as they say, and what tells that no label fits?
+"""Measure how far answers can be trusted: calibration, and telling photographs that show none of the labels.
 
-Both are asked of the ten-label questions, each weighing the same. What is chosen, a logit scale and thresholds, is
-chosen on one half of the photographs, by a hash of their paths, and judged on the other.
+Both are measured on the questions with ten labels, each weighing the same. Photographs are halved by a hash of their
+paths: a logit scale and thresholds are chosen on one half, and judged on the other.
 
-A photograph shows none of the labels in two ways. Near: one of the question's own, with its own label left out of the
-ten. Far: one of another source that shows nothing of what is asked for, as far as its label tells. Small photographs
-are left out, whose blur would tell them, and those of which captions tell what they show, which leave out the rest.
+A photograph shows none of the labels in two ways. Near: it is one of the question's own, and its label is left out of
+the ten. Far: it comes from another source, and as far as its label says it shows nothing that is asked for. Two kinds
+of photographs are left out of the far ones: small ones, which their blur would give away, and those that are only
+captioned, since captions do not mention everything.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
 import clipita
+from clipita.system.arrays import Array
 from clipita.zero_shot import probabilities
 from clipita_train.data.concepts import Ontology
 from clipita_train.evaluate.metrics import area_under_curve, expected_calibration_error
-from clipita_train.evaluate.tasks import TEN, Photographs, across, joined
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from clipita_train.evaluate.tasks import TEN, EmbeddedPhotographs, across, joined
 
 SMALL = ("tiny_imagenet", "miniplaces")  # 64 and 128 pixels
 SCALES = range(1, 101)
-REFUSED = (0.8, 0.9, 0.95)  # shares of photographs of none of the labels
+REFUSED = (0.8, 0.9, 0.95)  # shares of the photographs without any of the labels that a threshold should refuse
 
 
 def _margin(cosines: Array, _: float) -> Array:
@@ -36,20 +35,28 @@ def _energy(cosines: Array, logit_scale: float) -> Array:
     return np.log(np.exp(logit_scale * cosines.astype(np.float64)).sum(1)) / logit_scale
 
 
-# From cosines (N, K) and the logit scale to (N,): the higher, the likelier that a label fits.
+# Functions of cosines (N, K) and the logit scale: (N,), higher where a label more likely fits.
 SIGNALS: dict[str, Callable[[Array, float], Array]] = {
     "best cosine": lambda cosines, _: cosines.max(1),
     "best probability": lambda cosines, logit_scale: probabilities(cosines, logit_scale).max(1),
     "best cosine less the second": _margin,
     "energy (arXiv:2010.03759)": _energy,
 }
-RECOMMENDED = "best cosine"  # what `zero_shot(..., min_cosine=...)` asks for
+RECOMMENDED = "best cosine"  # the signal of `zero_shot(..., min_cosine=...)`
 
 
 @dataclass(frozen=True)
-class Cosines:
-    """Those of one question's photographs (N, K), their right labels (N,), and those of far photographs (M, K); and
-    which of either are in the half that chooses."""
+class QuestionCosines:
+    """The cosines of one question.
+
+    Attributes:
+        task: Name of the question.
+        known: (N, K), of photographs that show one of the labels.
+        right: (N,) integers, their right labels.
+        chooses: (N,) bool, which of them are in the half that chooses.
+        far: (M, K), of photographs of other sources that show none of the labels.
+        far_chooses: (M,) bool, which of these are in the half that chooses.
+    """
 
     task: str
     known: Array
@@ -58,21 +65,28 @@ class Cosines:
     far: Array
     far_chooses: Array
 
-    def half(self, chooses: bool) -> "Cosines":
-        """The half that chooses, or the one that judges."""
+    def half(self, chooses: bool) -> "QuestionCosines":
+        """Return the half that chooses, or the half that judges."""
         mine, far = self.chooses == chooses, self.far_chooses == chooses
-        return Cosines(self.task, self.known[mine], self.right[mine], mine[mine], self.far[far], far[far])
+        return QuestionCosines(self.task, self.known[mine], self.right[mine], mine[mine], self.far[far], far[far])
 
     @property
     def near(self) -> Array:
-        """(N, K - 1): the known ones without that of the right label."""
+        """(N, K - 1): the cosines of known photographs without that of the right label."""
         others = np.arange(self.known.shape[1]) != self.right[:, None]
         return self.known[others].reshape(len(self.known), -1)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A question's calibration error on the half that judges, by the model's own logit scale and by the chosen one."""
+    """The calibration error of a question on the half that judges.
+
+    Attributes:
+        task: Name of the question.
+        photographs: How many photographs it has.
+        own: The error with the model's own logit scale.
+        chosen: The error with the chosen logit scale.
+    """
 
     task: str
     photographs: int
@@ -82,9 +96,16 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Refusal:
-    """What a threshold does on the half that judges: shares refused of near and far ones, and wrongly of known ones.
+    """The effect of a threshold on the half that judges.
 
-    `aimed`: the share of near and far ones, each weighing the same, that it refuses on the half that chooses.
+    Attributes:
+        task: Name of the question.
+        signal: What is compared with the threshold.
+        aimed: The share of near and far photographs, each kind weighing the same, refused on the half that chooses.
+        threshold: Photographs with a lower signal are refused.
+        near: Share of near photographs that are refused.
+        far: Share of far photographs that are refused.
+        wrongly: Share of known photographs that are refused.
     """
 
     task: str
@@ -97,8 +118,16 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Report:
-    """The whole result; `areas` has for each signal the mean area under the curve against near ones and far ones."""
+class CalibrationReport:
+    """All results.
+
+    Attributes:
+        logit_scale: The model's own.
+        chosen_scale: The one with the lowest cross-entropy on the half that chooses.
+        calibration: Of each question.
+        areas: Signal to the mean areas under the ROC curve, against near and against far photographs.
+        refusals: For each signal, share to refuse and question.
+    """
 
     logit_scale: float
     chosen_scale: float
@@ -107,32 +136,39 @@ class Report:
     refusals: tuple[Refusal, ...]
 
     def to_json(self) -> dict[str, object]:
-        """Its fields."""
+        """Return the fields."""
         return asdict(self)
 
 
-def ask(model: clipita.Model, sources: dict[str, Photographs], ontology: Ontology) -> list[Cosines]:
-    """Each ten-label question; sources that are `SMALL` should not be among `sources`.
+def ask(model: clipita.Model, sources: dict[str, EmbeddedPhotographs], ontology: Ontology) -> list[QuestionCosines]:
+    """Compute the cosines of each question with ten labels.
+
+    Args:
+        model: The model.
+        sources: Photographs by source, without those of `SMALL`.
+        ontology: The concepts.
 
     Raises:
-        FileNotFoundError: there are none.
+        FileNotFoundError: No photograph of any question can be read.
     """
     questions = [question for kinds in TEN if (question := across(kinds, sources, ontology)) is not None]
     if not questions:
-        raise FileNotFoundError("no photograph of a ten-label question can be read")
+        raise FileNotFoundError("no photograph of a question with ten labels can be read: see --root and the manifest")
     others = joined([found for found in sources.values() if not found.captioned])
-    kin = ontology.ancestors | ontology.ancestors.T  # of a broader kind too: "food" may be the pizza
+    kin = (
+        ontology.ancestors | ontology.ancestors.T
+    )  # narrower and broader kinds: a photograph of "food" may show the pizza
     asked = []
     for question in questions:
         labels = model.label_bank([ontology.concepts[c].label for c in question.classes]).embeddings
-        known, far = question.photographs, others.part(~kin[np.ix_(others.shown, question.classes)].any(1))
+        known, far = question.photographs, others.part(np.asarray(~kin[np.ix_(others.shown, question.classes)].any(1)))
         cosines = known.images @ labels.T, far.images @ labels.T
-        asked.append(Cosines(question.task, cosines[0], question.right, known.chooses, cosines[1], far.chooses))
+        asked.append(QuestionCosines(question.task, cosines[0], question.right, known.chooses, cosines[1], far.chooses))
     return asked
 
 
-def judge(asked: Sequence[Cosines], logit_scale: float) -> Report:
-    """Choose on one half, and judge on the other."""
+def judge(asked: Sequence[QuestionCosines], logit_scale: float) -> CalibrationReport:
+    """Choose scale and thresholds on one half of the photographs, and judge them on the other."""
     choosing, judging = ([question.half(chooses) for question in asked] for chooses in (True, False))
     scale = float(min(SCALES, key=lambda scale: np.mean([_cross_entropy(one, scale) for one in choosing])))
     calibration = [
@@ -152,11 +188,11 @@ def judge(asked: Sequence[Cosines], logit_scale: float) -> Report:
             for one, values in zip(judging, judged, strict=True):
                 wrongly, near, far = (float((some < threshold).mean()) for some in values)
                 refusals.append(Refusal(one.task, name, aimed, threshold, near, far, wrongly))
-    return Report(logit_scale, scale, tuple(calibration), areas, tuple(refusals))
+    return CalibrationReport(logit_scale, scale, tuple(calibration), areas, tuple(refusals))
 
 
-def markdown(report: Report) -> str:
-    """Calibration question by question, the signals in the mean, and the recommended one question by question."""
+def markdown(report: CalibrationReport) -> str:
+    """Return tables of calibration by question, of all signals, and of the recommended signal by question."""
     lines = [
         "Ten labels each. What is chosen is chosen on one half of the photographs and judged here, on the other.",
         "",
@@ -184,12 +220,14 @@ def markdown(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _values(question: Cosines, signal: Callable[[Array, float], Array], logit_scale: float) -> tuple[Array, ...]:
+def _values(
+    question: QuestionCosines, signal: Callable[[Array, float], Array], logit_scale: float
+) -> tuple[Array, ...]:
     return tuple(signal(cosines, logit_scale) for cosines in (question.known, question.near, question.far))
 
 
-def _mean(report: Report, signal: str, aimed: float) -> Refusal:
-    """Of the questions."""
+def _mean(report: CalibrationReport, signal: str, aimed: float) -> Refusal:
+    """Return the mean of the questions."""
     rows = [r for r in report.refusals if (r.signal, r.aimed) == (signal, aimed)]
     near, far, wrongly = (
         float(np.mean(part)) for part in zip(*((r.near, r.far, r.wrongly) for r in rows), strict=True)
@@ -197,16 +235,16 @@ def _mean(report: Report, signal: str, aimed: float) -> Refusal:
     return Refusal("mean", signal, aimed, rows[0].threshold, near, far, wrongly)
 
 
-def _calibration_error(question: Cosines, scale: float) -> float:
+def _calibration_error(question: QuestionCosines, scale: float) -> float:
     return expected_calibration_error(probabilities(question.known, scale), question.right)
 
 
-def _cross_entropy(question: Cosines, scale: float) -> float:
+def _cross_entropy(question: QuestionCosines, scale: float) -> float:
     return float(-np.log(probabilities(question.known, scale)[np.arange(len(question.right)), question.right]).mean())
 
 
 def _quantile(groups: Sequence[Array], share: float) -> float:
-    """The quantile of all values, each group weighing the same."""
+    """Return a quantile of all values, with each group weighing the same."""
     values = np.concatenate(groups)
     weights = np.concatenate([np.full(len(group), 1 / len(group) / len(groups)) for group in groups])
     order = values.argsort()

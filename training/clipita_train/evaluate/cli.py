@@ -1,4 +1,4 @@
-"""`clipita-train evaluate`: zero-shot labels, retrieval, and a recipe's development sets."""
+"""The commands `clipita-train evaluate`: zero-shot classification, retrieval, and development sets of a recipe."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -10,13 +10,12 @@ import click
 import clipita
 from clipita.cli.options import echo
 from clipita.errors import ClipitaError
-from clipita_train.data.caption_sets import FORMATS, read_captions
+from clipita_train.data.captions.files import FORMATS, read_captions
 from clipita_train.data.concepts import load_ontology
-from clipita_train.data.manifest import read_manifest
-from clipita_train.evaluate import calibration as certainty
-from clipita_train.evaluate import comparison, development, templates, zero_shot
+from clipita_train.data.photographs.manifest import read_manifest
+from clipita_train.evaluate import calibration, comparison, development, templates, zero_shot
 from clipita_train.evaluate.embedding_cache import cache_folder
-from clipita_train.evaluate.image_folders import find_classified
+from clipita_train.evaluate.image_folders import find_labeled_images
 from clipita_train.evaluate.label_sets import IMAGENET_IT, read_label_set
 from clipita_train.evaluate.tasks import embed_sources
 from clipita_train.evaluate.zero_shot_table import markdown
@@ -25,25 +24,30 @@ Folder = click.Path(path_type=Path, file_okay=False)
 Out = click.Path(path_type=Path)
 
 _images = click.option(
-    "--images", type=click.Path(path_type=Path, file_okay=False, exists=True), required=True, help="Holds them."
+    "--images",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    required=True,
+    help="The folder of the photographs.",
 )
 _models = click.option(
     "--model",
     "models",
     multiple=True,
     default=["clipita-mini"],
-    help="May be repeated: each is compared with the first.",
+    help="A model; may be repeated, and each is then compared with the first.",
 )
-_cache = click.option("--cache", type=Folder, help="Keep embeddings here, so that a second table takes seconds.")
+_cache = click.option(
+    "--cache", type=Folder, help="A folder to keep embeddings in, so that another table takes seconds."
+)
 _out = click.option("--out", type=Out, help="Also write OUT.md and OUT.json.")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def _on_development_sets(command: _Command) -> _Command:
-    """The options of a command that measures a model on the development photographs of a recipe."""
+    """Add the options of a command that measures a model on the development photographs of a recipe."""
     model = click.option("--model", default="clipita-mini", help="An embedded model, a folder, or a name on the hub.")
     root = click.option("--root", type=Folder, required=True, help="Holds the clones, as OWNER/NAME.")
-    work = click.option("--work", type=Folder, required=True, help="Holds manifest.jsonl.")
+    work = click.option("--work", type=Folder, required=True, help="The folder of manifest.jsonl.")
     return model(root(work(_cache(_out(command)))))
 
 
@@ -55,7 +59,7 @@ def evaluate() -> None:
 @evaluate.command("development")
 @_on_development_sets
 def development_command(model: str, root: Path, work: Path, cache: Path | None, out: Path | None) -> None:
-    """Zero-shot accuracy and calibration on every development set of a recipe's manifest."""
+    """Measure zero-shot accuracy and calibration on every development set of a recipe's manifest."""
     try:
         loaded = clipita.load(model)
         examples = read_manifest(work / "manifest.jsonl")
@@ -70,26 +74,29 @@ def development_command(model: str, root: Path, work: Path, cache: Path | None, 
 @evaluate.command("certainty")
 @_on_development_sets
 def certainty_command(model: str, root: Path, work: Path, cache: Path | None, out: Path | None) -> None:
-    """Which logit scale is calibrated on questions of ten labels, and which cosine tells that none of them fits."""
+    """Find the best calibrated logit scale for ten labels, and the cosine below which none of them fits."""
     try:
         loaded = clipita.load(model)
         if loaded.logit_bias is not None:
-            raise ValueError(f"{loaded.name} was trained with sigmoids: its scores are near 0 where no label fits")
-        examples = [e for e in read_manifest(work / "manifest.jsonl") if e.source not in certainty.SMALL]
+            raise ValueError(
+                f"{loaded.name} was trained with sigmoids: its scores are near 0 where no label "
+                "fits, and need no threshold"
+            )
+        examples = [e for e in read_manifest(work / "manifest.jsonl") if e.source not in calibration.SMALL]
         ontology = load_ontology()
         with cache_folder(cache) as kept:
-            asked = certainty.ask(loaded, embed_sources(loaded, examples, root, ontology, kept), ontology)
-        report = certainty.judge(asked, loaded.logit_scale)
+            asked = calibration.ask(loaded, embed_sources(loaded, examples, root, ontology, kept), ontology)
+        report = calibration.judge(asked, loaded.logit_scale)
     except (FileNotFoundError, ValueError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
     facts = {"model": loaded.name, "fingerprint": loaded.fingerprint}
-    _write(certainty.markdown(report), facts | report.to_json(), out)
+    _write(calibration.markdown(report), facts | report.to_json(), out)
 
 
 @evaluate.command("templates")
 @_on_development_sets
 def templates_command(model: str, root: Path, work: Path, cache: Path | None, out: Path | None) -> None:
-    """Which templates to average, chosen on one half of two development sets and judged on the other."""
+    """Choose the templates to average on one half of two development sets, and judge them on the other half."""
     try:
         loaded = clipita.load(model)
         with cache_folder(cache) as kept:
@@ -126,7 +133,7 @@ def templates_command(model: str, root: Path, work: Path, cache: Path | None, ou
 @click.option(
     "--truth",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="What each file shows, where neither folders nor names tell.",
+    help="A list of what each file shows, if folders and file names do not say so.",
 )
 @_models
 @_cache
@@ -140,23 +147,23 @@ def zeroshot_command(
     cache: Path | None,
     out: Path | None,
 ) -> None:
-    """Zero-shot classification of photographs by Italian labels: Acc@1, 5, 10 and 100, and what is confused."""
+    """Classify photographs by Italian labels: Acc@1, 5, 10 and 100, and the classes that are confused."""
     try:
         sets = [read_label_set(name) for name in label_sets]
         phrased = [zero_shot.read_phrasing(name) for name in phrasings]
-        photographs = find_classified(images, sets[0], truth)
+        photographs = find_labeled_images(images, sets[0], truth)
         with cache_folder(cache) as kept:
             report = zero_shot.classify((clipita.load(name) for name in models), photographs, sets, phrased, kept)
     except (FileNotFoundError, ValueError, ClipitaError) as error:
         raise click.ClickException(str(error)) from None
-    name = images.resolve().name  # also of "."
+    name = images.resolve().name  # resolved, since "." has no name
     _write(markdown(report, name), {"images": name, **report.to_json()}, out)
     if photographs.left_aside:
         echo(photographs.left_aside, err=True)
 
 
 def _captions(_: click.Context, __: click.Parameter, text: str) -> tuple[Path, str | None]:
-    """FILE[:FORMAT]; a colon within a file's name is no format."""
+    """Parse FILE[:FORMAT]; a colon may also be part of a file name."""
     name, colon, format = text.rpartition(":")
     path, chosen = (Path(name), format) if colon and format in FORMATS else (Path(text), None)
     if not path.is_file():
@@ -165,11 +172,13 @@ def _captions(_: click.Context, __: click.Parameter, text: str) -> tuple[Path, s
 
 
 @evaluate.command("retrieval")
-@click.option("--captions", metavar="FILE[:FORMAT]", callback=_captions, required=True, help="Captions as published.")
+@click.option(
+    "--captions", metavar="FILE[:FORMAT]", callback=_captions, required=True, help="The file of captions, as published."
+)
 @_images
 @_models
-@click.option("--only", type=click.File(encoding="utf-8"), help="A list of images, one a line: only those.")
-@click.option("--locale", default="it", show_default=True, help="Which of XM3600's captions.")
+@click.option("--only", type=click.File(encoding="utf-8"), help="A list of images, one a line, to use only those.")
+@click.option("--locale", default="it", show_default=True, help="The language of XM3600's captions.")
 @click.option("--notebook", is_flag=True, help="Rank as the notebook of CLIP-Italian did.")
 @_cache
 @_out
@@ -183,7 +192,7 @@ def retrieval_command(
     cache: Path | None,
     out: Path | None,
 ) -> None:
-    """Text to image and image to text retrieval: MRR and Recall at 1, 5 and 10, with intervals."""
+    """Measure text to image and image to text retrieval: MRR and Recall at 1, 5 and 10, with intervals."""
     path, format = captions
     try:
         wanted = None if only is None else [line.strip() for line in only if line.strip()]

@@ -1,30 +1,28 @@
-"""Retrieval of several models over one set of photographs with captions: embeddings, scores, differences."""
+"""Compare models by retrieval on one set of photographs with captions."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import clipita
-from clipita_train.data.caption_sets import Captioned, locate
+from clipita.system.arrays import Array
+from clipita_train.data.captions.files import Captioned, locate
 from clipita_train.evaluate.embedding_cache import embed_images, embed_texts
 from clipita_train.evaluate.retrieval import DIRECTIONS, METRICS, Ranked, retrieve
 from clipita_train.intervals import DRAWS, SEED, SWAPS, Difference, Estimate
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
 
 @dataclass(frozen=True)
 class Protocol:
-    """What the numbers are of; without it they compare with nothing."""
+    """The conditions of a measurement; scores can only be compared if these are the same."""
 
     captions_file: str
     photographs: int
     captions: int
     captions_per_photograph: tuple[int, int]  # fewest and most
-    missing: tuple[str, ...]  # photographs that are not there, left out with their captions
+    missing: tuple[str, ...]  # photographs without a file, left out with their captions
     unreadable: tuple[str, ...]
     notebook: bool
     template: None = None
@@ -34,31 +32,40 @@ class Protocol:
 
 @dataclass(frozen=True)
 class ModelScores:
-    """One model: its scores in both directions, and how it differs from the first model."""
+    """The scores of one model.
+
+    Attributes:
+        name: The model's name.
+        fingerprint: The model's fingerprint.
+        precision: The precision that it was loaded in.
+        license: The model's license.
+        scores: Direction and metric to score.
+        differences: Direction and metric to the difference from the first model; None for the first model.
+    """
 
     name: str
     fingerprint: str
     precision: str
     license: str
-    scores: dict[str, dict[str, Estimate]]  # by direction and metric
+    scores: dict[str, dict[str, Estimate]]
     differences: dict[str, dict[str, Difference]] | None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The whole result."""
+    """The protocol, and the scores of all models."""
 
     protocol: Protocol
     models: tuple[ModelScores, ...]
 
     def to_json(self) -> dict[str, object]:
-        """Its fields."""
+        """Return the fields."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class _Embedded:
-    facts: tuple[str, str, str, str]  # the first fields of ModelScores; the model itself is not kept
+    facts: tuple[str, str, str, str]  # the first fields of ModelScores, instead of the model, which is large
     texts: Array
     images: Array
     readable: Array
@@ -73,19 +80,19 @@ def compare(
     captions_file: str,
     notebook: bool = False,
 ) -> Comparison:
-    """Scores of every model on the photographs that are there and that all of them can read.
+    """Score every model on those photographs that exist and that all models can read.
 
     Args:
         models: At least one; taken one after another, and not kept.
-        captioned: What `read_captions` gives.
+        captioned: From `read_captions`.
         folder: Holds the photographs.
-        cache: Embeddings are kept here, by the model's fingerprint and each file's path, size and time of change.
-        captions_file: What the protocol calls the captions.
-        notebook: Rank as the original notebook.
+        cache: Keeps embeddings, by the model's fingerprint and each file's path, size and time of change.
+        captions_file: Name of the captions in the protocol.
+        notebook: Rank as CLIP-Italian's notebook did.
 
     Raises:
-        FileNotFoundError: none of the photographs is there, or none can be read.
-        ValueError: two of them are one file.
+        FileNotFoundError: None of the photographs exists, or none can be read.
+        ValueError: Two of them are the same file.
     """
     paths = locate(folder, [item.image for item in captioned])
     missing = tuple(item.image for item, path in zip(captioned, paths, strict=True) if path is None)
@@ -124,8 +131,10 @@ def _scores(
     facts: tuple[str, str, str, str], ranked: dict[str, Ranked], first: dict[str, Ranked] | None
 ) -> ModelScores:
     scores = {direction: ranked[direction].scores() for direction in DIRECTIONS}
-    compared = first and {direction: ranked[direction].against(first[direction]) for direction in DIRECTIONS}
-    return ModelScores(*facts, scores, compared)
+    if first is None:
+        return ModelScores(*facts, scores, None)
+    differences = {direction: ranked[direction].against(first[direction]) for direction in DIRECTIONS}
+    return ModelScores(*facts, scores, differences)
 
 
 def _embed(model: clipita.Model, texts: list[str], paths: list[Path], cache: Path) -> _Embedded:
@@ -135,7 +144,7 @@ def _embed(model: clipita.Model, texts: list[str], paths: list[Path], cache: Pat
 
 
 def markdown(result: Comparison) -> str:
-    """The protocol, a table for each direction, and the differences from the first model."""
+    """Return the protocol, a table for each direction, and the differences from the first model."""
     p = result.protocol
     few, most = p.captions_per_photograph
     names = _labels(result.models)

@@ -1,39 +1,50 @@
-"""Zero-shot classification of development photographs by Italian labels, with a model as its users load it.
+"""Classify development photographs zero-shot by Italian labels, with a model as its users load it.
 
-Protocol: every photograph of a development set against one label for each class of that set, in the model's default
-templates; the label is the concept's own, article included. The calibration error is that of the scores that users
-see: the softmax over these labels of the model's own logit scale times the cosines, or, of a model that was trained
-with sigmoids, each label's own. Two further questions are asked of the same photographs:
+Every photograph of a development set is compared with one label for each class of that set, in the model's default
+templates. The label is that of the concept, with its article. The calibration error is that of the scores that users
+see: the softmax, over these labels, of the model's logit scale times the cosines; or, for a model that was trained with
+sigmoids, the probability of each label by itself. Two further questions are asked of the same photographs:
 
-- unseen phrasings: classes that have held-out synonyms are asked for by one of them (all other classes by their label),
-  and compared on the same photographs with a synonym that training saw; three times, each time by the next synonym;
-- broader kinds: "un uccello", "un veicolo stradale" instead of the class, again with seen and with held-out phrasings;
-  and ten everyday labels, all of them asked for, against the photographs that show something of exactly one of them.
+- Unseen phrasings. Classes that have held-out synonyms are asked for by one of them, and all other classes by their
+  labels. On the same photographs, a synonym that training saw is asked for too. This is done three times, each time
+  with the next synonym.
+- Broader kinds. "un uccello" or "un veicolo stradale" is asked for instead of the class, again with seen and held-out
+  phrasings. And ten everyday labels are asked for, on photographs that show something of exactly one of them.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import clipita
+from clipita.system.arrays import Array
 from clipita.zero_shot import probabilities
 from clipita_train.data.concepts import Concept, Ontology
-from clipita_train.data.sources import Example
+from clipita_train.data.photographs.example import Example
 from clipita_train.evaluate.embedding_cache import cache_folder
 from clipita_train.evaluate.metrics import accuracy_at_k, expected_calibration_error
 from clipita_train.evaluate.tasks import Question, embed_sources, questions
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 PHRASING_ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class Score:
-    """One line of the table: accuracies as fractions; `seen` and `unseen` are top-1 on the photographs of both."""
+    """One line of the table, with accuracies as fractions.
+
+    Attributes:
+        task: The development set, or the question.
+        photographs: How many photographs it has.
+        labels: How many labels it has.
+        top1: Top-1 accuracy.
+        top5: Top-5 accuracy.
+        calibration_error: Expected calibration error.
+        seen: Top-1 with synonyms that training saw, on photographs of classes with held-out synonyms.
+        unseen: Top-1 with held-out synonyms, on the same photographs.
+        compared: How many photographs these are.
+    """
 
     task: str
     photographs: int
@@ -43,23 +54,29 @@ class Score:
     calibration_error: float
     seen: float | None = None
     unseen: float | None = None
-    compared: int = 0  # photographs behind `seen` and `unseen`
+    compared: int = 0
 
     def to_json(self) -> dict[str, object]:
-        """Its fields."""
+        """Return the fields."""
         return asdict(self)
 
 
 def evaluate(
     model: clipita.Model, examples: Sequence[Example], root: Path, ontology: Ontology, cache: Path | None = None
 ) -> list[Score]:
-    """A score for each source that has labelled development photographs, and one for each question across sources.
+    """Score each source that has labeled development photographs, and each question across sources.
 
-    Photographs that cannot be read are left out; the numbers of photographs say how many were.
-    Embeddings are kept in `cache`, if it is given.
+    Photographs that cannot be read are left out, and do not count in the numbers of photographs.
+
+    Args:
+        model: The model.
+        examples: The examples of a manifest.
+        root: The folder that their paths are relative to.
+        ontology: The concepts.
+        cache: A folder to keep embeddings in, or None.
 
     Raises:
-        FileNotFoundError: no photograph of a source can be read.
+        FileNotFoundError: No photograph of a source can be read.
     """
     with cache_folder(cache) as kept:
         sources = embed_sources(model, examples, root, ontology, kept)
@@ -95,7 +112,10 @@ def _score(question: Question, model: clipita.Model, ontology: Ontology) -> Scor
 
 
 def _seen_phrase(concept: Concept, i: int) -> str:
-    """For a concept with held-out synonyms its i-th other synonym, if it has one: like against like."""
+    """Return the i-th synonym that is not held out, for a concept that has held-out synonyms; otherwise the label.
+
+    So a synonym is compared with a synonym, and not with a label.
+    """
     others = concept.phrases[1:]
     return others[i % len(others)] if concept.held_out and others else concept.label
 
@@ -105,7 +125,7 @@ def _unseen_phrase(concept: Concept, i: int) -> str:
 
 
 def _distinct(labels: list[str]) -> list[str]:
-    """Two concepts may share a synonym; the second then keeps a trailing full stop, so that a bank can hold both."""
+    """Make labels distinct, as a bank requires: a label that stood before gets a full stop at its end."""
     seen: set[str] = set()
     distinct = []
     for label in labels:
@@ -117,7 +137,7 @@ def _distinct(labels: list[str]) -> list[str]:
 
 
 def markdown(scores: Sequence[Score]) -> str:
-    """The table, percentages with one decimal."""
+    """Return the table, with percentages of one decimal."""
     lines = [
         "| development set | photographs | labels | top-1 | top-5 | calibration error | seen words | unseen words |",
         "|---|---|---|---|---|---|---|---|",

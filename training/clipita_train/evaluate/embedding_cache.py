@@ -1,23 +1,21 @@
-"""Embeddings of a model as its users load it, kept on disk so that a second table takes seconds."""
+"""Compute embeddings of a model and keep them on disk, so that a second table takes seconds."""
 
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import clipita
+from clipita.system.arrays import Array
 from clipita_train.towers.features import cached_rows
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @contextmanager
 def cache_folder(cache: Path | None) -> Iterator[Path]:
-    """Where embeddings are kept: there, or in a folder that goes when the block ends."""
+    """Give the folder `cache`, or a temporary one that is removed when the block ends."""
     if cache is not None:
         yield cache
     else:
@@ -26,15 +24,18 @@ def cache_folder(cache: Path | None) -> Iterator[Path]:
 
 
 def embed_images(model: clipita.Model, paths: Sequence[Path], cache: Path) -> tuple[Array, Array]:
-    """Embeddings (N, E) float32, zeros where a photograph cannot be read, and (N,) bool: which could be.
+    """Compute the embeddings of photographs, or read them from the cache.
 
-    They are kept in `cache` by the model's fingerprint and each file's path, size and time of change.
+    They are kept by the model's fingerprint and each file's path, size and time of change.
+
+    Returns:
+        (N, E) float32, zeros where a photograph cannot be read; and (N,) bool, which photographs could be read.
     """
-    keys = [_identity(path) for path in paths]  # two links to one file share theirs
+    keys = [_identity(path) for path in paths]  # links to the same file have the same key
     found = dict(zip(keys, paths, strict=True))
 
     def encode(some: Sequence[str]) -> Array:
-        rows = np.zeros((len(some), model.embed_dim + 1), np.float32)  # the last column: readable
+        rows = np.zeros((len(some), model.embed_dim + 1), np.float32)  # the last column says whether it could be read
         for i, result in enumerate(model.iter_encode_image(found[key] for key in some)):
             if result.embedding is not None:
                 rows[i, :-1], rows[i, -1] = result.embedding, 1
@@ -45,7 +46,7 @@ def embed_images(model: clipita.Model, paths: Sequence[Path], cache: Path) -> tu
 
 
 def embed_texts(model: clipita.Model, texts: Sequence[str], cache: Path) -> Array:
-    """Embeddings (N, E) float32, kept in `cache` by the model's fingerprint and the texts."""
+    """Compute the embeddings (N, E) float32 of texts, or read them from the cache, by the model's fingerprint."""
     return _cached(model, list(texts), cache / "captions", model.encode_text, model.embed_dim)
 
 

@@ -1,14 +1,15 @@
-"""Photographs on disk with the class of each, in the layouts in which ImageNet and others are kept.
+"""Find photographs on disk and the class of each, in the layouts of ImageNet and other data sets.
 
 | layout | e.g. |
 |---|---|
 | a folder for each class, by its id or its label | `val/n01440764/ILSVRC2012_val_00000293.JPEG`, `foto/gatto/1.jpg` |
 | file names that begin or end with the id | `n01440764_tench.JPEG`, `ILSVRC2012_val_00000293_n01440764.JPEG` |
 | one folder, and a list of what each file shows | `LOC_val_solution.csv`, `val_annotations.txt`, `val.txt` |
-| one folder, and a list in the order of the files' names | ids, or `ILSVRC2012_validation_ground_truth.txt` |
+| one folder, and a list in the order of the file names | ids, or `ILSVRC2012_validation_ground_truth.txt` |
 
-The numbers of ImageNet's own ground truth are not in the order of its ids; `meta.mat`, which the development kit keeps
-beside it, says which is which. Numbers after a file's name (Caffe's `val.txt`) count the label set from 0.
+The class numbers in ImageNet's own ground truth are not in the order of the ids. The file `meta.mat`, beside it in the
+development kit, says which number is which id. Numbers after a file's name (as in Caffe's `val.txt`) count the classes
+of the label set from 0.
 """
 
 import re
@@ -21,26 +22,33 @@ from clipita_train.evaluate.label_sets import LabelSet
 
 
 @dataclass(frozen=True)
-class Classified:
-    """Photographs in the order of their paths, the place of each one's class, and what was left out."""
+class LabeledImages:
+    """Photographs with their classes.
+
+    Attributes:
+        paths: Paths of the photographs, sorted.
+        classes: For each the place of its class in the label set.
+        strangers: Folder or class that is not in the label set, to how many photographs it has.
+        left_aside: What else the folder holds, as a sentence.
+    """
 
     paths: tuple[Path, ...]
     classes: tuple[int, ...]
-    strangers: dict[str, int]  # folder or class that is none of the label set's -> photographs
-    left_aside: str = ""  # what else the folder holds, in a sentence
+    strangers: dict[str, int]
+    left_aside: str = ""
 
 
-def find_classified(folder: Path, labels: LabelSet, truth: Path | None = None) -> Classified:
-    """The photographs under `folder` that show a class of the label set.
+def find_labeled_images(folder: Path, labels: LabelSet, truth: Path | None = None) -> LabeledImages:
+    """Find the photographs under `folder` that show a class of the label set.
 
     Args:
-        folder: Holds them, at any depth.
-        labels: Says which classes there are.
-        truth: A list of what they show; None means that folders or file names tell.
+        folder: Holds the photographs, at any depth.
+        labels: The classes.
+        truth: A list of what the photographs show; None if folders or file names say so.
 
     Raises:
-        FileNotFoundError: no photograph, or none of a class.
-        ValueError: a list that does not fit, or a file or folder that cannot be looked at.
+        FileNotFoundError: There is no photograph, or none of a class.
+        ValueError: The list does not fit, or a file or folder cannot be looked at.
     """
     found = find_photos(folder)
     if found.failed:
@@ -50,20 +58,23 @@ def find_classified(folder: Path, labels: LabelSet, truth: Path | None = None) -
     if not paths:
         looked_for = ", ".join(sorted(readable_suffixes()))
         raise FileNotFoundError(f"no photograph under {folder}; looked for {looked_for}. {found.describe()}".rstrip())
-    told = _listed(truth, paths, labels) if truth else [_named(path.relative_to(folder), labels) for path in paths]
-    strangers = Counter(name for name, place in told if place is None)
-    kept = [(path, place) for path, (_, place) in zip(paths, told, strict=True) if place is not None]
+    classes = _listed(truth, paths, labels) if truth else [_named(path.relative_to(folder), labels) for path in paths]
+    strangers = Counter(name for name, place in classes if place is None)
+    kept = [(path, place) for path, (_, place) in zip(paths, classes, strict=True) if place is not None]
     if not kept:
         raise FileNotFoundError(
             f"no photograph under {folder} shows a class of {labels.name}, such as {labels.ids[0]!r}; found were "
             f"{', '.join(map(repr, [*strangers][:3]))}. Give a list of what they show as --truth"
         )
     shown = tuple(place for _, place in kept)
-    return Classified(tuple(path for path, _ in kept), shown, dict(strangers), found.describe())
+    return LabeledImages(tuple(path for path, _ in kept), shown, dict(strangers), found.describe())
 
 
 def _named(path: Path, labels: LabelSet) -> tuple[str, int | None]:
-    """The class by the nearest folder that is called as one is, else by the file's name; the folder if by neither."""
+    """Return the class of a photograph, by the nearest folder that is named like a class, or else by the file name.
+
+    If neither names a class, return its folder and None.
+    """
     for folder in path.parent.parts[::-1]:
         if (place := labels.by_name.get(folder.lower())) is not None:
             return folder, place
@@ -96,15 +107,20 @@ def _listed(truth: Path, paths: list[Path], labels: LabelSet) -> list[tuple[str,
 
 
 def _cells(line: str) -> list[str]:
-    """By tabs if there are any, so that names may have spaces; of a Kaggle prediction, "n03995372 85 1 499", the id."""
+    """Split a line into cells, at tabs if there are any, so that names may have spaces.
+
+    The second cell of a Kaggle prediction, "n03995372 85 1 499", becomes the id.
+    """
     cells = re.split(r"\t" if "\t" in line else r"[,\s]", line.strip())
     return [cell.strip() for cell in cells if cell.strip()]
 
 
 def _imagenet_numbers(meta: Path) -> dict[int, str]:
-    """ILSVRC2012_ID -> synset, of the development kit's `synsets`."""
+    """Return the id of each class number, from the table `synsets` of ImageNet's development kit."""
     if not meta.is_file():
-        raise ValueError(f"ImageNet's own numbers need {meta.name} beside the list: what they mean is in there")
+        raise ValueError(
+            f"the class numbers of ImageNet's own list need {meta.name} beside it, which says what they mean"
+        )
     from scipy.io import loadmat
 
     synsets = loadmat(meta, squeeze_me=True)["synsets"]

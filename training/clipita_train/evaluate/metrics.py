@@ -1,25 +1,25 @@
-"""Metrics of classification and retrieval, as fractions. Ties do not help."""
+"""Metrics of classification and retrieval, as fractions. Ties count against the model."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from clipita.system.arrays import Array
+
 Relevant = Array | Sequence[Iterable[int]]
 
 
 def accuracy_at_k(scores: Array, labels: Array, k: int) -> float:
-    """Share of rows whose right label is among the k best.
+    """Return the share of rows whose right label is among the k best.
 
     Args:
-        scores: (Q, K) float, higher is better. A label that ties with the right one counts as better than it, so a
+        scores: (Q, K) float, higher is better. A label that ties with the right one counts as better, so that a
             constant model scores 0 and not 1.
         labels: (Q,) integers, the right columns.
-        k: >= 1.
+        k: At least 1.
 
     Raises:
-        ValueError: shapes that do not fit, scores that are not numbers, no rows, or k < 1.
+        ValueError: The shapes do not fit, scores hold NaN, there are no rows, or k < 1.
     """
     if scores.ndim != 2 or labels.shape != scores.shape[:1] or not len(labels):
         raise ValueError(f"expected scores (Q, K) and labels (Q,) with Q >= 1, not {scores.shape} and {labels.shape}")
@@ -27,41 +27,47 @@ def accuracy_at_k(scores: Array, labels: Array, k: int) -> float:
 
 
 def recall_at_k(scores: Array, relevant: Relevant, k: int) -> float:
-    """Share of queries with something relevant among their k best ("hit rate": one is enough).
+    """Return the share of queries with at least one relevant item among their k best ("hit rate").
 
-    Args: as for `ranks`, and k >= 1.
+    Args:
+        scores: As for `ranks`.
+        relevant: As for `ranks`.
+        k: At least 1.
 
     Raises:
-        ValueError: as `ranks`, or k < 1.
+        ValueError: As for `ranks`, or k < 1.
     """
     return float(found_at(ranks(scores, relevant), k).mean())
 
 
 def mrr_at_k(scores: Array, relevant: Relevant, k: int) -> float:
-    """Mean reciprocal rank of the best relevant item, counted as 0 where it is not among the k best.
+    """Return the mean reciprocal rank of the best relevant item, which counts as 0 beyond rank k.
 
-    Args: as for `ranks`, and k >= 1.
+    Args:
+        scores: As for `ranks`.
+        relevant: As for `ranks`.
+        k: At least 1.
 
     Raises:
-        ValueError: as `ranks`, or k < 1.
+        ValueError: As for `ranks`, or k < 1.
     """
     return float(reciprocal_at(ranks(scores, relevant), k).mean())
 
 
 def ranks(scores: Array, relevant: Relevant) -> Array:
-    """The place of each query's best relevant item, from 1.
+    """Return the rank of each query's best relevant item, from 1.
 
     Args:
-        scores: (Q, G) float, higher is better. An irrelevant item with the same score stands before the relevant one,
-            so constant scores never beat chance; relevant items do not stand in each other's way.
+        scores: (Q, G) float, higher is better. An irrelevant item with the same score ranks before the relevant one, so
+            that constant scores never beat chance. Relevant items do not push each other back.
         relevant: (Q,) integers, the one relevant column of each row; or for each row a set of columns, not empty.
 
     Returns:
         (Q,) integers.
 
     Raises:
-        ValueError: shapes that do not fit, scores that are not numbers, no queries, a query without relevant items, or
-            a column that does not exist.
+        ValueError: The shapes do not fit, scores hold NaN, there are no queries, a query has no relevant item, or a
+            column does not exist.
     """
     if scores.ndim != 2 or not len(scores) or len(relevant) != len(scores):
         got = relevant.shape if isinstance(relevant, np.ndarray) else f"{len(relevant)} sets"
@@ -78,7 +84,15 @@ def ranks(scores: Array, relevant: Relevant) -> Array:
 
 
 def relevant_pairs(relevant: Relevant, gallery: int) -> tuple[Array, Array]:
-    """Relevance as two arrays (P,) of rows, ascending, and columns. Raises ValueError as `ranks`."""
+    """Return the relevant pairs as arrays (P,) of rows, ascending, and columns.
+
+    Args:
+        relevant: As for `ranks`.
+        gallery: Number of columns.
+
+    Raises:
+        ValueError: As for `ranks`.
+    """
     if isinstance(relevant, np.ndarray):
         if relevant.ndim != 1 or relevant.dtype.kind not in "iu":
             raise ValueError(
@@ -99,30 +113,38 @@ def relevant_pairs(relevant: Relevant, gallery: int) -> tuple[Array, Array]:
 
 
 def found_at(ranks: Array, k: int) -> Array:
-    """(Q,) float: 1 where the rank is k or better, else 0. Raises ValueError: k < 1."""
+    """Return (Q,) float, 1 where the rank is k or better, else 0.
+
+    Raises:
+        ValueError: k < 1.
+    """
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
     return (ranks <= k).astype(np.float64)
 
 
 def reciprocal_at(ranks: Array, k: int) -> Array:
-    """(Q,) float: 1 / rank where it is k or better, else 0. Raises ValueError: k < 1."""
+    """Return (Q,) float, 1 / rank where the rank is k or better, else 0.
+
+    Raises:
+        ValueError: k < 1.
+    """
     return found_at(ranks, k) / ranks
 
 
 def expected_calibration_error(probabilities: Array, labels: Array, bins: int = 15) -> float:
-    """How far a model's confidence is from how often it is right: 0 at best, 1 at worst.
+    """Return how far a model's confidence is from how often it is right: 0 at best, 1 at worst.
 
-    A row's confidence is its highest probability. Rows fall into bins of equal width by it, (0, 1/bins] and so on, and
-    each bin counts |share of its rows that are right - their mean confidence| by its share of all rows.
+    The confidence of a row is its highest probability. Rows are sorted by it into bins of equal width, (0, 1/bins] and
+    so on. Each bin adds |share of its rows that are right - their mean confidence|, times its share of all rows.
 
     Args:
-        probabilities: (Q, K) float, 0 to 1: of a softmax, or of each label by itself; rows need not sum to 1.
-        labels: (Q,) integers, the right columns. As for `accuracy_at_k`, a tie with the right one is an error.
-        bins: >= 1.
+        probabilities: (Q, K) float from 0 to 1, of a softmax, or of each label by itself; rows need not sum to 1.
+        labels: (Q,) integers, the right columns. A tie with the right label is an error, as for `accuracy_at_k`.
+        bins: At least 1.
 
     Raises:
-        ValueError: as `accuracy_at_k`, probabilities outside 0 to 1, or bins < 1.
+        ValueError: As for `accuracy_at_k`, probabilities are outside 0 to 1, or bins < 1.
 
     Source: arXiv:1706.04599, section 2, whose tables have 15 bins.
     """
@@ -135,28 +157,34 @@ def expected_calibration_error(probabilities: Array, labels: Array, bins: int = 
 
 
 def calibration_error(confidence: Array, right: Array, bins: int = 15) -> float:
-    """`expected_calibration_error` of (Q,) confidences and (Q,) 0 or 1, where all probabilities are too many to hold.
+    """Compute `expected_calibration_error` where the probabilities of all labels would need too much memory.
+
+    Args:
+        confidence: (Q,) float from 0 to 1, the highest probability of each row.
+        right: (Q,) 1 where the label with that probability is right, else 0.
+        bins: At least 1.
 
     Raises:
-        ValueError: shapes that do not fit, no rows, confidences outside 0 to 1, or bins < 1.
+        ValueError: The shapes do not fit, there are no rows, confidences are outside 0 to 1, or bins < 1.
     """
     if confidence.ndim != 1 or right.shape != confidence.shape or not len(right):
         raise ValueError(f"expected confidence (Q,) and right (Q,), Q >= 1, not {confidence.shape} and {right.shape}")
-    if not ((confidence >= 0) & (confidence <= 1)).all():  # NaN too
+    if not ((confidence >= 0) & (confidence <= 1)).all():  # NaN fails too
         raise ValueError(f"probabilities go from 0 to 1, not from {confidence.min()} to {confidence.max()}")
     if bins < 1:
         raise ValueError(f"bins must be at least 1, not {bins}")
-    edges = np.arange(1, bins) / bins  # those between two bins; linspace rounds some of them otherwise
+    edges = np.arange(1, bins) / bins  # between two bins; linspace would round some of them differently
     surplus = np.bincount(np.digitize(confidence, edges, right=True), right - confidence)
     return float(np.abs(surplus).sum() / len(confidence))
 
 
 def area_under_curve(higher: Array, lower: Array) -> float:
-    """The chance that one of `higher` (N,) stands above one of `lower` (M,), a tie counting half: the area under the
-    ROC curve.
+    """Return the area under the ROC curve.
+
+    It is the probability that one of `higher` (N,) is above one of `lower` (M,), where a tie counts half.
 
     Raises:
-        ValueError: one of them is empty, or holds NaN.
+        ValueError: One of them is empty, or holds NaN.
     """
     if not len(higher) or not len(lower) or np.isnan(higher).any() or np.isnan(lower).any():
         raise ValueError(f"expected scores on both sides and no NaN, not {higher.shape} and {lower.shape}")

@@ -1,58 +1,61 @@
-"""Text to image and image to text retrieval from embeddings, in blocks: no matrix of all against all is ever held.
+"""Measure text to image and image to text retrieval from embeddings, without ever holding a matrix of all against all.
 
-Each query is ranked against the whole gallery. A rival with the same score stands before the right item, so a model
-that gives everything one embedding scores no better than chance. From a photograph to its several captions, the
-best-placed one counts.
+Each query is ranked against the whole gallery. A rival with the same score ranks before the right item, so a model that
+gives everything the same embedding scores no better than chance. Of the several captions of a photograph, the best one
+counts.
 
-The original CLIP-Italian notebook (CLIP_Image_Retrieval_and_MRR.ipynb of clip-italian/clip-italian) differs in two
-ways, which `notebook_ranks` reproduces: texts are divided by the norm of their whole batch of 1,024, and equal scores
-are in whatever order argsort leaves them.
+CLIP-Italian's notebook (CLIP_Image_Retrieval_and_MRR.ipynb of clip-italian/clip-italian) differs in two ways, which
+`notebook_ranks` reproduces: texts are divided by the norm of their whole batch of 1,024, and equal scores are in the
+order in which argsort leaves them.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from clipita.system.arrays import Array
 from clipita_train.evaluate.metrics import found_at, reciprocal_at, relevant_pairs
 from clipita_train.intervals import Difference, Estimate, differences, estimates
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 CUTOFFS = (1, 5, 10)
 METRICS = (*(f"MRR@{k}" for k in CUTOFFS), *(f"Recall@{k}" for k in CUTOFFS))
 DIRECTIONS = ("text -> image", "image -> text")
 NOTEBOOK_BATCH = 1024
 
-QUERIES, GALLERY = 1024, 4096  # a block of scores: 16 MiB of float32
+QUERIES, GALLERY = 1024, 4096  # sides of a block of scores, 16 MiB of float32
 
-# Two products of equal rows may differ in their last bits with where in a block they stand. What is closer than this to
-# the right item's cosine ties with it, and a tie does not help.
+# The products of equal rows may differ in their last bits, by their places in a block. A cosine that is closer than
+# this to that of the right item ties with it, and counts against the model.
 TIE = 1e-6
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """The ranks (Q,) of one direction's queries, and the photograph (Q,) that each belongs to."""
+    """The ranks of the queries of one direction.
+
+    Attributes:
+        ranks: (Q,) integers from 1.
+        photographs: (Q,) integers, the photograph that each query belongs to.
+    """
 
     ranks: Array
     photographs: Array
 
     def values(self) -> Array:
-        """(Q, M) of the `METRICS`."""
+        """Return the `METRICS` (Q, M) of each query."""
         columns = [reciprocal_at(self.ranks, k) for k in CUTOFFS] + [found_at(self.ranks, k) for k in CUTOFFS]
         return np.stack(columns, axis=1)
 
     def scores(self) -> dict[str, Estimate]:
-        """Each metric with its interval."""
+        """Return each metric with its interval."""
         return dict(zip(METRICS, estimates(self.values(), self.photographs), strict=True))
 
     def against(self, other: "Ranked") -> dict[str, Difference]:
-        """How much more this model scores than another on the same queries.
+        """Return how much more this model scores than another on the same queries.
 
         Raises:
-            ValueError: the queries are not the same.
+            ValueError: The queries are not the same.
         """
         if not np.array_equal(self.photographs, other.photographs):
             raise ValueError("two models must be compared on the same queries in the same order")
@@ -60,16 +63,16 @@ class Ranked:
 
 
 def retrieve(texts: Array, images: Array, shown: Array, *, notebook: bool = False) -> dict[str, Ranked]:
-    """Both directions.
+    """Rank the queries of both directions.
 
     Args:
         texts: (T, E) float of unit norm; with `notebook` of any norm.
         images: (N, E) float of unit norm.
-        shown: (T,) integers: which image each text is about. Every image has a text.
-        notebook: Rank as the original notebook.
+        shown: (T,) integers, the image that each text is about. Every image has a text.
+        notebook: Rank as CLIP-Italian's notebook did.
 
     Raises:
-        ValueError: shapes that do not fit, an image without text, or embeddings that are not of unit norm.
+        ValueError: The shapes do not fit, an image has no text, or embeddings are not of unit norm.
     """
     if texts.ndim != 2 or images.ndim != 2 or texts.shape[1] != images.shape[1] or shown.shape != texts.shape[:1]:
         raise ValueError(
@@ -80,7 +83,7 @@ def retrieve(texts: Array, images: Array, shown: Array, *, notebook: bool = Fals
     if len(without := np.setdiff1d(np.arange(len(images)), columns)):
         raise ValueError(f"images[{without[0]}] has no text")
     if notebook:
-        texts = batch_normalised(texts)
+        texts = batch_normalized(texts)
     find = notebook_ranks if notebook else best_ranks
     return {
         "text -> image": Ranked(find(texts, images, (rows, columns)), shown),
@@ -91,19 +94,20 @@ def retrieve(texts: Array, images: Array, shown: Array, *, notebook: bool = Fals
 def best_ranks(
     queries: Array, gallery: Array, relevant: tuple[Array, Array], *, block: tuple[int, int] = (QUERIES, GALLERY)
 ) -> Array:
-    """The place of each query's best relevant item, from 1, ties against it.
+    """Return the rank of each query's best relevant item, from 1; ties count against it.
 
     Args:
         queries: (Q, E) float of unit norm; may be memory-mapped.
         gallery: (G, E) likewise.
-        relevant: rows (P,), ascending and each at least once, and columns (P,), as `metrics.relevant_pairs` gives them.
-        block: Scores held at a time, queries by gallery.
+        relevant: Rows (P,), ascending and each at least once, and columns (P,), as `metrics.relevant_pairs` returns
+            them.
+        block: How many scores are held at a time, queries by gallery.
 
     Returns:
         (Q,) integers.
 
     Raises:
-        ValueError: embeddings that are not of unit norm.
+        ValueError: Embeddings are not of unit norm.
     """
     ranks = np.ones(len(queries), np.int64)
     for start in range(0, len(queries), block[0]):
@@ -120,7 +124,7 @@ def best_ranks(
 
 
 def _best_of_pairs(queries: Array, gallery: Array, rows: Array, columns: Array, block: int) -> Array:
-    """(Q,) the best cosine among the relevant pairs, a block of pairs at a time."""
+    """Return the best cosine (Q,) among the relevant pairs, computed in blocks of pairs."""
     best = np.full(len(queries), -np.inf, queries.dtype)
     for start in range(0, len(rows), block):
         mine, theirs = rows[start : start + block], columns[start : start + block]
@@ -130,17 +134,17 @@ def _best_of_pairs(queries: Array, gallery: Array, rows: Array, columns: Array, 
 
 def _unit(rows: Array, name: str) -> Array:
     norms = np.linalg.norm(rows, axis=1)
-    if not (np.abs(norms - 1) < 1e-3).all():  # NaN too
+    if not (np.abs(norms - 1) < 1e-3).all():  # NaN fails too
         worst = int(np.nan_to_num(np.abs(norms - 1), nan=np.inf).argmax())
         raise ValueError(f"embeddings must be of unit norm, and number {worst} of the {name} has {norms[worst]:g}")
     return rows
 
 
-def batch_normalised(texts: Array, batch: int = NOTEBOOK_BATCH) -> Array:
-    """Texts (T, E), each divided by the norm of its whole batch, as the original notebook did.
+def batch_normalized(texts: Array, batch: int = NOTEBOOK_BATCH) -> Array:
+    """Divide texts (T, E) by the norm of their whole batch, as CLIP-Italian's notebook did.
 
-    It scales all scores of a query alike, so text to image retrieval stays as it is. From image to text it leaves the
-    lengths of the texts in the scores, and makes those of a last, shorter batch larger.
+    It scales all scores of a query alike, so text to image retrieval is not changed. From image to text, it leaves the
+    lengths of the texts in the scores, and makes scores of a shorter last batch larger.
     """
     return np.concatenate([
         texts[start : start + batch] / np.linalg.norm(texts[start : start + batch])
@@ -151,9 +155,9 @@ def batch_normalised(texts: Array, batch: int = NOTEBOOK_BATCH) -> Array:
 def notebook_ranks(
     queries: Array, gallery: Array, relevant: tuple[Array, Array], *, block: tuple[int, int] = (QUERIES, GALLERY)
 ) -> Array:
-    """As `best_ranks`, with ties in the order of NumPy's argsort, the last first, and all places beyond 10 being 11.
+    """Rank as `best_ranks`, but with ties in the reverse order of NumPy's argsort, and 11 for all ranks beyond 10.
 
-    Its memory is bounded too: of each block of the gallery the best ten are kept.
+    Memory is bounded here too, since only the best ten of each block of the gallery are kept.
     """
     places = np.full(len(queries), max(CUTOFFS) + 1)
     for start in range(0, len(queries), block[0]):
@@ -170,7 +174,7 @@ def notebook_ranks(
 
 
 def _notebook_best(queries: Array, gallery: Array, block: int) -> Array:
-    """(Q, 10) columns, best first: distances.argsort()[-10:][::-1], of one block and then of the best of the blocks."""
+    """Return the best ten columns (Q, 10), best first, as distances.argsort()[-10:][::-1] does, block by block."""
     best: Sequence[Array] = []
     scores: Sequence[Array] = []
     for left in range(0, len(gallery), block):

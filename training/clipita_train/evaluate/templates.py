@@ -1,25 +1,23 @@
-"""Which templates a label is best asked for in: chosen on one half of the development photographs, judged on the other.
+"""Choose the templates in which labels are best asked for, on one half of the photographs, and judge them on the other.
 
-One after another, the candidate that lowers the cross-entropy most when averaged with those before it, as long as it
-does so by more than twice the standard error of the difference, photograph by photograph. Top-1 would be too coarse to
-choose by: it goes on rising on the half that chooses while it falls on the other.
+Templates are added one by one. Each time, the template is added that lowers the cross-entropy most when its embedding
+is averaged with the others. This ends when the gain is no more than twice its standard error over photographs. Top-1
+would be too coarse to choose by: it keeps rising on the half that chooses while it falls on the other.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import clipita
+from clipita.system.arrays import Array
 from clipita.text.italian import in_template
 from clipita_train.data.concepts import Ontology
-from clipita_train.data.sources import Example
+from clipita_train.data.photographs.example import Example
 from clipita_train.evaluate.embedding_cache import embed_texts
 from clipita_train.evaluate.tasks import embed_sources
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 SOURCES = ("tiny_imagenet", "caltech101")  # each weighs the same
 
@@ -36,8 +34,15 @@ CANDIDATES = (
 
 
 @dataclass(frozen=True)
-class Task:
-    """One development set: images (N, E), what each shows (N,), which half it is in (N,) bool, and texts (T, K, E)."""
+class DevelopmentSet:
+    """A development set with its texts.
+
+    Attributes:
+        images: (N, E) embeddings.
+        shown: (N,) integers, what each photograph shows.
+        chooses: (N,) bool, True for the half that chooses.
+        texts: (T, K, E) embeddings of each label in each template.
+    """
 
     images: Array
     shown: Array
@@ -46,8 +51,8 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Step:
-    """Templates, and on each half the mean over the sets of cross-entropy and of top-1."""
+class TemplateChoice:
+    """Some templates, with their cross-entropy and top-1 on each half, as means over the sets."""
 
     templates: tuple[str, ...]
     loss_chosen_on: float
@@ -56,15 +61,24 @@ class Step:
     top1_held_out: float
 
     def to_json(self) -> dict[str, object]:
-        """Its fields."""
+        """Return the fields."""
         return asdict(self)
 
 
-def tasks(model: clipita.Model, examples: Sequence[Example], root: Path, ontology: Ontology, cache: Path) -> list[Task]:
-    """The development sets of `SOURCES`, halved by a hash of the photographs' paths.
+def tasks(
+    model: clipita.Model, examples: Sequence[Example], root: Path, ontology: Ontology, cache: Path
+) -> list[DevelopmentSet]:
+    """Embed the development sets of `SOURCES` and all texts.
+
+    Args:
+        model: The model.
+        examples: The examples of a manifest.
+        root: The folder that their paths are relative to.
+        ontology: The concepts.
+        cache: A folder to keep embeddings in.
 
     Raises:
-        FileNotFoundError: none of their photographs is there.
+        FileNotFoundError: A source has no photograph.
     """
     wanted = [e for e in examples if e.source in SOURCES]
     found = embed_sources(model, wanted, root, ontology, cache)
@@ -75,15 +89,17 @@ def tasks(model: clipita.Model, examples: Sequence[Example], root: Path, ontolog
         classes, shown = np.unique(source.shown, return_inverse=True)
         labels = [ontology.concepts[c].label for c in classes]
         texts = embed_texts(model, [in_template(t, label) for t in CANDIDATES for label in labels], cache)
-        sets.append(Task(source.images, shown, source.chooses, texts.reshape(len(CANDIDATES), len(labels), -1)))
+        sets.append(
+            DevelopmentSet(source.images, shown, source.chooses, texts.reshape(len(CANDIDATES), len(labels), -1))
+        )
     return sets
 
 
-def choose(sets: Sequence[Task], logit_scale: float) -> list[Step]:
-    """The steps of the choice, from one template on; the last one's are chosen."""
+def choose(sets: Sequence[DevelopmentSet], logit_scale: float) -> list[TemplateChoice]:
+    """Return the steps of the choice, from one template on; the last step has the chosen templates."""
     chosen: list[int] = []
     before: list[Array] | None = None
-    steps: list[Step] = []
+    steps: list[TemplateChoice] = []
     while len(chosen) < len(CANDIDATES):
         losses = {
             i: [_losses(task, [*chosen, i], logit_scale, task.chooses) for task in sets]
@@ -102,16 +118,16 @@ def choose(sets: Sequence[Task], logit_scale: float) -> list[Step]:
     return steps
 
 
-def measure(sets: Sequence[Task], logit_scale: float, chosen: Sequence[int]) -> Step:
-    """What the candidates of these places score together."""
+def measure(sets: Sequence[DevelopmentSet], logit_scale: float, chosen: Sequence[int]) -> TemplateChoice:
+    """Return the scores of the candidates with these numbers together."""
     halves = [[(task, task.chooses if first else ~task.chooses) for task in sets] for first in (True, False)]
     losses = [_mean([_losses(task, chosen, logit_scale, half) for task, half in both]) for both in halves]
     top1 = [_mean([_right(task, chosen, half) for task, half in both]) for both in halves]
-    return Step(tuple(CANDIDATES[i] for i in chosen), *losses, *top1)
+    return TemplateChoice(tuple(CANDIDATES[i] for i in chosen), *losses, *top1)
 
 
-def markdown(steps: Sequence[Step], others: Sequence[Step]) -> str:
-    """The steps, and below them what other sets of templates score."""
+def markdown(steps: Sequence[TemplateChoice], others: Sequence[TemplateChoice]) -> str:
+    """Return a table of the steps, and of other choices of templates."""
     lines = [
         f"Chosen from {len(CANDIDATES)} on one half of the development photographs of {' and '.join(SOURCES)}, each",
         "set weighing the same; judged on the other half.",
@@ -129,19 +145,19 @@ def markdown(steps: Sequence[Step], others: Sequence[Step]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cosines(task: Task, chosen: Sequence[int], half: Array) -> Array:
+def _cosines(task: DevelopmentSet, chosen: Sequence[int], half: Array) -> Array:
     labels = task.texts[list(chosen)].mean(0)
     return task.images[half] @ (labels / np.linalg.norm(labels, axis=1, keepdims=True)).T
 
 
-def _losses(task: Task, chosen: Sequence[int], logit_scale: float, half: Array) -> Array:
-    """(N,) cross-entropies of the photographs of one half."""
+def _losses(task: DevelopmentSet, chosen: Sequence[int], logit_scale: float, half: Array) -> Array:
+    """Return the cross-entropies (N,) of the photographs of one half."""
     logits = logit_scale * _cosines(task, chosen, half)
     logits -= logits.max(1, keepdims=True)
     return np.log(np.exp(logits).sum(1)) - logits[np.arange(len(logits)), task.shown[half]]
 
 
-def _right(task: Task, chosen: Sequence[int], half: Array) -> Array:
+def _right(task: DevelopmentSet, chosen: Sequence[int], half: Array) -> Array:
     return _cosines(task, chosen, half).argmax(1) == task.shown[half]
 
 

@@ -1,7 +1,7 @@
-"""Zero-shot classification of labelled photographs, several models, label sets and phrasings over one set of them.
+"""Classify labeled photographs zero-shot, with several models, label sets and phrasings.
 
-Every photograph is asked against all labels of the set, also those of which there is no photograph. A label that ties
-with the right one stands before it, so two classes with one label are both wrong at 1.
+Every photograph is compared with all labels of the set, also with those of which there is no photograph. A label that
+ties with the right one ranks before it, so two classes with the same label are both wrong at 1.
 """
 
 import itertools
@@ -9,30 +9,34 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import clipita
+from clipita.system.arrays import Array
 from clipita.text.italian import TEMPLATES
 from clipita.zero_shot import check_templates, embed_labels, probabilities
 from clipita_train.evaluate.embedding_cache import embed_images, embed_texts
-from clipita_train.evaluate.image_folders import Classified
+from clipita_train.evaluate.image_folders import LabeledImages
 from clipita_train.evaluate.label_sets import LabelSet
 from clipita_train.evaluate.metrics import calibration_error, found_at
 from clipita_train.evaluate.retrieval import best_ranks
 from clipita_train.intervals import Difference, Estimate, differences, estimates
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
 CUTOFFS = (1, 5, 10, 100)
 METRICS = tuple(f"Acc@{k}" for k in CUTOFFS)
-PHOTOGRAPHS = 512  # whose scores against all labels are held at a time
+PHOTOGRAPHS = 512  # number of photographs whose scores against all labels are held at a time
 
 
 @dataclass(frozen=True)
 class Phrasing:
-    """How a label is asked for: in which templates (None: the model's own), with its article or without."""
+    """A way to ask for labels.
+
+    Attributes:
+        name: Name in the tables.
+        templates: The templates; None takes the model's own.
+        articles: Whether labels have their articles.
+    """
 
     name: str
     templates: tuple[str, ...] | None
@@ -48,11 +52,11 @@ PHRASINGS = {
 
 
 def read_phrasing(name: str) -> Phrasing:
-    """One of `PHRASINGS`, or a file with a template on each line.
+    """Return one of `PHRASINGS`, or read a file with a template on each line.
 
     Raises:
-        FileNotFoundError: neither.
-        TextError: a template without its "{}".
+        FileNotFoundError: There is no such file.
+        TextError: A template has no "{}".
     """
     if name in PHRASINGS:
         return PHRASINGS[name]
@@ -64,7 +68,7 @@ def read_phrasing(name: str) -> Phrasing:
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class: how many of its photographs were told, and what the others were most often taken for."""
+    """The accuracies on one class, and the class that its other photographs were most often taken for."""
 
     id: str
     label: str
@@ -76,7 +80,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Photographs of one class that were taken for another."""
+    """The photographs of one class that were taken for another."""
 
     shown: str
     said: str
@@ -85,8 +89,8 @@ class Confusion:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A model with a label set and a phrasing: accuracies, and how they differ from the first row's."""
+class ZeroShotScores:
+    """The scores of a model with one label set and phrasing, and their differences from the first of the report."""
 
     model: str
     fingerprint: str
@@ -95,7 +99,7 @@ class Row:
     labels: str
     phrasing: str
     templates: tuple[str, ...]
-    twins: int  # classes that share their label
+    twins: int  # number of classes that share their label
     accuracy: dict[str, Estimate]
     mean_of_classes: float  # Acc@1, each class weighing the same
     calibration_error: float
@@ -105,43 +109,43 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report:
-    """The whole result: what was asked, and a row for each model, label set and phrasing."""
+class ZeroShotReport:
+    """The photographs and labels, and the scores of each model, label set and phrasing."""
 
     photographs: int
     classes_shown: int
     labels: int
     unreadable: tuple[str, ...]
     strangers: dict[str, int]
-    rows: tuple[Row, ...]
+    rows: tuple[ZeroShotScores, ...]
 
     def to_json(self) -> dict[str, object]:
-        """Its fields."""
+        """Return the fields."""
         return asdict(self)
 
 
 def classify(
     models: Iterable[clipita.Model],
-    photographs: Classified,
+    photographs: LabeledImages,
     label_sets: Sequence[LabelSet],
     phrasings: Sequence[Phrasing],
     cache: Path,
-) -> Report:
-    """Accuracies on the photographs that all models can read.
+) -> ZeroShotReport:
+    """Score models, label sets and phrasings on the photographs that all models can read.
 
     Args:
         models: At least one; taken one after another, and not kept.
         photographs: Their classes are places in every one of the label sets.
-        label_sets: At least one, all of the same ids in the same order.
+        label_sets: At least one, all with the same ids in the same order.
         phrasings: At least one.
-        cache: Embeddings are kept here.
+        cache: A folder to keep embeddings in.
 
     Raises:
-        FileNotFoundError: no photograph can be read.
-        ValueError: label sets of other ids.
+        FileNotFoundError: No photograph can be read.
+        ValueError: Label sets have different ids.
     """
     if any(labels.ids != label_sets[0].ids for labels in label_sets):
-        raise ValueError("label sets are compared on the same ids in the same order, and these have others")
+        raise ValueError("all label sets need the same ids in the same order, and these differ")
     embedded: list[tuple[Array, Array]] = []
     asked: list[_Asked] = []
     for i, model in enumerate(models):
@@ -158,22 +162,31 @@ def classify(
             f"none of the {len(readable)} photographs can be read; the first: {photographs.paths[0]}"
         )
     shown = np.array(photographs.classes)[readable]
-    results: list[Row] = []
+    results: list[ZeroShotScores] = []
     first: Array | None = None
     for one in asked:
-        ranks, said, sure = told(embedded[one.model][0][readable], one.embeddings, shown, *one.scale)
+        ranks, said, sure = top_labels(embedded[one.model][0][readable], one.embeddings, shown, *one.scale)
         values = np.stack([found_at(ranks, k) for k in CUTOFFS], axis=1)
         error = calibration_error(sure, found_at(ranks, 1))
         results.append(_row(one, values, error, first, *_by_class(one.labels, shown, ranks, said)))
         first = values if first is None else first
     unreadable = tuple(str(path) for path, good in zip(photographs.paths, readable, strict=True) if not good)
     size = len(label_sets[0].ids)
-    return Report(len(shown), len(np.unique(shown)), size, unreadable, photographs.strangers, tuple(results))
+    return ZeroShotReport(len(shown), len(np.unique(shown)), size, unreadable, photographs.strangers, tuple(results))
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """What one row is of: its model's place, fields of `Row`, logit scale and bias, and the embedded labels (K, E)."""
+    """A model with a label set and a phrasing.
+
+    Attributes:
+        model: Place of the model.
+        facts: The first fields of `ZeroShotScores`.
+        scale: Logit scale and bias of the model.
+        labels: The label set.
+        phrasing: The phrasing, with its templates.
+        embeddings: (K, E) embeddings of the labels.
+    """
 
     model: int
     facts: tuple[str, str, str, str]
@@ -190,11 +203,11 @@ def _row(
     first: Array | None,
     classes: tuple[ClassScore, ...],
     confused: tuple[Confusion, ...],
-) -> Row:
-    """From the values (N, M) of the `METRICS`, the calibration error, and the values of the first row."""
+) -> ZeroShotScores:
+    """Make the scores from the values (N, M) of the `METRICS`, the calibration error and the first row's values."""
     each = np.arange(len(values))
     assert asked.phrasing.templates is not None
-    return Row(
+    return ZeroShotScores(
         *asked.facts,
         asked.labels.name,
         asked.phrasing.name,
@@ -209,16 +222,20 @@ def _row(
     )
 
 
-def told(
+def top_labels(
     images: Array, labels: Array, shown: Array, logit_scale: float, logit_bias: float | None = None
 ) -> tuple[Array, Array, Array]:
-    """The rank (N,) of each photograph's right label, ties against it; the label (N,) that is said; its probability.
+    """Classify photographs.
 
     Args:
         images: (N, E) float of unit norm.
         labels: (K, E) likewise.
         shown: (N,) integers, the right labels.
-        logit_scale, logit_bias: The model's, as `clipita.zero_shot.probabilities` takes them.
+        logit_scale: The model's, as `clipita.zero_shot.probabilities` takes it.
+        logit_bias: The model's, likewise.
+
+    Returns:
+        The rank (N,) of each right label, with ties against it; the likeliest label (N,); and its probability (N,).
     """
     ranks = best_ranks(images, labels, (np.arange(len(images)), shown))
     said = np.empty(len(images), np.int64)
@@ -232,7 +249,7 @@ def told(
 
 
 def _embed_labels(model: clipita.Model, phrases: list[str], templates: Sequence[str], cache: Path) -> Array:
-    """(K, E); labels that are the same are embedded once, so that they tie exactly."""
+    """Embed labels (K, E); equal labels are embedded once, so that they tie exactly."""
     distinct = list(dict.fromkeys(phrases))
     rows = embed_labels(lambda texts: embed_texts(model, texts, cache), distinct, templates)
     place = {phrase: i for i, phrase in enumerate(distinct)}
@@ -242,7 +259,7 @@ def _embed_labels(model: clipita.Model, phrases: list[str], templates: Sequence[
 def _by_class(
     labels: LabelSet, shown: Array, ranks: Array, said: Array
 ) -> tuple[tuple[ClassScore, ...], tuple[Confusion, ...]]:
-    """The classes in the label set's order, and the pairs that were confused, the most often first."""
+    """Return the scores of the classes, in the order of the label set, and the confused pairs, most frequent first."""
     wrong = ranks > 1
     pairs = Counter(
         (one, other) for one, other in zip(shown[wrong].tolist(), said[wrong].tolist(), strict=True) if one != other

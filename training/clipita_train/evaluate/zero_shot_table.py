@@ -1,13 +1,14 @@
-"""A zero-shot report as Markdown."""
+"""Write a zero-shot report as Markdown."""
 
-from clipita_train.evaluate.zero_shot import METRICS, Report, Row
+from clipita_train.evaluate.zero_shot import METRICS, ZeroShotReport, ZeroShotScores
 from clipita_train.intervals import DRAWS, SEED, SWAPS
 
-SHOWN = 20  # classes and pairs; the JSON has all
+SHOWN = 20  # how many classes and pairs are shown; the JSON has all
 
 
-def markdown(report: Report, images: str) -> str:
-    """The protocol, the accuracies, and the first row's hardest classes and most confused pairs."""
+def markdown(report: ZeroShotReport, images: str) -> str:
+    """Return the protocol, the accuracies, and the first row's hardest classes and most confused pairs."""
+    first, *others = report.rows
     sets = {row.labels: row.twins for row in report.rows}
     lines = [
         f"# Zero-shot: {images}",
@@ -42,24 +43,24 @@ def markdown(report: Report, images: str) -> str:
         lines.append(
             f"| {_name(row)} | {' | '.join(cells)} | {row.mean_of_classes:.2%} | {row.calibration_error:.3f} |"
         )
-    if len(report.rows) > 1:
+    if others:
         lines += [
             "",
-            f"## Compared with {_name(report.rows[0]).replace(' | ', ', ')}",
+            f"## Compared with {_name(first).replace(' | ', ', ')}",
             "",
             f"p: two-sided permutation, {SWAPS:,} swaps of photographs, seed {SEED}, not adjusted for their number.",
             "",
             f"| model | labels | phrasing | {' | '.join(METRICS)} |",
             "|---" * (3 + len(METRICS)) + "|",
         ]
-    for row in report.rows[1:]:
+    for row in others:
         assert row.differences is not None
         cells = [f"{d.value:+.2%} [{d.low:+.1%}, {d.high:+.1%}], p {d.p:.4f}" for d in row.differences.values()]
         lines.append(f"| {_name(row)} | {' | '.join(cells)} |")
-    return "\n".join([*lines, *_hardest(report.rows[0])]) + "\n"
+    return "\n".join([*lines, *_hardest(first)]) + "\n"
 
 
-def _hardest(row: Row) -> list[str]:
+def _hardest(row: ZeroShotScores) -> list[str]:
     title = _name(row).replace(" | ", ", ")
     hardest = sorted(row.classes, key=lambda one: (one.top1, one.top5))[:SHOWN]
     return [
@@ -81,7 +82,7 @@ def _hardest(row: Row) -> list[str]:
     ]
 
 
-def _name(row: Row) -> str:
+def _name(row: ZeroShotScores) -> str:
     return f"{row.model} | {row.labels} | {row.phrasing}"
 
 

@@ -1,0 +1,1 @@
+"""Contrastive losses between image and text embeddings."""

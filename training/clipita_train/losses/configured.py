@@ -1,4 +1,4 @@
-"""The loss between pairs that a configuration asks for, with its scale and bias, fixed or learned."""
+"""The loss between pairs that a configuration asks for, with its scale and bias."""
 
 import math
 from typing import assert_never
@@ -14,18 +14,19 @@ from clipita_train.losses.distributed import per_device_softmax, sigmoid_ring
 
 
 class PairLoss(nnx.Module):
-    """Image and text embeddings to a loss; part of the model, so that what is learned is trained and saved with it.
+    """Computes a loss from image and text embeddings.
 
-    A learned scale is held as its logarithm in `log_scale`, which is how transformers stores `logit_scale` too. A fixed
-    one is no parameter at all: nothing can decay it, and no export can mistake it for a logarithm. Read both by the
-    properties.
+    It is part of the model, so that a learned scale is trained and saved. A learned scale is held as its logarithm,
+    `log_scale`, as transformers does for `logit_scale`. A fixed scale is not a parameter at all: nothing can decay it,
+    and no export can mistake it for a logarithm. Use the properties to read scale and bias.
 
     Args:
-        config: which loss, and where scale and bias start.
-        mesh: where the batch is split over devices. The loss per device needs it; the sigmoid loss is then a ring.
+        config: Which loss, and where scale and bias start.
+        mesh: The devices over which the batch is split. The loss per device needs it; with it the sigmoid loss is
+            computed in a ring.
 
     Raises:
-        ValueError: the loss per device without a mesh.
+        ValueError: The loss per device is asked for without a mesh.
     """
 
     def __init__(self, config: LossConfig, mesh: Mesh | None = None) -> None:
@@ -39,20 +40,26 @@ class PairLoss(nnx.Module):
 
     @property
     def logit_scale(self) -> jax.Array:
-        """() float32, multiplies the cosines."""
+        """The multiplier of the cosines, () float32."""
         if not self.config.learned:
             return jnp.float32(self.config.logit_scale)
         log_scale, largest = self.log_scale[...], math.log(self.config.largest_scale)
-        # The limit is on the value alone: with no gradient beyond it, a scale that overshot could never come back.
+        # Only the value is limited, and not the gradient: otherwise a scale beyond the limit could never come back.
         return jnp.exp(log_scale + jax.lax.stop_gradient(jnp.minimum(log_scale, largest) - log_scale))
 
     @property
     def logit_bias(self) -> jax.Array:
-        """() float32, added to the logits; 0 but for the sigmoid loss."""
+        """The number added to the logits, () float32; 0 for all losses but the sigmoid loss."""
         return self.bias[...] if hasattr(self, "bias") else jnp.float32(self.config.logit_bias)
 
     def __call__(self, image: jax.Array, text: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
-        """Embeddings (B, E) of unit norm, row by row pairs -> float32 scalar; `mask` (B,) is False for padding."""
+        """Return the loss () float32.
+
+        Args:
+            image: (B, E), unit norm.
+            text: (B, E), unit norm; row i belongs to row i of `image`.
+            mask: (B,) bool, False for rows of padding; None means there are none.
+        """
         scale, margin = self.logit_scale, self.config.margin
         known = None if mask is None else mask[:, None] & mask[None, :]
         match self.config.kind:

@@ -1,12 +1,12 @@
 """Contrastive losses between image and text embeddings.
 
-All are written for whole batches: under `jax.jit` with rows sharded over devices they are the loss of the global batch.
+All are written for whole batches. Under `jax.jit`, with rows split over devices, they are the loss of the global batch.
 """
 
 import jax
 import jax.numpy as jnp
 
-# Stands for minus infinity in a log-sum-exp: exp() of it is 0, but sums and gradients with it stay finite.
+# Used in place of minus infinity in a log-sum-exp: its exponential is 0, but sums and gradients stay finite.
 _LOG_ZERO = -1e30
 
 
@@ -19,27 +19,28 @@ def softmax_contrastive(
     positive: jax.Array | None = None,
     known: jax.Array | None = None,
 ) -> jax.Array:
-    """The CLIP loss, for pictures with any number of right texts and texts with any number of right pictures.
+    """Compute the CLIP loss; pictures may have any number of right texts, and texts any number of right pictures.
 
-    Each positive pair is a term -log(p), where p is the softmax over that pair and the negatives of its row; the other
-    positives of the row stay out, so a label and its hypernym do not push each other away. Terms are averaged by weight
-    in a row, then over the rows that have a positive; the same over columns; the loss is the mean of the two.
+    Each positive pair is a term -log(p), where p is the softmax over that pair and the negatives of its row. The other
+    positives of the row are left out, so a label and its hypernym do not push each other away. Terms are averaged by
+    weight within a row, and then over the rows that have a positive. The same is done over columns, and the loss is the
+    mean of the two.
 
     Args:
         image: (B, E), unit norm.
         text: (K, E), unit norm.
-        logit_scale: multiplies the cosines.
-        margin: taken from the cosines of positive pairs, which must be right by so much more.
+        logit_scale: Multiplies the cosines.
+        margin: Subtracted from the cosines of positive pairs, which must be right by so much more.
         positive: (B, K) bool, or weights >= 0 where 0 is a negative. Default: pair i, i is right, all others are wrong.
-        known: (B, K) bool; pairs where it is False are neither positive nor negative. Padded rows are left out by
+        known: (B, K) bool; where it is False, a pair is neither positive nor negative. Padded rows are left out by
             `known = mask[:, None] & mask[None, :]`.
 
     Returns:
-        float32 scalar; 0 where there is nothing to tell apart.
+        float32 scalar; 0 where there are no negatives.
 
-    Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (arXiv:2103.00020);
-        one term per positive as in Khosla et al., "Supervised Contrastive Learning" (arXiv:2004.11362), L_out, but
-        without the other positives in its denominator; margin as in Yang et al. (arXiv:1902.08564).
+    Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (arXiv:2103.00020).
+    One term for each positive is as in L_out of Khosla et al., "Supervised Contrastive Learning" (arXiv:2004.11362),
+    but without the other positives in its denominator. The margin is as in Yang et al. (arXiv:1902.08564).
     """
     cosines = _cosines(image, text)  # (B, K)
     weight, known = _pair_weights(cosines.shape, positive, known)
@@ -58,14 +59,14 @@ def sigmoid_contrastive(
     positive: jax.Array | None = None,
     known: jax.Array | None = None,
 ) -> jax.Array:
-    """The SigLIP loss: each pair by itself, right or wrong, summed over texts and averaged over pictures.
+    """Compute the SigLIP loss: each pair is right or wrong by itself; summed over texts and averaged over pictures.
 
     Args:
         image: (B, E), unit norm.
         text: (K, E), unit norm.
-        logit_scale: multiplies the cosines; SigLIP learns its logarithm, starting at ln 10.
-        logit_bias: added to the logits; SigLIP learns it, starting at -10.
-        margin: as for `softmax_contrastive`.
+        logit_scale: Multiplies the cosines; SigLIP learns its logarithm, starting at ln 10.
+        logit_bias: Added to the logits; SigLIP learns it, starting at -10.
+        margin: As for `softmax_contrastive`.
         positive: (B, K) bool, or weights >= 0 of the right pairs; wrong pairs weigh 1. Default: pair i, i is right.
         known: (B, K) bool; pairs where it is False do not count, nor do pictures that have no other pair.
 
@@ -84,14 +85,14 @@ def sigmoid_contrastive(
 
 
 def _cosines(image: jax.Array, text: jax.Array) -> jax.Array:  # (B, E), (K, E) -> (B, K) float32
-    # TPUs and recent GPUs would multiply float32 in fewer bits; times a scale of 20 to 100 that is seen in the loss.
+    # TPUs and recent GPUs would multiply float32 with fewer bits; times a scale of 20 to 100 that shows in the loss.
     return jnp.matmul(image.astype(jnp.float32), text.astype(jnp.float32).T, precision=jax.lax.Precision.HIGHEST)
 
 
 def _pair_weights(
     shape: tuple[int, ...], positive: jax.Array | None, known: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Weights of the positive pairs (B, K) float32, 0 for all others, and which pairs are known (B, K) bool."""
+    """Return the weights of positive pairs (B, K) float32, 0 for all others, and which pairs are known (B, K) bool."""
     if positive is None and shape[0] != shape[1]:
         raise ValueError(f"{shape[0]} images and {shape[1]} texts are no pairs: say which match by `positive`")
     for name, array in (("positive", positive), ("known", known)):
@@ -103,7 +104,7 @@ def _pair_weights(
 
 
 def _one_way(logits: jax.Array, weight: jax.Array, negative: jax.Array) -> jax.Array:
-    """Mean over rows of -log p of their positives against their negatives, all (rows, columns)."""
+    """Return the mean over rows of -log p of their positives against their negatives; arrays are (rows, columns)."""
     negatives = jax.nn.logsumexp(jnp.where(negative, logits, _LOG_ZERO), axis=1, keepdims=True)
     terms = jax.nn.softplus(negatives - logits)  # -log(e^l / (e^l + sum of negatives))
     total = weight.sum(axis=1)  # (rows,)

@@ -1,4 +1,4 @@
-"""Losses that say what each device computes: a ring that needs no (B, B) matrix, and CLIP-Italian's, for reproduction.
+"""Losses that say what each device computes: a ring without a (B, B) matrix, and CLIP-Italian's loss, to reproduce it.
 
 Both take the rows of a global batch, split over all axes of a mesh, as `engine.step.put_batch` splits them.
 """
@@ -23,27 +23,26 @@ def per_device_softmax(
     mask: jax.Array | None = None,
     device_batch: int | None = None,
 ) -> jax.Array:
-    """CLIP-Italian's own loss, for reproducing it: each device tells apart its own pairs only.
+    """Compute CLIP-Italian's own loss, to reproduce it: each device compares only its own pairs.
 
-    The original took the gradients of each device's loss and averaged them, which is the gradient of this mean. It
-    depends on how many pairs a device has, unless `device_batch` says how many there were; `softmax_contrastive` does
-    not.
+    The original computed the gradients of each device's loss and averaged them, which is the gradient of this mean.
+    Unlike `softmax_contrastive`, the loss depends on the number of pairs of a device, unless `device_batch` fixes it.
 
     Args:
-        image: (B, E), unit norm; row i goes with row i of `text`.
+        image: (B, E), unit norm; row i belongs to row i of `text`.
         text: (B, E), unit norm.
-        mesh: B divides by the number of its devices.
-        logit_scale: multiplies the cosines.
-        margin: as for `softmax_contrastive`.
-        mask: (B,) bool, False where a row is padding. A device counts by its rows that are none.
-        device_batch: how many pairs a device stands for, so that one device gives the loss of several; None: all that
-            it has.
+        mesh: The devices; B divides by their number.
+        logit_scale: Multiplies the cosines.
+        margin: As for `softmax_contrastive`.
+        mask: (B,) bool, False for rows of padding. A device is weighted by its other rows.
+        device_batch: How many pairs are compared with one another, so that one device can compute the loss of several;
+            None: all pairs of a device.
 
     Returns:
-        float32 scalar; ln(device_batch) where nothing can be told apart.
+        float32 scalar; ln(device_batch) where all cosines are equal.
 
     Raises:
-        ValueError: a device's rows do not divide by `device_batch`.
+        ValueError: The rows of a device do not divide by `device_batch`.
     """
 
     def of_group(image: jax.Array, text: jax.Array, mask: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -58,8 +57,8 @@ def per_device_softmax(
                 f"{len(image)} pairs on each of {mesh.size} devices do not divide into groups of {size}: choose "
                 "another batch size, or fewer devices"
             )
-        groups = (rows.reshape(-1, size, *rows.shape[1:]) for rows in (image, text, mask))
-        loss, rows = jax.vmap(of_group, in_axes=(0, 0, 0, None))(*groups, scale)
+        image, text, mask = (rows.reshape(-1, size, *rows.shape[1:]) for rows in (image, text, mask))
+        loss, rows = jax.vmap(of_group, in_axes=(0, 0, 0, None))(image, text, mask, scale)
         loss, rows = jax.lax.psum((loss.sum(), rows.sum()), mesh.axis_names)
         return loss / jnp.maximum(rows, 1.0)
 
@@ -76,18 +75,19 @@ def sigmoid_ring(
     margin: float = 0.0,
     mask: jax.Array | None = None,
 ) -> jax.Array:
-    """`sigmoid_contrastive` of the global batch, its texts passed from device to device round a ring.
+    """Compute `sigmoid_contrastive` of the global batch, with texts passed from device to device around a ring.
 
-    A device holds (B / devices)^2 logits at a time, forward and backward, not B^2 / devices, and never all texts.
+    A device holds (B / devices)^2 logits at a time, forward and backward, instead of B^2 / devices, and never all
+    texts.
 
     Args:
-        image: (B, E), unit norm; row i goes with row i of `text`.
+        image: (B, E), unit norm; row i belongs to row i of `text`.
         text: (B, E), unit norm.
-        mesh: B divides by the number of its devices.
-        logit_scale: multiplies the cosines.
-        logit_bias: added to the logits.
-        margin: as for `softmax_contrastive`.
-        mask: (B,) bool, False where a row is padding.
+        mesh: The devices; B divides by their number.
+        logit_scale: Multiplies the cosines.
+        logit_bias: Added to the logits.
+        margin: As for `softmax_contrastive`.
+        mask: (B,) bool, False for rows of padding.
 
     Returns:
         float32 scalar.
@@ -101,10 +101,10 @@ def sigmoid_ring(
         block = partial(sigmoid_contrastive, image, logit_scale=scale, logit_bias=bias, margin=margin)
         no_pair = jnp.zeros((len(image), len(text)), bool)
 
-        @jax.checkpoint  # logits again in the backward pass, not kept from every turn
+        @jax.checkpoint  # computes logits again in the backward pass, instead of keeping those of every turn
         def turn(total: jax.Array, text: jax.Array, text_mask: jax.Array) -> jax.Array:
             known = mask[:, None] & text_mask[None, :]
-            pictures = known.any(axis=1).sum().astype(jnp.float32)  # what the mean over a block divides by
+            pictures = known.any(axis=1).sum().astype(jnp.float32)  # `block` divides by this
             return total + pictures * block(text, positive=no_pair, known=known)
 
         def pass_on(carry: tuple[jax.Array, ...], _: None) -> tuple[tuple[jax.Array, ...], None]:
@@ -128,7 +128,7 @@ def _mask(image: jax.Array, text: jax.Array, mask: jax.Array | None) -> jax.Arra
 
 
 def _on_devices(function: Any, mesh: Mesh) -> Any:
-    """The function on each device's rows of its first three arguments; further ones are the same on all."""
+    """Return a function that runs on each device's rows of the first three arguments; others are the same on all."""
     rows = PartitionSpec(mesh.axis_names)
 
     def call(image: jax.Array, text: jax.Array, mask: jax.Array, *numbers: jax.Array) -> jax.Array:

@@ -1,0 +1,1 @@
+"""Recipes that train whole towers on pairs of photographs and captions."""

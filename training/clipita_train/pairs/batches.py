@@ -1,8 +1,9 @@
-"""Batches of pairs by Grain: decoded and tokenised in threads, and the same whatever the number of threads.
+"""Make batches of pairs with Grain: decoded and tokenized in threads, with the same result for any number of threads.
 
-What a position of the stream holds depends on the seed alone: sources are shuffled anew every epoch and mixed in fixed
-proportions, each process takes every n-th position, and what cannot be read is skipped. The state of an iterator is one
-number. Threads do for decoding, since Pillow and the tokenizer leave Python's lock while they work.
+The contents of each position in the stream depend on the seed alone. Sources are shuffled anew in every epoch and mixed
+in fixed proportions, each process takes every n-th position, and what cannot be read is skipped. The state of an
+iterator is a single number. Threads, instead of processes, are enough for decoding, since Pillow and the tokenizer
+release Python's lock.
 """
 
 import math
@@ -17,16 +18,20 @@ import numpy as np
 from clipita.errors import ImageError, TextError
 from clipita.images.pixels import Preprocessing, load_pixels
 from clipita.text.tokenizer import Tokenizer
-from clipita_train.data.captions import caption_at, names_a_side
+from clipita_train.data.captions.draw import caption_at
+from clipita_train.data.captions.sides import names_a_side
+from clipita_train.engine.loop import Batches
 from clipita_train.pairs.files import Pair, Part
 
-Array = np.ndarray[Any, np.dtype[Any]]
-Row = dict[str, Any]
-STAGE = 1 << 20  # epochs; views of one stage are told from those of the next by it
+BatchRow = dict[str, Any]  # name of an entry to the value of one example
+STAGE = 1 << 20  # more than the epochs of any stage, so that views of different stages differ
 
 
-class LeftOut:
-    """What cannot be read: each named once, in a file and by `tell`, and an error if it is more than some mishaps."""
+class UnreadableLog:
+    """A log of what cannot be read, which raises an error if that is too much.
+
+    Each entry is written once to a file, and passed once to `tell`.
+    """
 
     def __init__(self, path: Path, tell: Callable[[str], object] = print) -> None:
         self._path, self._tell, self._lock = path, tell, threading.Lock()
@@ -34,12 +39,16 @@ class LeftOut:
         self._limit: float = math.inf
 
     def allow(self, pairs: int) -> None:
-        """From now on it is an error if more than a twentieth of so many pairs, and more than 20, are left out."""
+        """Raise an error if, now or later, more than 20 and more than a twentieth of `pairs` pairs are unreadable."""
         self._limit = max(20, pairs // 20)
         self._check()
 
     def __call__(self, place: str, reason: str) -> None:
-        """Raises ValueError: too many are left out."""
+        """Log a pair that cannot be read.
+
+        Raises:
+            ValueError: Too many pairs cannot be read.
+        """
         line = f"{place}\t{reason}".replace("\n", " ")
         with self._lock:
             if line in self._known:
@@ -53,27 +62,27 @@ class LeftOut:
     def _check(self) -> None:
         if len(self._known) > self._limit:
             raise ValueError(
-                f"{len(self._known)} pairs cannot be read, which is more than mishaps; they are named in "
-                f"{str(self._path)!r}. Mend them, or take them out of their lists"
+                f"{len(self._known)} pairs cannot be read, which is too many to go on; they are named in "
+                f"{str(self._path)!r}. Repair them, or take them out of their lists"
             )
 
 
-class Rows:
-    """Pairs to rows of batches.
+class RowMaker:
+    """Makes rows of batches from pairs.
 
     Args:
-        image: a pair and its number to an entry of a row, ("pixels", (S, S, 3) uint8) or ("image_features", (D,)).
-        text: a caption to entries of a row, {"input_ids": (L,), ...} or {"text_features": (D,)}.
-        left_out: is told what cannot be read.
-        seed: of the choice of captions.
-        validates: takes the first caption, and gives a blank row with "mask" False instead of nothing.
-        may_flip: say of each row whether its photograph may be mirrored, which no caption of sides allows.
+        image: (number, pair) to an entry of a row, {"pixels": (S, S, 3) uint8} or {"image_features": (D,)}.
+        text: Caption to entries of a row, {"input_ids": (L,), ...} or {"text_features": (D,)}.
+        left_out: Called with the name of a pair that cannot be read, and the reason.
+        seed: Seed of the choice of captions.
+        validates: Take the first caption, and mark rows with "mask".
+        may_flip: Add "may_flip" to each row, False where the caption says left or right.
     """
 
     def __init__(
         self,
-        image: Callable[[int, Pair], Row],
-        text: Callable[[str], Row],
+        image: Callable[[int, Pair], BatchRow],
+        text: Callable[[str], BatchRow],
         left_out: Callable[[str, str], None],
         *,
         seed: int,
@@ -83,8 +92,8 @@ class Rows:
         self._image, self._text, self._left_out = image, text, left_out
         self._seed, self._validates, self._may_flip = seed, validates, may_flip
 
-    def __call__(self, drawn: tuple[int, int, Pair]) -> Row | None:
-        """(number, view, pair) to a row; None where it cannot be read."""
+    def __call__(self, drawn: tuple[int, int, Pair]) -> BatchRow | None:
+        """Make a row from (number, view, pair); return None if the pair cannot be read."""
         number, view, pair = drawn
         caption = caption_at(pair.captions, id=number, step=None if self._validates else view, seed=self._seed)
         try:
@@ -97,15 +106,15 @@ class Rows:
         return row | ({"mask": np.True_} if self._validates else {"view": np.int32(view)})
 
 
-def pixels_of(preprocessing: Preprocessing) -> Callable[[int, Pair], Row]:
-    """Photographs, decoded and resized as for serving."""
+def pixels_of(preprocessing: Preprocessing) -> Callable[[int, Pair], BatchRow]:
+    """Return a function that decodes and resizes a photograph as for serving."""
     return lambda _, pair: {"pixels": load_pixels(pair.image, preprocessing, name=pair.key)}
 
 
-def tokens_of(tokenizer: Tokenizer) -> Callable[[str], Row]:
-    """Captions as ids; what is longer than the tokenizer's limit is cut and keeps its end."""
+def tokens_of(tokenizer: Tokenizer) -> Callable[[str], BatchRow]:
+    """Return a function that tokenizes a caption; one beyond the tokenizer's limit is cut, and keeps its end token."""
 
-    def tokens(caption: str) -> Row:
+    def tokens(caption: str) -> BatchRow:
         (batch,) = tokenizer.encode([caption], on_truncate="ignore")
         return {"input_ids": batch.input_ids[0], "attention_mask": batch.attention_mask[0]}
 
@@ -113,9 +122,9 @@ def tokens_of(tokenizer: Tokenizer) -> Callable[[str], Row]:
 
 
 class PairBatches:
-    """A Grain iterator of batches as `clipita_train.engine.loop.fit` takes them; `len` is the batches of an epoch."""
+    """Batches for `clipita_train.engine.loop.fit`, with the number of batches of an epoch as `len`."""
 
-    def __init__(self, batches: Iterator[Row], length: int) -> None:
+    def __init__(self, batches: Batches, length: int) -> None:
         self._batches, self._length = batches, length
 
     def __len__(self) -> int:
@@ -124,20 +133,22 @@ class PairBatches:
     def __iter__(self) -> "PairBatches":
         return self
 
-    def __next__(self) -> Row:
+    def __next__(self) -> BatchRow:
         return next(self._batches)
 
     def get_state(self) -> Any:
-        return self._batches.get_state()  # type: ignore[attr-defined]
+        """Return the position in the data."""
+        return self._batches.get_state()
 
     def set_state(self, state: Any) -> None:
-        self._batches.set_state(state)  # type: ignore[attr-defined]
+        """Go to a position in the data."""
+        self._batches.set_state(state)
 
 
 def training_batches(
     parts: Sequence[Part],
     weights: Sequence[float],
-    rows: Rows,
+    rows: RowMaker,
     *,
     batch_size: int,
     lengths: tuple[int, ...],
@@ -146,23 +157,23 @@ def training_batches(
     threads: int,
     process: tuple[int, int] = (0, 1),
 ) -> PairBatches:
-    """Endless batches: an epoch sees every pair once, or `weights` as often.
+    """Return endless batches. An epoch sees every pair once, or more or less often by `weights`.
 
     Args:
-        parts: the pairs of each source.
-        weights: how often the pairs of each source are drawn, relative to those of others.
-        rows: what makes rows of them.
-        batch_size: of all processes together.
-        lengths: to which texts are padded: the shortest of these that holds the longest of a batch.
-        seed: of the order. Another stage has another one.
-        stage: index of the stage.
-        threads: that decode and tokenise; 0 does so in the thread that asks.
-        process: index of this process, and how many there are.
+        parts: The pairs of each source.
+        weights: How often the pairs of each source are drawn, relative to those of others.
+        rows: Makes rows from pairs.
+        batch_size: Size of a batch, over all processes.
+        lengths: Texts are padded to the shortest of these lengths that holds the longest text of the batch.
+        seed: Seed of the order, which also depends on the stage.
+        stage: Index of the stage.
+        threads: Number of threads that decode and tokenize; 0 does so in the calling thread.
+        process: Index of this process, and the number of processes.
 
     Raises:
-        ValueError: there are no pairs, or the batch does not divide by the processes.
+        ValueError: There are no pairs, or the batch does not divide by the processes.
     """
-    import grain  # takes a second
+    import grain  # here, since it takes a second
 
     own_size = _own(batch_size, process)
     if not sum(map(len, parts)):
@@ -178,23 +189,38 @@ def training_batches(
     ]
     shares = [weight * len(part) for weight, part in zip(weights, parts, strict=True) if len(part)]
     mixed = grain.MapDataset.mix(shuffled, [share / sum(shares) for share in shares])
-    stream = mixed[process[0] :: process[1]].map(rows)
+    stream: Any = mixed[process[0] :: process[1]].map(rows)  # Grain skips rows that are None
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * own_size if threads else 0)
     collate = partial(_collate, lengths=lengths)
     batches = stream.to_iter_dataset(options).batch(own_size, drop_remainder=True, batch_fn=collate)
-    return PairBatches(iter(batches), max(1, sum(map(len, parts)) // batch_size))
+    iterator: Any = iter(batches)  # it has `get_state`, which the type Iterator lacks
+    return PairBatches(iterator, max(1, sum(map(len, parts)) // batch_size))
 
 
 def validation_batches(
     parts: Sequence[Part],
-    rows: Rows,
+    rows: RowMaker,
     *,
     batch_size: int,
     lengths: tuple[int, ...],
     threads: int,
     process: tuple[int, int] = (0, 1),
-) -> Iterator[Row]:
-    """All pairs once, in order, the last batch filled up; "mask" is False for what fills it and cannot be read."""
+) -> Iterator[BatchRow]:
+    """Yield all pairs once, in order.
+
+    Blank rows, with "mask" False, take the place of unreadable pairs and fill up the last batch.
+
+    Args:
+        parts: The pairs of each source.
+        rows: Makes rows from pairs.
+        batch_size: Size of a batch, over all processes.
+        lengths: As for `training_batches`.
+        threads: As for `training_batches`.
+        process: Index of this process, and the number of processes.
+
+    Raises:
+        ValueError: There are no pairs, or the batch does not divide by the processes.
+    """
     import grain
 
     own_size = _own(batch_size, process)
@@ -202,9 +228,9 @@ def validation_batches(
     if not pairs:
         raise ValueError("no pair is left to validate on: raise data.validation_share")
     count = -(-len(pairs) // batch_size) * batch_size
-    blank: list[Row] = []
+    blank: list[BatchRow] = []
 
-    def row(position: int) -> Row:
+    def row(position: int) -> BatchRow:
         if position < len(pairs):
             part, index = pairs[position]
             number, pair = part[index]
@@ -215,7 +241,7 @@ def validation_batches(
     stream = grain.MapDataset.range(count)[process[0] :: process[1]].map(row)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * own_size if threads else 0)
 
-    def collate(made: Sequence[Row]) -> Row:
+    def collate(made: Sequence[BatchRow]) -> BatchRow:
         if not blank:
             blank.append(_blank(next((row for row in made if row["mask"]), None)))
         return _collate([row if row["mask"] else blank[0] | row for row in made], lengths=lengths)
@@ -230,20 +256,20 @@ def _own(batch_size: int, process: tuple[int, int]) -> int:
 
 
 def _viewed(index: int, numbered: tuple[int, Pair], *, size: int, stage: int) -> tuple[int, int, Pair]:
-    """(number, view, pair): an index beyond the size is that of a later epoch."""
+    """Return (number, view, pair); an index beyond the size of the part belongs to a later epoch."""
     return numbered[0], stage * STAGE + index // size, numbered[1]
 
 
-def _blank(like: Row | None) -> Row:
-    """A row that looks like the others; its text has one token, since a mean over none is no number."""
+def _blank(like: BatchRow | None) -> BatchRow:
+    """Return a blank row like the others. Its text has one token, since the mean over no tokens is not a number."""
     if like is None:
         raise ValueError("no pair of the first batch of validation can be read")
     blank = {name: np.zeros_like(value) for name, value in like.items() if name != "ids"}
     return blank | ({"attention_mask": np.ones_like(like["attention_mask"])} if "attention_mask" in like else {})
 
 
-def _collate(rows: Sequence[Row], *, lengths: tuple[int, ...]) -> Row:
-    batch: Row = {"ids": np.array([row["ids"] for row in rows])}
+def _collate(rows: Sequence[BatchRow], *, lengths: tuple[int, ...]) -> BatchRow:
+    batch: BatchRow = {"ids": np.array([row["ids"] for row in rows])}
     for name in rows[0]:
         if name in ("input_ids", "attention_mask"):
             longest = max(len(row[name]) for row in rows)

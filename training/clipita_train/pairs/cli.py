@@ -1,4 +1,4 @@
-"""The commands that take a recipe for whole towers on photographs with captions, such as `clip_italian`."""
+"""Commands for recipes that train whole towers on photographs with captions, such as `clip_italian`."""
 
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from clipita_train.recipe_kinds import ERRORS, Folder, Kind, with_bundle, with_s
 @click.option("--out", type=Folder, required=True, help="Metrics and checkpoints go here.")
 @with_set
 @click.option("--resume", is_flag=True, help="Go on with the run in OUT, if there is one.")
-@click.option("--tensorboard", is_flag=True, help="Write files for TensorBoard too.")
+@click.option("--tensorboard", is_flag=True, help="Also write files for TensorBoard.")
 def run_pairs(recipe: PairRecipe, out: Path, assignments: tuple[str, ...], resume: bool, tensorboard: bool) -> None:
-    """Train."""
+    """Train the towers of a recipe."""
     try:
         recipe = replace_from_strings(recipe, assignments)
         train(recipe, out, resume=resume, tensorboard=tensorboard)
@@ -29,10 +29,10 @@ def run_pairs(recipe: PairRecipe, out: Path, assignments: tuple[str, ...], resum
 
 
 @click.command()
-@click.option("--run", "run_folder", type=Folder, required=True, help="The folder that was given to run as --out.")
+@click.option("--run", "run_folder", type=Folder, required=True, help="The folder of the run, which was its --out.")
 @with_set
 @with_bundle
-@click.option("--transformers", type=Folder, help="Write a VisionTextDualEncoder of transformers here too.")
+@click.option("--transformers", type=Folder, help="Also write a VisionTextDualEncoder of transformers to this folder.")
 def export_pairs(
     recipe: PairRecipe,
     run_folder: Path,
@@ -41,7 +41,7 @@ def export_pairs(
     revision: str,
     transformers: Path | None,
 ) -> None:
-    """Make a bundle of what was trained, and check it. Give the same --set as to run."""
+    """Write a bundle of the trained weights, and check it. Give the same --set options as to run."""
     try:
         recipe = replace_from_strings(recipe, assignments)
         made = export(recipe, run_folder, out, revision=revision, transformers=transformers)

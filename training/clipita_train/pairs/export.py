@@ -1,4 +1,4 @@
-"""The best weights of a run -> the bundle that users load, and the folder that transformers loads, both checked."""
+"""Write the best weights of a run as a bundle, and as a folder for transformers, and check both."""
 
 import tempfile
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +16,8 @@ from clipita.convert.to_transformers import write_vision_text_dual_encoder
 from clipita.towers.dual import DualEncoder
 from clipita_train.engine.checkpoint import check_settings
 from clipita_train.engine.loop import load_best
-from clipita_train.pairs.model import dual_config, dual_table
+from clipita_train.losses.configured import PairLoss
+from clipita_train.pairs.model import LOSS, dual_config, dual_table
 from clipita_train.pairs.recipe import PairRecipe
 from clipita_train.pairs.run import DATA, load_run, settings_of
 from clipita_train.towers.parity import agree, size_of
@@ -24,34 +25,43 @@ from clipita_train.towers.parity import agree, size_of
 
 @dataclass(frozen=True)
 class PairExported:
-    """A bundle, and what it weighs."""
+    """A bundle that was written.
+
+    Attributes:
+        bundle: The bundle.
+        size: Bytes of all its files.
+        agreement: Smallest cosine between embeddings of the bundle and of the trained towers, for the same picture or
+            text.
+    """
 
     bundle: Bundle
-    size: int  # bytes of all its files
-    agreement: float  # smallest cosine of what it and the trained towers make of the same picture or text
+    size: int
+    agreement: float
 
 
 def export(
     recipe: PairRecipe, run: Path, folder: Path, *, revision: str, transformers: Path | None = None
 ) -> PairExported:
-    """Writes the bundle of a finished run.
+    """Write the bundle of a finished run.
 
     Args:
-        recipe: as it was trained.
-        run: the folder of the run.
-        folder: made if missing; a bundle in it is replaced.
-        revision: what the bundle says of its version.
-        transformers: also write a VisionTextDualEncoder here.
+        recipe: The recipe, as it was trained.
+        run: The folder of the run.
+        folder: Made if missing; a bundle in it is replaced.
+        revision: The version that the bundle states.
+        transformers: A folder to write a VisionTextDualEncoder to, or None.
 
     Raises:
-        CheckpointError: the bundle, or what is read back from transformers' folder, gives other embeddings than the
-            trained towers; or transformers has no such model.
-        FileNotFoundError, ValueError: the run has not been finished, or was one of another recipe.
+        CheckpointError: The bundle, or the folder for transformers when it is read back, gives other embeddings than
+            the trained towers; or transformers has no such model.
+        FileNotFoundError: There is no run in the folder, or it is not finished.
+        ValueError: The run was made with another recipe.
     """
     image, text, model = load_run(replace(recipe, dtype="float32"))
-    check_settings(run, {**asdict(recipe.training), **settings_of(recipe)}, whatever=(DATA,))
+    check_settings(run, {**asdict(recipe.training), **settings_of(recipe)}, ignored=(DATA,))
     model = load_best(model, recipe.training, run)
-    logit_bias = float(model.loss.logit_bias) if recipe.loss.kind == "sigmoid" else None
+    loss: PairLoss = getattr(model, LOSS)
+    logit_bias = float(loss.logit_bias) if recipe.loss.kind == "sigmoid" else None
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer_file = Path(scratch) / "tokenizer.json"
         tokenizer_file.write_text(text.tokenizer_json, encoding="utf-8")
@@ -64,7 +74,7 @@ def export(
             precision="fp32",
             tokenizer=text.tokenizer,
             tokenizer_file=tokenizer_file,
-            logit_scale=float(model.loss.logit_scale),
+            logit_scale=float(loss.logit_scale),
             logit_bias=logit_bias,
             templates=recipe.templates,
         )
@@ -79,7 +89,7 @@ def export(
 
 
 class _Trained:
-    """The towers as they were trained, in the place of a backend; texts are padded to one length, to compile once."""
+    """The trained towers, with the interface of a backend; texts are padded to one length, so as to compile once."""
 
     def __init__(self, model: DualEncoder, max_tokens: int) -> None:
         model.eval()
@@ -87,9 +97,11 @@ class _Trained:
         self._max_tokens = max_tokens
 
     def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """Embed pixels (B, S, S, 3) uint8."""
         return np.asarray(self._image(pixels))
 
     def encode_tokens(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        """Embed token ids and their mask (B, L)."""
         missing = ((0, 0), (0, self._max_tokens - input_ids.shape[1]))
         ids, mask = (np.pad(array.astype(np.int32), missing) for array in (input_ids, attention_mask))
         return np.asarray(self._text(ids, mask))

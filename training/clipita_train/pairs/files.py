@@ -1,4 +1,4 @@
-"""Pairs by number: what a recipe's sources hold, and which of them train and which validate."""
+"""Open a recipe's sources as numbered pairs, and split them into training and validation."""
 
 import hashlib
 import os
@@ -8,43 +8,47 @@ from typing import NamedTuple, Protocol, assert_never
 
 import numpy as np
 
-from clipita_train.data.hashes import fraction_of
+from clipita_train.data.chance import fraction_of
 from clipita_train.data.pairs.readers import json_lines, mscoco_it, sidecars
 from clipita_train.data.pairs.rows import Bad, Row
 from clipita_train.data.shards import INDEX, ShardReader
 from clipita_train.pairs.recipe import PairSource
 
-Report = Callable[[str, str], None]  # (where, why) of what cannot be read
+ReportUnreadable = Callable[[str, str], None]  # called with the place of what cannot be read, and the reason
 
 
 class Pair(NamedTuple):
     """A photograph with its captions."""
 
-    key: str  # what messages call it
+    key: str  # its name in messages
     image: Path | bytes
     captions: tuple[str, ...]
 
 
 class Pairs(Protocol):
-    """Pairs of one source, by number.
+    """The pairs of one source, by number."""
 
-    Attributes:
-        photographs: what each photograph is called, the same on every machine; pairs of one photograph are alike.
-        fingerprint: changes with names and captions, not with the pixels of a photograph.
-    """
+    @property
+    def photographs(self) -> Sequence[str]:
+        """The name of each photograph, the same on every machine; pairs of one photograph have the same name."""
+        ...
 
-    photographs: Sequence[str]
-    fingerprint: str
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all names and captions, but not of the pixels."""
+        ...
 
     def __len__(self) -> int: ...
     def __getitem__(self, number: int) -> Pair: ...
-    def file(self, number: int) -> str: ...  # what tells its photograph from all others on this machine
+    def file(self, number: int) -> str:
+        """Return a text that only the photograph of this pair has on this machine."""
+        ...
 
 
 class ListedPairs:
-    """Pairs in memory, of which the photographs are files: about 0.5 KB each, so a million take 0.5 GB."""
+    """Pairs in memory, with photographs in files: about 0.5 KB each, so a million pairs take 0.5 GB."""
 
-    def __init__(self, rows: Iterable[Row | Bad], images: Path, report: Report) -> None:
+    def __init__(self, rows: Iterable[Row | Bad], images: Path, report: ReportUnreadable) -> None:
         self._rows: list[tuple[str, str, tuple[str, ...]]] = []
         self.photographs: list[str] = []
         digest = hashlib.sha256()
@@ -66,12 +70,12 @@ class ListedPairs:
         return Pair(key, Path(image), captions)
 
     def file(self, number: int) -> str:
-        """The path of its photograph."""
+        """Return the path of the photograph."""
         return self._rows[number][1]
 
 
 class ShardedPairs:
-    """Pairs in ArrayRecord shards, read when they are asked for; a record is one photograph."""
+    """Pairs in ArrayRecord shards, read when they are needed; each record is one photograph."""
 
     def __init__(self, folder: Path) -> None:
         self._records = ShardReader(folder)
@@ -85,17 +89,22 @@ class ShardedPairs:
         return Pair(*self._records[number])
 
     def file(self, number: int) -> str:
-        """The set of shards, and the place in it."""
+        """Return the fingerprint of the set of shards, and the number of the record."""
         return f"{self.fingerprint}:{number}"
 
 
-def open_pairs(source: PairSource, root: Path, report: Report) -> Pairs:
-    """The pairs of a source; what is broken in its list is reported and left out.
+def open_pairs(source: PairSource, root: Path, report: ReportUnreadable) -> Pairs:
+    """Open the pairs of a source; broken entries of its list are reported and left out.
+
+    Args:
+        source: The source.
+        root: The folder that its paths are relative to.
+        report: Called with the place and the reason of each broken entry.
 
     Raises:
-        FileNotFoundError: its file or folder is not there.
-        ShardError: a shard is missing, cut off or damaged.
-        ValueError: nothing in it can be read.
+        FileNotFoundError: Its file or folder does not exist.
+        ShardError: A shard is missing, cut off or damaged.
+        ValueError: No pair of the source can be read.
     """
     path, images = root / source.path, root / source.images
     for name, place in (("path", path), ("images", images)):
@@ -120,7 +129,7 @@ def open_pairs(source: PairSource, root: Path, report: Report) -> Pairs:
 
 
 class Part:
-    """The pairs of a source that train, or those that validate, each with its number among all pairs of all sources."""
+    """The training or validation pairs of a source, each with its number among all pairs of all sources."""
 
     def __init__(self, pairs: Pairs, places: np.ndarray, first: int) -> None:
         self._pairs, self._places, self._first = pairs, places, first
@@ -134,9 +143,17 @@ class Part:
 
 
 def split_pairs(sources: Sequence[Pairs], shares: Sequence[float]) -> tuple[list[Part], list[Part]]:
-    """Of every source what trains, and what validates: about its share of photographs, chosen by their names.
+    """Split the pairs of each source into training and validation.
 
-    So a photograph with several lines is on one side only, and stays there when others are added.
+    Photographs are chosen for validation by a hash of their names, so that a photograph with several pairs is on one
+    side only, and stays there when pairs are added.
+
+    Args:
+        sources: The pairs of each source.
+        shares: The share of each source's photographs that is for validation.
+
+    Returns:
+        The training parts and the validation parts, one of each for every source.
     """
     train, validation, first = [], [], 0
     for pairs, share in zip(sources, shares, strict=True):

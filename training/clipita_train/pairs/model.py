@@ -1,4 +1,4 @@
-"""The model that a recipe for whole towers trains: pretrained towers, new projections, and the loss between pairs."""
+"""Build the model of a recipe for whole towers: pretrained towers, new projections, and the loss between pairs."""
 
 from typing import Any, Literal, assert_never
 
@@ -19,13 +19,13 @@ from clipita_train.engine.gradient_cache import cached_loss
 from clipita_train.engine.step import Batch, LossFn, Metrics
 from clipita_train.losses.configured import PairLoss
 from clipita_train.pairs.recipe import PairRecipe
-from clipita_train.towers.backbones import ImageTower, TextTower
+from clipita_train.towers.backbones import PretrainedImageTower, PretrainedTextTower
 
-LOSS = "loss"  # the model's one part beside a dual encoder's
+LOSS = "loss"  # name of the part of the model that a dual encoder does not have
 
 
-def dual_config(recipe: PairRecipe, image: ImageTower, text: TextTower) -> DualConfig:
-    """The architecture: both towers, and the recipe's projections."""
+def dual_config(recipe: PairRecipe, image: PretrainedImageTower, text: PretrainedTextTower) -> DualConfig:
+    """Return the architecture: both towers, and the recipe's projections."""
     return DualConfig(
         image=image.config,
         text=text.config,
@@ -36,11 +36,17 @@ def dual_config(recipe: PairRecipe, image: ImageTower, text: TextTower) -> DualC
     )
 
 
-def build_model(recipe: PairRecipe, image: ImageTower, text: TextTower, mesh: Mesh) -> DualEncoder:
-    """A `DualEncoder` with a `PairLoss` as its `loss`; the projections' first weights are of the run's seed.
+def build_model(recipe: PairRecipe, image: PretrainedImageTower, text: PretrainedTextTower, mesh: Mesh) -> DualEncoder:
+    """Build a `DualEncoder` with a `PairLoss` as its `loss`; projections are initialized by the seed of the run.
 
-    Parameters are called "image/...", "text/...", "image_projection/...", "text_projection/..." and, where they are
-    learned, "loss/log_scale" and "loss/bias".
+    Parameters are called "image/...", "text/...", "image_projection/..." and "text_projection/..."; learned parts of
+    the loss are "loss/log_scale" and "loss/bias".
+
+    Args:
+        recipe: The recipe.
+        image: The pretrained image tower.
+        text: The pretrained text tower.
+        mesh: The devices.
     """
     config = dual_config(recipe, image, text)
     table = {f"image.{name}": values for name, values in image.weights.items()}
@@ -53,7 +59,7 @@ def build_model(recipe: PairRecipe, image: ImageTower, text: TextTower, mesh: Me
         first = parameter_table(Projection(features, config.embed_dim, projection, rngs=rngs))
         table |= {f"{name}.{leaf}": values for leaf, values in first.items()}
     folded = not any(name.endswith(".mean") for name in image.weights)
-    # The initial weights of the towers are never computed: only their shapes are needed.
+    # Only the shapes of the towers are computed here; their initial weights would be overwritten.
     dtype = jnp.dtype(recipe.dtype)
     model = nnx.eval_shape(lambda: DualEncoder(config, folded=folded, dtype=dtype, rngs=nnx.Rngs(0)))
     set_parameters(model, table)
@@ -78,18 +84,19 @@ def _needs_mesh(kind: Literal["softmax", "per_device", "sigmoid"], devices: int)
 
 
 def dual_table(model: DualEncoder) -> dict[str, Array]:
-    """Weights of the dual encoder in the model, as `clipita.convert.export.write_dual_bundle` takes them."""
+    """Return the weights of the dual encoder, as `clipita.convert.export.write_dual_bundle` takes them."""
     return {name: values for name, values in parameter_table(model).items() if not name.startswith(f"{LOSS}.")}
 
 
 def pair_loss(recipe: PairRecipe, image_size: int) -> LossFn:
-    """The loss function of the recipe, for batches of `clipita_train.pairs.batches`.
+    """Return the loss function of a recipe, for batches of `clipita_train.pairs.batches`.
 
-    Photographs are augmented before the batch goes through the towers in chunks, since that would be done twice there.
-    What dropout leaves out of a caption depends on the key of the step and on the row, not on where in the batch it is,
-    nor on chunks, devices and processes.
-    Metrics: the mean cosine of right pairs, the logit scale, and in validation the share of photographs to whose own
-    caption none of the batch is preferred ("recall"; the same caption twice is no rival of itself).
+    Photographs are augmented before the towers run in chunks, since chunks run twice. Dropout in a caption depends on
+    the key of the step and on the row, but not on its place in the batch, nor on chunks, devices and processes.
+
+    The metrics are the mean cosine of right pairs and the logit scale. In validation there is "recall" too: the share
+    of photographs for which no caption of the batch has a higher cosine than their own. A caption that occurs twice
+    does not count as a rival of itself.
     """
     config, seed = PRESETS[recipe.augmentation], recipe.train.seed
     through_towers = cached_loss(_embed, _compare, chunks=recipe.chunks)
@@ -115,7 +122,7 @@ def pair_loss(recipe: PairRecipe, image_size: int) -> LossFn:
 
 
 def _embed(model: Any, batch: Batch, _: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """Embeddings (B, E) of photographs and captions; of towers whose features are there, the projections alone."""
+    """Embed photographs and captions (B, E); where a batch has features of a locked tower, only the projection runs."""
     image = batch["image_features"] if "image_features" in batch else model.image_features(batch["pixels"])
     if "text_features" in batch:
         text = batch["text_features"]

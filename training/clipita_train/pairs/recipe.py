@@ -1,4 +1,4 @@
-"""What a recipe for whole towers says: pairs of photographs and captions, backbones, loss and stages. Plain data."""
+"""Recipes for whole towers, as plain data: pairs of photographs and captions, backbones, loss and stages."""
 
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -11,31 +11,32 @@ from clipita_train.towers.choices import ImageBackbone, TextBackbone
 
 @dataclass(frozen=True)
 class PairSource:
-    """A list of photographs with captions; the paths are below `DataConfig.root`.
+    """A list of photographs with captions; its paths are relative to `DataConfig.root`.
 
-    Formats: "json_lines", of {"image_path": ..., "captions": [...]}, and "mscoco_it", both with a folder of images;
-    "sidecars", a folder with NAME.txt beside NAME.jpg; "shards", a folder as `clipita_train.data.shards` writes it.
+    The formats are "json_lines", with {"image_path": ..., "captions": [...]} on each line, and "mscoco_it", both with a
+    folder of images; "sidecars", a folder with NAME.txt beside NAME.jpg; and "shards", a folder that
+    `clipita_train.data.shards` has written.
     """
 
     name: str
     path: str
     format: Literal["json_lines", "mscoco_it", "sidecars", "shards"] = "json_lines"
     images: str = "."
-    validation: str | None = None  # another such list; without it a share of this one is held back
-    weight: float = 1.0  # how often its pairs are drawn, relative to those of others
+    validation: str | None = None  # path of a list for validation; None takes a share of this one
+    weight: float = 1.0  # how often its pairs are drawn, relative to other sources
 
     def __post_init__(self) -> None:
         check_choices(self)
-        require(self.weight > 0, "weight", "> 0 (leave a source out by the recipe)", self.weight)
+        require(self.weight > 0, "weight", "> 0 (to leave a source out, take it out of the recipe)", self.weight)
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where pairs come from, and how many threads decode and tokenise them."""
+    """The sources of pairs, and how many threads decode and tokenize."""
 
     sources: tuple[PairSource, ...]
     root: str = "."
-    validation_share: float = 0.05  # of the photographs of every source that has no list of its own for it
+    validation_share: float = 0.05  # share of the photographs of each source without a list for validation
     threads: int = 2
 
     def __post_init__(self) -> None:
@@ -46,19 +47,29 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class PairRecipe:
-    """Everything that decides what comes out, but for the pairs themselves.
+    """Everything that decides the trained weights, except the pairs themselves.
 
     Attributes:
-        licence: of the weights that come out.
-        only: names of the stages that are run; empty for all of them.
-        augmentation: one of `clipita_train.augment.presets.PRESETS`.
-        spare_sides: never mirror a photograph whose caption says left or right, where the augmentation mirrors.
-        dtype: what the towers' products are computed in; weights, sums over layers, norms and loss are float32.
-        rematerialise: compute what is inside the towers' layers again for gradients, instead of keeping it.
-        chunks: into how many parts a batch goes through the towers, see `clipita_train.engine.gradient_cache`.
-        cache_features: compute what a locked tower gives once for all, without dropout, where augmentation does not
-            change what it sees.
-        features: the folder where that is kept, which runs may share; None: "features" in the run's own.
+        name: Name of the model.
+        licence: License of the trained weights.
+        data: The pairs.
+        image: The image tower.
+        text: The text tower.
+        train: The stages.
+        embed_dim: Dimensions of the embeddings.
+        image_projection: Architecture of the projection of images.
+        text_projection: Architecture of the projection of texts.
+        loss: The loss.
+        only: Names of the stages to run; empty runs all.
+        augmentation: One of `clipita_train.augment.presets.PRESETS`.
+        spare_sides: Never mirror a photograph whose caption says left or right.
+        dtype: Type in which products within towers are computed; weights, sums over layers, norms and loss are float32.
+        rematerialise: Compute activations within the towers' layers again for gradients, instead of keeping them.
+        chunks: How many parts of a batch go through the towers one by one, see `clipita_train.engine.gradient_cache`.
+        cache_features: Compute the features of a locked tower only once, without dropout, unless augmentation changes
+            its input.
+        features: The folder where these are kept, which runs may share; None: "features" in the folder of the run.
+        templates: The templates of labels that the bundle states.
     """
 
     name: str
@@ -90,6 +101,6 @@ class PairRecipe:
 
     @property
     def training(self) -> TrainConfig:
-        """`train` with those stages alone that are run."""
+        """`train` with only the stages that are run."""
         stages = self.train.stages
         return replace(self.train, stages=tuple(s for s in stages if not self.only or s.name in self.only))

@@ -1,4 +1,4 @@
-"""A recipe for whole towers -> trained weights in a folder, and from there a bundle."""
+"""Train a recipe for whole towers."""
 
 import hashlib
 import tempfile
@@ -19,33 +19,41 @@ from clipita.text.tokenizer import Tokenizer, check_text
 from clipita.towers.dual import DualEncoder
 from clipita_train.augment.presets import PRESETS
 from clipita_train.engine.config import StageConfig
-from clipita_train.engine.loop import fit
+from clipita_train.engine.loop import Split, fit
 from clipita_train.engine.mesh import make_mesh
 from clipita_train.engine.rules import match_rules
 from clipita_train.engine.state import split_model
-from clipita_train.pairs.batches import LeftOut, Rows, pixels_of, tokens_of, training_batches, validation_batches
-from clipita_train.pairs.files import Pair, Pairs, open_pairs, split_pairs
+from clipita_train.pairs.batches import (
+    RowMaker,
+    UnreadableLog,
+    pixels_of,
+    tokens_of,
+    training_batches,
+    validation_batches,
+)
+from clipita_train.pairs.files import Pair, Pairs, Part, open_pairs, split_pairs
 from clipita_train.pairs.model import build_model, dual_config, pair_loss
 from clipita_train.pairs.recipe import PairRecipe, PairSource
-from clipita_train.towers.backbones import ImageTower, TextTower, read_image_tower, read_text_tower
+from clipita_train.towers.backbones import PretrainedImageTower, PretrainedTextTower, read_image_tower, read_text_tower
 from clipita_train.towers.features import image_features, locked_image_tower, locked_text_tower, text_features
 
-DATA = "data_hash"  # of config.json
+DATA = "data_hash"  # its name in config.json
 
 
 def train(recipe: PairRecipe, out: Path, *, resume: bool = False, tensorboard: bool = False) -> DualEncoder:
-    """Runs the recipe's stages and returns the model with the best weights of the last one.
+    """Run the recipe's stages, and return the model with the best weights of the last one.
 
     Args:
-        recipe: what to train on what.
-        out: receives what `fit` writes, "left-out.txt", which names what could not be read, and "features", what locked
-            towers gave.
-        resume: go on with the run that is there.
-        tensorboard: write files for TensorBoard too.
+        recipe: The recipe.
+        out: Receives the files of `fit`, "left-out.txt", which lists what could not be read, and "features", the
+            features of locked towers.
+        resume: Go on with the run that is there.
+        tensorboard: Also write files for TensorBoard.
 
     Raises:
-        ClipitaError: a backbone or a shard cannot be read.
-        FileNotFoundError, ValueError: pairs are not there or cannot be read; settings that do not fit; see `fit`.
+        ClipitaError: A backbone or a shard cannot be read.
+        FileNotFoundError: A file of a source does not exist.
+        ValueError: Pairs cannot be read, or settings do not fit; see also `fit`.
     """
     run = PairRun(recipe, out)
     return fit(
@@ -60,14 +68,14 @@ def train(recipe: PairRecipe, out: Path, *, resume: bool = False, tensorboard: b
     )
 
 
-def load_run(recipe: PairRecipe) -> tuple[ImageTower, TextTower, DualEncoder]:
-    """The recipe's towers, and the model that its run starts from."""
+def load_run(recipe: PairRecipe) -> tuple[PretrainedImageTower, PretrainedTextTower, DualEncoder]:
+    """Return the recipe's towers, and the model that its run starts from."""
     image, text = read_image_tower(recipe.image), read_text_tower(recipe.text)
     return image, text, build_model(recipe, image, text, make_mesh(recipe.train.mesh))
 
 
 def settings_of(recipe: PairRecipe) -> dict[str, Any]:
-    """What decides a run beside its `TrainConfig` and data: not where things are, nor how many threads read them."""
+    """Return what decides a run beside its `TrainConfig` and its data; folders and numbers of threads do not."""
     settings = asdict(recipe)
     for name in ("train", "features"):
         del settings[name]
@@ -87,7 +95,7 @@ class PairRun:
         self.tokenizer = tokenizer_in(self.text)
         out.mkdir(parents=True, exist_ok=True)
         which = f"-{jax.process_index()}" if jax.process_index() else ""
-        self._left_out = LeftOut(out / f"left-out{which}.txt", tqdm.write)
+        self._left_out = UnreadableLog(out / f"left-out{which}.txt", tqdm.write)
         self._sources, shares, self._weights = list[Pairs](), list[float](), list[float]()
         for source in recipe.data.sources:
             for path, share in _lists(source, recipe.data.validation_share):
@@ -96,18 +104,19 @@ class PairRun:
                 shares.append(share)
                 self._weights.append(source.weight)
         self._left_out.allow(sum(map(len, self._sources)))
-        self._parts = dict(zip(("train", "validation"), split_pairs(self._sources, shares), strict=True))
+        train_parts, validation_parts = split_pairs(self._sources, shares)
+        self._parts: dict[Split, list[Part]] = {"train": train_parts, "validation": validation_parts}
 
     @property
     def data_hash(self) -> str:
-        """Changes with the names of photographs and with captions, and with shards."""
+        """A hash of the names of photographs and of captions, and of the index of shards."""
         return hashlib.sha256("\n".join(pairs.fingerprint for pairs in self._sources).encode()).hexdigest()
 
-    def make_batches(self, stage: StageConfig, split: str) -> Any:
-        """Batches as `clipita_train.engine.loop.fit` asks for them."""
+    def make_batches(self, stage: StageConfig, split: Split) -> Any:
+        """Return batches for `clipita_train.engine.loop.fit`."""
         recipe, alone = self.recipe, jax.process_count() == 1
         augmented = split == "train" and recipe.augmentation != "none"
-        rows = Rows(
+        rows = RowMaker(
             self._image_reader(stage, augmented),
             self._text_reader(stage),
             self._left_out,
@@ -115,7 +124,7 @@ class PairRun:
             validates=split == "validation",
             may_flip=augmented and recipe.spare_sides and PRESETS[recipe.augmentation].flip > 0,
         )
-        # Processes cannot agree on the longest text of a batch, which each has a part of.
+        # Each process has a part of the batch, and cannot know the longest text of the others.
         lengths = (*(sorted(recipe.text.lengths) if alone else ()), self.tokenizer.config.max_tokens)
         options: dict[str, Any] = {
             "batch_size": stage.batch_size,
@@ -149,13 +158,13 @@ class PairRun:
 
         def cached(caption: str) -> dict[str, Any]:
             if caption not in row_of:
-                check_text(caption, "a caption")  # says what is wrong with it
+                check_text(caption, "a caption")  # raises an error that says what is wrong
             return {"text_features": features[row_of[caption]].astype(np.float32)}
 
         return cached
 
     def _is_cached(self, stage: StageConfig, tower: str) -> bool:
-        """Whether a tower is in this stage, and has been in all before, what it was when the run began."""
+        """Return whether a tower is locked in this stage and in all stages before."""
         stages = self.recipe.training.stages
         params = split_model(self.model)[1]
         return self.recipe.cache_features and not any(
@@ -167,7 +176,7 @@ class PairRun:
 
     @cached_property
     def _image_features(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of the locked image tower: features, the row of each pair's photograph, and which could be read."""
+        """Features of the locked image tower, the row of each pair's photograph in them, and which could be read."""
         tower = locked_image_tower(self.config, fold_batch_norm(_prefixed("image.", self.image.weights)))
         places = {pairs.file(place): (pairs, place) for pairs in reversed(self._sources) for place in range(len(pairs))}
         row_of = {key: row for row, key in enumerate(places)}
@@ -182,7 +191,7 @@ class PairRun:
 
     @cached_property
     def _text_features(self) -> tuple[np.ndarray, dict[str, int]]:
-        """Of the locked text tower: features, and the row of each caption that can be read."""
+        """Features of the locked text tower, and the row of each readable caption in them."""
         tower = locked_text_tower(self.config, _prefixed("text.", self.text.weights), self.tokenizer)
         captions = {
             caption: None
@@ -195,8 +204,8 @@ class PairRun:
         return features, {caption: row for row, caption in enumerate(captions)}
 
 
-def tokenizer_in(text: TextTower) -> Tokenizer:
-    """The tokenizer of a text tower."""
+def tokenizer_in(text: PretrainedTextTower) -> Tokenizer:
+    """Return the tokenizer of a text tower."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "tokenizer.json"
         path.write_text(text.tokenizer_json, encoding="utf-8")
@@ -204,14 +213,14 @@ def tokenizer_in(text: TextTower) -> Tokenizer:
 
 
 def _lists(source: PairSource, share: float) -> list[tuple[str, float]]:
-    """The lists of a source, and the share of each that validates."""
+    """Return the lists of a source, and the share of each that is for validation."""
     if source.validation is None:
         return [(source.path, share)]
     return [(source.path, 0.0), (source.validation, 1.0)]
 
 
 def _larger(preprocessing: Preprocessing, margin: int) -> Preprocessing:
-    """The same picture in more pixels, of which augmentation crops."""
+    """Return a preprocessing that gives the same picture in more pixels, for augmentation to crop from."""
     size = preprocessing.image_size + margin
     side = preprocessing.short_side
     side = None if side is None else round(side * size / preprocessing.image_size)

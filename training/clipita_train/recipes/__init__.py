@@ -1,0 +1,1 @@
+"""Recipes of models that were trained, or can be."""

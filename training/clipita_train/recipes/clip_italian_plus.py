@@ -1,18 +1,18 @@
-"""CLIP-Italian put right: the same towers, pairs and epochs, and every weakness of the original that is known mended.
+"""CLIP-Italian improved: the same towers, pairs and epochs, without the known weaknesses of the original.
 
-clipita-train run clip_italian_plus --out DIR --set data.root=PAIRS
+      clipita-train run clip_italian_plus --out DIR --set data.root=PAIRS
 
-Pairs as for clip_italian, from which this differs in: the loss tells a pair from all pairs of the global batch, not
-from the 127 others of its device; no flip, so that left stays left, and milder augmentation that leaves no grey
-corners; texts padded to 32 or 64 tokens where they are no longer; projections learn at 1e-3, as they start from
-nothing; the towers' lower layers learn more slowly than their upper ones; the scale is learned, from 20 on. Products
-are computed in bfloat16.
+PAIRS is as for clip_italian. The differences from that recipe: the loss compares a pair with all pairs of the global
+batch, not only with the 127 others of its device; there is no flip, so that left stays left, and augmentation is milder
+and leaves no gray corners; texts are padded only to 32 or 64 tokens if they are not longer; projections, which start
+from random weights, learn at 1e-3; the lower layers of the towers learn more slowly than the upper ones; the scale is
+learned, starting at 20; and products are computed in bfloat16.
 
-Dropout stays while BERT learns: the original was trained until its validation loss rose, and nothing here has measured
-that it can go. While BERT is locked it could only blur what the projections learn from: its features are computed once,
-without.
+Dropout stays while BERT learns: the original was trained until its validation loss rose, and nothing measured here
+shows that dropout can go. While BERT is locked, dropout could only blur what the projections learn from, so its
+features are computed once, without dropout.
 
-Not run to its end here. Each correction is one `--set`, to measure it alone: loss.kind, loss.learned, augmentation,
+Not run to its end here. Each change can be measured by itself with `--set`: loss.kind, loss.learned, augmentation,
 text.dropout, train.stages.1.parameters.0.layer_decay, ...
 """
 
@@ -22,7 +22,7 @@ from clipita_train.engine.config import LossConfig, ParameterRule, StageConfig, 
 from clipita_train.recipes.clip_italian import BATCH, HEADS, LOCKED
 from clipita_train.recipes.clip_italian import RECIPE as PUBLISHED
 
-FIRST = ParameterRule(  # what comes before the layers
+FIRST = ParameterRule(  # parameters before the first layer
     "image/(patch|class_token|position|embedding_norm)/.*|text/(word|position|token_type|norm)/.*", 0.9**12
 )
 LAYERS = ParameterRule("(?:image|text)/layers/([0-9]+)/.*", layer_decay=0.9)

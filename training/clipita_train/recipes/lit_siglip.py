@@ -1,10 +1,11 @@
-"""An Italian text tower for SigLIP's photographs: the image tower locked, the sigmoid loss, its scale and bias learned.
+"""An Italian text tower for SigLIP's image tower, which is locked; sigmoid loss with a learned scale and bias.
 
-clipita-train run lit_siglip --out DIR --set data.root=PAIRS
+      clipita-train run lit_siglip --out DIR --set data.root=PAIRS
 
-Pairs as for clip_italian. The image tower never changes and nothing is augmented, so that its features are computed
-once: what is trained is one BERT. Sources: Zhai et al., "LiT" (arXiv:2111.07991), and "Sigmoid Loss for Language Image
-Pre-Training" (arXiv:2303.15343), from which scale 10, bias -10 and no weight decay for the tower that is not locked.
+PAIRS is as for clip_italian. The image tower does not change, and photographs are not augmented, so image features are
+computed once and only a BERT is trained. Sources: Zhai et al., "LiT" (arXiv:2111.07991), and "Sigmoid Loss for Language
+Image Pre-Training" (arXiv:2303.15343) for the scale of 10, the bias of -10, and no weight decay on a pretrained tower
+that is not locked.
 
 Not run to its end here.
 """

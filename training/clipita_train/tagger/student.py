@@ -1,8 +1,8 @@
-"""The tagger itself: a spaCy pipeline of one morphologizer, small enough to be part of the package.
+"""The tagger itself: a spaCy pipeline with a single morphologizer, small enough to be part of the package.
 
-Words are hashed by their lower case, first letter, last three letters and shape into small tables; the frequent ones
-also have a vector of the lexicon, which says what a large model knows of them. Four convolutions see four words to each
-side. What is stored is the weights in half precision and the lexicon in bytes; the pipeline around them is made anew.
+Words are hashed by their lower case, first letter, last three letters and shape into small tables. Frequent words also
+have a vector in the lexicon, which says what a large model knows about them. Four convolutions see four words to each
+side. Stored are the weights, in half precision, and the lexicon, in bytes; the pipeline around them is made anew.
 """
 
 import random
@@ -15,30 +15,29 @@ import spacy
 from numpy.typing import NDArray
 from spacy.language import Language
 from spacy.tokens import Doc
-from spacy.util import fix_random_seed
 from spacy.vectors import Vectors
-from thinc.api import Adam
+from thinc.api import Adam, fix_random_seed
 from tqdm import tqdm
 
 from clipita_train.tagger.treebank import TAGS, Sentence
 
-Targets = NDArray[np.float32]  # (tokens, TAGS): a distribution a token
+Targets = NDArray[np.float32]  # (tokens, TAGS), a distribution over tags for each token
 
 WIDTH, DEPTH = 96, 4
 ROWS = {"NORM": 6_000, "PREFIX": 1_000, "SUFFIX": 3_000, "SHAPE": 1_500}
 BATCH, RATE, DROPOUT = 64, 2e-3, 0.15
-PRECISION = 32  # steps of the lexicon to a standard deviation
+PRECISION = 32  # integer steps of the lexicon in a standard deviation
 
 
 class Lexicon(NamedTuple):
-    """Words in lower case, and what is known of each: (words, D) int8, to be divided by `PRECISION`."""
+    """Words in lower case, and the values of each, (words, D) int8, to be divided by `PRECISION`."""
 
     words: tuple[str, ...]
     values: NDArray[np.int8]
 
 
 def untrained(lexicon: Lexicon) -> Language:
-    """The pipeline with weights of zeros and chance."""
+    """Return the pipeline before training."""
     nlp = spacy.blank("it")
     keys = [nlp.vocab.strings.add(word) for word in lexicon.words]
     data = lexicon.values.astype(np.float32) / PRECISION
@@ -66,23 +65,28 @@ def untrained(lexicon: Lexicon) -> Language:
 
 
 def save(nlp: Language, path: Path) -> None:
-    """The weights and the lexicon as a compressed .npz."""
-    weights = {name: values.astype(np.float16) for name, values in _weights(nlp).items()}
+    """Write the weights and the lexicon to a compressed .npz file."""
+    weights: dict[str, Any] = {name: values.astype(np.float16) for name, values in _weights(nlp).items()}
     vectors = nlp.vocab.vectors
     words = [nlp.vocab.strings[key] for key, row in sorted(vectors.key2row.items(), key=lambda item: item[1])]
     values = np.round(vectors.data * PRECISION).astype(np.int8)
-    np.savez_compressed(path, words=np.frombuffer("\n".join(words).encode(), np.uint8), values=values, **weights)  # pyright: ignore
+    arrays: dict[str, Any] = {"words": np.frombuffer("\n".join(words).encode(), np.uint8), "values": values}
+    np.savez_compressed(path, **arrays, **weights)
 
 
 def load(path: Path) -> Language:
-    """The pipeline with these weights. Raises ValueError: they are of another pipeline."""
+    """Load the pipeline with stored weights.
+
+    Raises:
+        ValueError: The weights are those of another pipeline.
+    """
     with np.load(path, allow_pickle=False) as stored:
         table = {name: stored[name] for name in stored.files}
     nlp = untrained(Lexicon(tuple(table.pop("words").tobytes().decode().split("\n")), table.pop("values")))
     expected = {name: values.shape for name, values in _weights(nlp).items()}
     found = {name: values.shape for name, values in table.items()}
     if found != expected:
-        raise ValueError(f"{path} is not of this tagger: expected weights {expected}, found {found}")
+        raise ValueError(f"{path} does not hold weights of this tagger: expected {expected}, found {found}")
     nodes = list(_model(nlp).walk())
     for name, values in table.items():
         node, parameter = name.split(".")
@@ -91,7 +95,7 @@ def load(path: Path) -> Language:
 
 
 def tags(nlp: Language, sentences: Sequence[Sentence]) -> list[list[str]]:
-    """The tags of these tokens."""
+    """Return the tags of the tokens of each sentence."""
     return [[token.pos_ for token in doc] for doc in nlp.pipe(_doc(nlp, sentence) for sentence in sentences)]
 
 
@@ -104,7 +108,16 @@ def train(
     seed: int = 0,
     quiet: bool = False,
 ) -> Language:
-    """A tagger that learnt these distributions; the learning rate falls linearly."""
+    """Train a tagger; the learning rate falls linearly.
+
+    Args:
+        sentences: The sentences.
+        targets: For each sentence the distribution over tags for each token.
+        lexicon: The lexicon.
+        epochs: How often all sentences are seen.
+        seed: Seed of the order and of the variations.
+        quiet: Whether to show no progress.
+    """
     fix_random_seed(seed)
     chance = random.Random(seed)
     nlp = untrained(lexicon)
@@ -131,7 +144,7 @@ def train(
 
 
 def lean(nlp: Language, tag: str, by: float) -> None:
-    """Makes a tag more likely, wherever it is found: `by` is added to its logit."""
+    """Make a tag more likely everywhere, by adding `by` to its logit."""
     (last,) = (node for node in _model(nlp).walk() if node.name == "softmax")
     bias = last.get_param("b")
     bias[TAGS.index(tag)] += by
@@ -139,10 +152,10 @@ def lean(nlp: Language, tag: str, by: float) -> None:
 
 
 def vary(sentence: Sentence, target: Targets, chance: random.Random) -> tuple[Sentence, Targets]:
-    """The sentence, or now and then a part of it, its names alone, or all in capitals: captions are like that.
+    """Return the sentence, or sometimes a part of it, its names alone, or all in capitals, as captions are.
 
-    Not in lower case, which teaches that any unknown word may be a name: 2 points of PROPN's F1 on ISDT's development
-    set.
+    It is never put into lower case: that would teach that any unknown word may be a name, which costs 2 points of F1
+    for PROPN on the development set of ISDT.
     """
     draw = chance.random()
     if draw < 0.1:
@@ -164,7 +177,8 @@ def _doc(nlp: Language, sentence: Sentence) -> Doc:
 
 
 def _model(nlp: Language) -> Any:
-    return nlp.get_pipe("morphologizer").model  # pyright: ignore
+    pipe: Any = nlp.get_pipe("morphologizer")
+    return pipe.model
 
 
 def _weights(nlp: Language) -> dict[str, NDArray[np.float32]]:

@@ -1,6 +1,6 @@
-"""Taggers by name: captions in, for each its tokens with their universal parts of speech.
+"""Taggers by name: functions that split captions into tokens and tag each with its universal part of speech.
 
-One is in the package, trained by `clipita_train.tagger.recipe`. Others need what they run on to be installed.
+One tagger comes with the package, trained by `clipita_train.tagger.recipe`. The others need software to be installed.
 """
 
 import re
@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 Tagger = Callable[[Sequence[str]], list[list[tuple[str, str]]]]
-"""Captions -> for each, (token, tag of Universal Dependencies) in order; one without tokens has an empty list."""
+"""Captions to the (token, tag of Universal Dependencies) of each, in order; an empty list where there are no tokens."""
 
 WEIGHTS = Path(__file__).with_name("italian.npz")
 
 
 @cache
 def tagger_called(name: str) -> Tagger:
-    """The tagger of this name, loaded once a process.
+    """Return the tagger of this name; it is loaded once in each process.
 
     Raises:
-        LookupError: it is not installed; says how to get it.
+        LookupError: It is not installed; the message says how to get it.
     """
     match name:
         case "clipita":
@@ -69,9 +69,13 @@ def _stanza() -> Tagger:
         import stanza
 
         pipeline: Any = stanza.Pipeline(
-            "it", processors="tokenize,mwt,pos", download_method=None, use_gpu=False, verbose=False
+            "it",
+            processors="tokenize,mwt,pos",
+            download_method=stanza.DownloadMethod.NONE,
+            use_gpu=False,
+            verbose=False,
         )
-    except Exception as error:  # it has a kind of its own for each thing that is not there
+    except Exception as error:  # stanza has many kinds of errors for what may be missing
         raise LookupError(
             f"stanza's Italian models cannot be used ({type(error).__name__}: {error}): pip install stanza,"
             f" then python -c \"import stanza; stanza.download('it')\""
@@ -80,7 +84,7 @@ def _stanza() -> Tagger:
 
 
 def of_stanza(pipeline: Callable[[str], Any], captions: Sequence[str]) -> list[list[tuple[str, str]]]:
-    """What a Stanza pipeline says; a contraction has the tag of its first word."""
+    """Convert what a Stanza pipeline returns; a contraction gets the tag of its first word."""
     return [
         [(token.text, token.words[0].upos) for sentence in pipeline(text).sentences for token in sentence.tokens]
         for text in map(plain, captions)
@@ -88,7 +92,7 @@ def of_stanza(pipeline: Callable[[str], Any], captions: Sequence[str]) -> list[l
 
 
 def _apertium() -> Tagger:
-    """Apertium's Italian analyser, constraint grammar and statistical tagger, from any pair that has Italian."""
+    """Run Apertium's Italian analyzer, grammar and statistical tagger, from any language pair that has Italian."""
     models = sorted(APERTIUM.glob("apertium-*/ita-*.automorf.bin"))
     missing = [program for program in ("lt-proc", "cg-proc", "apertium-tagger") if shutil.which(program) is None]
     if missing or not models:
@@ -107,16 +111,16 @@ def _apertium() -> Tagger:
         stream = "".join(f"{_RESERVED.sub(' ', plain(text))}\0" for text in captions).encode()
         for step in steps:
             stream = subprocess.run(step, input=stream, stdout=subprocess.PIPE, check=True).stdout
-        # A zero byte ends each text; at the end of all of them the programs add more.
+        # A zero byte ends each text; the programs add more of them at the end.
         return [of_apertium(text) for text in stream.decode().split("\0")[: len(captions)]]
 
     return tag
 
 
 APERTIUM = Path("/usr/share/apertium")
-_RESERVED = re.compile(r"[\\\[\]{}^$/<>@\0]")  # of its stream format
+_RESERVED = re.compile(r"[\\\[\]{}^$/<>@\0]")  # characters with a meaning in its stream format
 _UNIT = re.compile(r"\^([^/$]*)/([^$]*)\$|([^\s^$]+)")
-# Its first tag says which; https://wiki.apertium.org/wiki/List_of_symbols
+# The first tag of a word says its part of speech; https://wiki.apertium.org/wiki/List_of_symbols
 _APERTIUM_TAGS = {
     tag: universal
     for universal, tags in {
@@ -140,9 +144,9 @@ _APERTIUM_TAGS = {
 
 
 def of_apertium(text: str) -> list[tuple[str, str]]:
-    """The tokens of a text as Apertium's tagger writes them: ^nell'/in<pr>+il<det><def><mf><sg>$ is ("nell'", ADP).
+    """Parse the output of Apertium's tagger: ^nell'/in<pr>+il<det><def><mf><sg>$ becomes ("nell'", ADP).
 
-    A word it does not know, ^Hawtrey/*Hawtrey$, is taken for a name if it has a capital.
+    A word that it does not know, ^Hawtrey/*Hawtrey$, counts as a name if it has a capital.
     """
     tokens: list[tuple[str, str]] = []
     for word, analysis, outside in _UNIT.findall(text):
@@ -156,5 +160,5 @@ def of_apertium(text: str) -> list[tuple[str, str]]:
 
 
 def plain(text: str) -> str:
-    """With straight apostrophes, as treebanks have them, and single spaces."""
+    """Make apostrophes straight, as in treebanks, and spaces single."""
     return " ".join(text.replace("’", "'").split())

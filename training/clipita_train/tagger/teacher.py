@@ -1,12 +1,9 @@
-"""A large tagger that teaches the small one: all of multilingual-e5-small, and one linear layer over it.
+"""A large tagger that teaches the small one: all of multilingual-e5-small with a linear layer on top.
 
-It learns from the treebanks for a few epochs, in each treebank's own style: annotators differ in what they take for a
-name, and a vector added to every word says whose sentence it is. Then it writes, in the styles that are wanted, how
-likely each tag is of every word of free text, and the small tagger learns that (Hinton et al., arXiv:1503.02531).
+It learns from the treebanks for a few epochs, each in its own style: annotators differ in what they call a name, and a
+vector that is added to every word says whose sentence it is. Then it computes the probability of each tag for every
+word of free texts, in the wanted styles, and the small tagger learns these (Hinton et al., arXiv:1503.02531).
 """
-
-# JAX and Flax leave parts of their interfaces without types.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import random
 from collections.abc import Iterator, Sequence
@@ -26,21 +23,23 @@ from clipita_train.tagger.tower import e5_tower, hidden
 from clipita_train.tagger.treebank import TAGS, Sentence
 
 BATCH, RATE, DECAY, WARMUP = 16, 2e-4, 0.01, 0.1
-STEP = 16  # pieces: lengths are rounded up to it, so that few shapes are compiled
-POOL = 50  # batches whose sentences are put together by length
-PIECES = 256  # the longest sentence: of words beyond it nothing is learnt, and texts are shorter
+STEP = 16  # pieces; lengths are rounded up to a multiple, so that few shapes are compiled
+POOL = 50  # batches that are made together, to put sentences of similar length into each
+PIECES = 256  # limit of a sentence; nothing is learned from words beyond it, and texts are shorter
 
 
 class Pieces(NamedTuple):
-    """Sentences as their pieces, padded."""
+    """Sentences as token ids of their pieces, padded."""
 
     ids: NDArray[np.int32]  # (B, L)
     is_piece: NDArray[np.bool_]  # (B, L)
-    first: NDArray[np.int32]  # (B, L): where each word begins; 0, which is <s>, if it was cut off or is padding
+    first: NDArray[
+        np.int32
+    ]  # (B, L): the first piece of each word; 0, the place of <s>, if it was cut off or is padding
 
 
-class Model(nnx.Module):
-    """Pieces -> logits of the words' tags."""
+class TeacherNetwork(nnx.Module):
+    """The network from pieces to logits of the tags of words."""
 
     def __init__(self, tower: Bert, styles: int, *, rngs: nnx.Rngs) -> None:
         width = tower.word.embedding.shape[1]
@@ -49,29 +48,39 @@ class Model(nnx.Module):
         self.head = nnx.Linear(width, len(TAGS), rngs=rngs)
 
     def __call__(self, pieces: Pieces, shares: jax.Array) -> jax.Array:
-        """(B, L, TAGS): of the words, by the first piece of each; what is left of L is padding.
+        """Return logits (B, L, TAGS) of the words, by the first piece of each; places after the last word are padding.
 
-        `shares` (B, styles) says how much of each style the sentence has.
+        Args:
+            pieces: The pieces of B sentences.
+            shares: (B, styles), the share of each style in each sentence.
         """
-        x = hidden(self.tower, pieces.ids, pieces.is_piece, (shares @ self.styles[...])[:, None])
+        x = hidden(
+            self.tower, jnp.asarray(pieces.ids), jnp.asarray(pieces.is_piece), (shares @ self.styles[...])[:, None]
+        )
         return self.head(jnp.take_along_axis(x, pieces.first[..., None], axis=1))
 
 
 class Teacher:
-    """A tagger that has learnt from sentences in several styles."""
+    """A tagger that learns from sentences in several styles."""
 
     def __init__(self, styles: Sequence[Sequence[Sentence]], texts: Sequence[Sentence], *, seed: int = 0) -> None:
-        """Untrained; `texts` are those whose words it must know besides."""
+        """Make an untrained teacher.
+
+        Args:
+            styles: The sentences of each style.
+            texts: Sentences whose words it must also know.
+            seed: Seed of weights and order.
+        """
         words = {word for some in (*styles, texts) for sentence in some for word in sentence.words}
         rngs = nnx.Rngs(seed)
         self.tokenizer, tower = e5_tower(sorted(words), rngs=rngs)
         self.tokenizer.enable_truncation(PIECES)
         self.styles = styles
-        self.model = Model(tower, len(styles), rngs=rngs)
+        self.model = TeacherNetwork(tower, len(styles), rngs=rngs)
         self.chance = random.Random(seed)
 
     def train(self, *, epochs: int, quiet: bool = False) -> None:
-        """Learns the tags of its sentences, each in its style; the learning rate rises, then falls as a cosine."""
+        """Learn the tags of the sentences, each in its style; the learning rate rises, and then falls as a cosine."""
         rows = [(sentence, style) for style, some in enumerate(self.styles) for sentence in some]
         steps = epochs * -(-len(rows) // BATCH)
         rate = optax.warmup_cosine_decay_schedule(0.0, RATE, int(WARMUP * steps), steps)
@@ -94,7 +103,7 @@ class Teacher:
     def probabilities(
         self, sentences: Sequence[Sentence], styles: Sequence[int], *, quiet: bool = False
     ) -> list[Targets]:
-        """For each sentence (tokens, TAGS): how likely each tag is, halfway between these styles."""
+        """Return the probability (tokens, TAGS) of each tag for each sentence, for the mean of these styles."""
         shares = np.zeros((BATCH, len(self.styles)), np.float32)
         shares[:, list(styles)] = 1 / len(styles)
         found: dict[int, Targets] = {}
@@ -110,7 +119,7 @@ class Teacher:
         return vary(sentence, np.zeros((len(sentence.words), 0), np.float32), self.chance)[0]
 
     def _batches(self, sentences: Sequence[Sentence], *, shuffled: bool = False) -> Iterator[list[int]]:
-        """Sentences of like length together; shuffled, chance decides which, and what comes first."""
+        """Put sentences of similar length together; if shuffled, which ones and in which order is random."""
         order = list(range(len(sentences)))
         if shuffled:
             self.chance.shuffle(order)
@@ -124,7 +133,7 @@ class Teacher:
         return iter(batches)
 
     def _pieces(self, sentences: Sequence[Sentence]) -> Pieces:
-        """`BATCH` rows, the last ones empty where there are fewer sentences."""
+        """Tokenize sentences into `BATCH` rows; the last rows are empty if there are fewer sentences."""
         encodings = self.tokenizer.encode_batch([list(sentence.words) for sentence in sentences], is_pretokenized=True)
         longest = max(len(encoding.ids) for encoding in encodings)
         length = min(-(-longest // STEP) * STEP, PIECES)
@@ -142,11 +151,15 @@ class Teacher:
 
 @nnx.jit
 def _learn(
-    model: Model, optimizer: nnx.Optimizer[Model], pieces: Pieces, shares: NDArray[np.float32], tags: NDArray[np.int32]
+    model: TeacherNetwork,
+    optimizer: nnx.Optimizer[TeacherNetwork],
+    pieces: Pieces,
+    shares: NDArray[np.float32],
+    tags: NDArray[np.int32],
 ) -> jax.Array:
-    """One step; the loss is the mean cross-entropy of the words."""
+    """Make one training step; the loss is the mean cross-entropy of the words."""
 
-    def loss(model: Model) -> jax.Array:
+    def loss(model: TeacherNetwork) -> jax.Array:
         losses = optax.softmax_cross_entropy_with_integer_labels(model(pieces, jnp.asarray(shares)), tags)
         is_word = (pieces.first > 0).astype(jnp.float32)
         return (losses * is_word).sum() / is_word.sum()
@@ -157,5 +170,5 @@ def _learn(
 
 
 @nnx.jit
-def _say(model: Model, pieces: Pieces, shares: NDArray[np.float32]) -> jax.Array:
+def _say(model: TeacherNetwork, pieces: Pieces, shares: NDArray[np.float32]) -> jax.Array:
     return jax.nn.softmax(model(pieces, jnp.asarray(shares)))

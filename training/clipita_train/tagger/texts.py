@@ -1,8 +1,8 @@
-"""Sentences without annotation, for a teacher to tag: news, encyclopaedia and questions, some of them translated.
+"""Read sentences without annotation, for the teacher to tag: news, encyclopedia articles and questions.
 
-DIR/KIND is a clone of github.com/dhfbk/KIND, of which the words of its Wikinews are read and not its names of people
-and places (those are for non-commercial use); DIR/NTREX of github.com/MicrosoftTranslator/NTREX; DIR/squad-it of
-github.com/crux82/squad-it, of which the test part is read.
+DIR/KIND is a clone of github.com/dhfbk/KIND: the words of its Wikinews are read, but not its names of people and
+places, which are for non-commercial use. DIR/NTREX is a clone of github.com/MicrosoftTranslator/NTREX. DIR/squad-it is
+a clone of github.com/crux82/squad-it, of which the test part is read. The latter two are translations.
 """
 
 import gzip
@@ -15,16 +15,20 @@ import spacy
 from clipita_train.tagger.taggers import plain
 from clipita_train.tagger.treebank import Sentence
 
-SHORTEST, LONGEST = 3, 80  # words of a sentence
-RUN = 8  # so many words in a row that a judge has too make a sentence known
+SHORTEST, LONGEST = 3, 80  # limits of a sentence, in words
+RUN = 8  # a sentence is left out if it has so many words in a row in common with a judge
 UNKNOWN = "X"  # the tag of all words, before a teacher has seen them
 
 
 def read_texts(folder: Path, judges: Iterable[Sentence]) -> list[Sentence]:
-    """All different sentences of the three, but those that have `RUN` words in a row of a judge's.
+    """Read the different sentences of all three, except those that share `RUN` words in a row with a judge's.
+
+    Args:
+        folder: Holds the clones.
+        judges: The sentences that the tagger is measured on.
 
     Raises:
-        FileNotFoundError: one of the files is missing; says what to clone.
+        FileNotFoundError: A file is missing; the message says what to clone.
     """
     judged = {run for sentence in judges for run in _runs(sentence)}
     texts = (*_wikinews(folder / "KIND"), *_ntrex(folder / "NTREX"), *_squad(folder / "squad-it"))
@@ -33,7 +37,7 @@ def read_texts(folder: Path, judges: Iterable[Sentence]) -> list[Sentence]:
 
 
 def _wikinews(clone: Path) -> Iterator[Sentence]:
-    """A word and its label a line, a blank line after each sentence."""
+    """Read a word and its label from each line; a blank line ends a sentence."""
     for part in ("train", "test"):
         text = _file(clone, f"dataset/wikinews_{part}.tsv", "dhfbk/KIND").read_text(encoding="utf-8")
         for block in text.split("\n\n"):
@@ -43,13 +47,13 @@ def _wikinews(clone: Path) -> Iterator[Sentence]:
 
 
 def _ntrex(clone: Path) -> Iterator[Sentence]:
-    """A sentence a line."""
+    """Read a sentence from each line."""
     file = _file(clone, "NTREX-128/newstest2019-ref.ita.txt", "MicrosoftTranslator/NTREX")
     return _split(file.read_text(encoding="utf-8").splitlines())
 
 
 def _squad(clone: Path) -> Iterator[Sentence]:
-    """Paragraphs of Wikipedia and questions on them, translated by machine and corrected."""
+    """Read paragraphs of Wikipedia and questions on them, translated by machine and corrected."""
     file = _file(clone, "SQuAD_it-test.json.gz", "crux82/squad-it")
     with gzip.open(file, "rt", encoding="utf-8") as lines:
         articles = json.load(lines)["data"]
@@ -59,7 +63,7 @@ def _squad(clone: Path) -> Iterator[Sentence]:
 
 
 def _split(texts: Iterable[str]) -> Iterator[Sentence]:
-    """The sentences of texts, by full stops."""
+    """Split texts into sentences, at full stops."""
     nlp = spacy.blank("it")
     nlp.add_pipe("sentencizer")
     for doc in nlp.pipe(map(plain, texts)):

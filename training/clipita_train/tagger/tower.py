@@ -1,4 +1,4 @@
-"""multilingual-e5-small for the tagger: a vocabulary of the words it is to read, and as many layers as are wanted."""
+"""Load multilingual-e5-small for the tagger, with only the pieces and layers that it needs."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ from clipita_train.towers.vocabulary import cut_text_tower, italian_vocabulary
 
 
 def e5_tower(words: Sequence[str], *, layers: int | None = None, rngs: nnx.Rngs) -> tuple[Tokenizer, Bert]:
-    """The tokenizer and the tower, pretrained, with the pieces of these words alone; None means all layers."""
+    """Load the pretrained tokenizer and tower, with only the pieces of these words; None keeps all layers."""
     config, stored = e5_small()
     tokenizer_json, rows = italian_vocabulary(e5_tokenizer(), words, frequent_words=0)
     config, table = cut_text_tower(config, dequantize(stored), rows, positions=config.positions)
@@ -27,7 +27,14 @@ def e5_tower(words: Sequence[str], *, layers: int | None = None, rngs: nnx.Rngs)
 
 
 def hidden(tower: Bert, ids: jax.Array, is_piece: jax.Array, added: jax.Array | float = 0.0) -> jax.Array:
-    """(B, L, D) after the tower's last layer, with something added to its input."""
+    """Return the states (B, L, D) after the tower's last layer.
+
+    Args:
+        tower: The tower.
+        ids: (B, L) integers, ids of pieces.
+        is_piece: (B, L) bool, False for padding.
+        added: Added to the input of every piece.
+    """
     assert tower.token_type is not None
     positions = tower.position.embedding[: ids.shape[1]] + tower.token_type.embedding[0][None]
     x = tower.norm(tower.word(ids) + positions[None] + added)

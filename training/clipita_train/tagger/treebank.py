@@ -1,9 +1,9 @@
-"""Sentences with parts of speech: from treebanks in CoNLL-U, and how well a tagger does on them.
+"""Read sentences with parts of speech from treebanks in CoNLL-U, and measure taggers on them.
 
 Universal Dependencies writes "della" as two syntactic words under one surface token (8-9 della, 8 di, 9 la). A tagger
-of running text sees surface tokens, which are also what spaCy's Italian tokenizer makes: these are learnt and scored. A
-contraction has the tag of its first word, ADP for "della" and VERB for "vederlo". No proper noun is part of one, so the
-scores of PROPN are those of syntactic words too.
+of running text sees surface tokens, and so does spaCy's Italian tokenizer; so these are learned and scored. A
+contraction has the tag of its first word: ADP for "della", VERB for "vederlo". No proper noun is part of a contraction,
+so the scores of PROPN are also those of syntactic words.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,17 +25,20 @@ class Sentence(NamedTuple):
     tags: tuple[str, ...]
 
     def part(self, start: int, stop: int) -> "Sentence":
-        return Sentence(*(column[start:stop] for column in self))
+        """Return the tokens from `start` up to `stop`."""
+        return Sentence(self.words[start:stop], self.spaces[start:stop], self.tags[start:stop])
 
 
 def read_conllu(path: Path) -> list[Sentence]:
-    """The sentences of a treebank.
+    """Read the sentences of a treebank.
 
     Raises:
-        ValueError: a line that is not of the format, or a tag that is not one of the 17; FILE:LINE is named.
+        ValueError: A line is malformed, or a tag is not one of the 17; the message has FILE:LINE.
     """
     sentences: list[Sentence] = []
     rows: list[tuple[str, bool, str]] = []
+    covered: int = 0
+    pending: tuple[str, bool] | None = None
     for place, columns in _lines(path):
         if columns is None:
             if rows:
@@ -43,7 +46,7 @@ def read_conllu(path: Path) -> list[Sentence]:
             rows, covered, pending = [], 0, None
             continue
         number, form, tag, space = columns[0], columns[1], columns[3], "SpaceAfter=No" not in columns[9]
-        if "." in number:  # a word that was left out
+        if "." in number:  # a word that the sentence leaves out
             continue
         if "-" in number:
             covered, pending = int(number.split("-")[1]), (form, space)
@@ -59,7 +62,11 @@ def read_conllu(path: Path) -> list[Sentence]:
 
 
 def read_tagged(path: Path) -> list[Sentence]:
-    """A sentence a line, token/TAG and spaces; lines that begin with # are comments."""
+    """Read a sentence from each line, token/TAG with spaces between; lines that begin with # are comments.
+
+    Raises:
+        ValueError: A token has no tag, or an unknown one.
+    """
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     rows = [[token.rpartition("/")[::2] for token in line.split()] for line in lines]
     if wrong := [row for row in rows for word, tag in row if not word or tag not in TAGS]:
@@ -68,7 +75,7 @@ def read_tagged(path: Path) -> list[Sentence]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, list[str] | None]]:
-    """(FILE:LINE, the ten columns) of each word; (..., None) around sentences."""
+    """Yield (FILE:LINE, the ten columns) for each word, and (FILE:LINE, None) before, between and after sentences."""
     yield f"{path}:0", None
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
@@ -83,8 +90,8 @@ def _lines(path: Path) -> Iterator[tuple[str, list[str] | None]]:
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Of all tokens, how many have the right tag; and of proper nouns, precision and recall."""
+class TaggingScores:
+    """The accuracy over all tokens, and precision and recall of proper nouns."""
 
     tokens: int
     accuracy: float
@@ -93,6 +100,7 @@ class Scores:
 
     @property
     def f1(self) -> float:
+        """The harmonic mean of precision and recall."""
         return 2 * self.precision * self.recall / max(self.precision + self.recall, 1e-9)
 
     def __str__(self) -> str:
@@ -105,15 +113,15 @@ class Scores:
 Tag = Callable[[Sequence[Sentence]], list[list[str]]]
 
 
-def score(tag: Tag, sentences: Sequence[Sentence]) -> Scores:
-    """How well `tag` finds the tags of these sentences, given their tokens."""
+def score(tag: Tag, sentences: Sequence[Sentence]) -> TaggingScores:
+    """Measure how well `tag` finds the tags of sentences, given their tokens."""
     pairs = [
         (found, right)
         for tags, sentence in zip(tag(sentences), sentences, strict=True)
         for found, right in zip(tags, sentence.tags, strict=True)
     ]
     names = sum(found == right == "PROPN" for found, right in pairs)
-    return Scores(
+    return TaggingScores(
         len(pairs),
         sum(found == right for found, right in pairs) / len(pairs),
         names / max(1, sum(found == "PROPN" for found, _ in pairs)),

@@ -1,0 +1,1 @@
+"""Pretrained towers: reading them, cutting them down, and computing their features."""

@@ -1,4 +1,4 @@
-"""Pretrained towers, one by one: of single checkpoints, of one half of a dual encoder, or of a package."""
+"""Read single pretrained towers: from checkpoints with one tower, from one half of a dual encoder, or from packages."""
 
 import re
 import tempfile
@@ -33,25 +33,25 @@ from clipita_train.towers.choices import ImageBackbone, TextBackbone
 from clipita_train.towers.pretrained import LITE, e5_small, e5_tokenizer, efficientnet_lite
 from clipita_train.towers.vocabulary import cut_text_tower, italian_vocabulary
 
-Table = dict[str, Array]  # by the names of `clipita.towers.parameters`, without "image." or "text."
-# What pretraining leaves beside a tower: heads of tasks, which nothing here reads.
+Table = dict[str, Array]  # names of `clipita.towers.parameters`, without "image." or "text.", to weights
+# Heads of pretraining tasks, which checkpoints have beside a tower and nothing here needs.
 _HEADS = re.compile(
     r"(cls|lm_head|classifier|pre_classifier|vocab_transform|vocab_layer_norm|vocab_projector|qa_outputs"
     r"|visual_projection|text_projection)\."
 )
-_LEGACY = {".gamma": ".weight", ".beta": ".bias"}  # how BERT's layer norms were called before 2019
+_LEGACY = {".gamma": ".weight", ".beta": ".bias"}  # names of BERT's layer norms before 2019
 
 
-class ImageTower(NamedTuple):
-    """An image tower, and what its pixels are."""
+class PretrainedImageTower(NamedTuple):
+    """An image tower, and how its pixels are prepared."""
 
     config: ImageConfig
     preprocessing: Preprocessing
     weights: Table
 
 
-class TextTower(NamedTuple):
-    """A text tower, and how texts become its ids."""
+class PretrainedTextTower(NamedTuple):
+    """A text tower, and how texts become its token ids."""
 
     config: TextConfig
     weights: Table
@@ -59,18 +59,18 @@ class TextTower(NamedTuple):
     tokenizer: TokenizerConfig
 
 
-def read_image_tower(choice: ImageBackbone) -> ImageTower:
-    """The image tower that a recipe names.
+def read_image_tower(choice: ImageBackbone) -> PretrainedImageTower:
+    """Read the image tower that a recipe names.
 
     Raises:
-        ClipitaError: it is not there, or is of another kind, incomplete, or of another image size.
-        FileNotFoundError: a package is missing; says which to install.
+        ClipitaError: It is not there, or is of another kind, incomplete, or of another image size.
+        FileNotFoundError: A package is missing; the message says which to install.
     """
     known = {f"efficientnet-lite{variant}": variant for variant in range(len(LITE))}
     if choice.source in known:
         config, found = efficientnet_lite(known[choice.source])
         preprocessing = Preprocessing(choice.size or 224, "shortest", "bicubic", PIXEL_MEAN, PIXEL_STD)
-        return ImageTower(config, preprocessing, found.tower)
+        return PretrainedImageTower(config, preprocessing, found.tower)
     folder = resolve(choice.source, revision=choice.revision)
     if (dual := _dual(folder)) is not None:
         config, preprocessing = dual.config.image, dual.config.preprocessing
@@ -78,18 +78,23 @@ def read_image_tower(choice: ImageBackbone) -> ImageTower:
     else:
         config, preprocessing, weights = _single_image(folder)
     if choice.size is None or choice.size == preprocessing.image_size:
-        return ImageTower(config, preprocessing, weights)
+        return PretrainedImageTower(config, preprocessing, weights)
     if isinstance(config, VitConfig):
         raise CheckpointError(
             f"{choice.source!r} reads images of {preprocessing.image_size} x {preprocessing.image_size} pixels, of "
             f"which it has {config.positions(preprocessing.image_size)} positions, but the recipe asks for "
             f"{choice.size}. Leave image.size out, or name a checkpoint of that size."
         )
-    return ImageTower(config, replace(preprocessing, image_size=choice.size, short_side=None), weights)
+    return PretrainedImageTower(config, replace(preprocessing, image_size=choice.size, short_side=None), weights)
 
 
-def read_text_tower(choice: TextBackbone) -> TextTower:
-    """The text tower that a recipe names; errors as above, and of texts too long for its positions."""
+def read_text_tower(choice: TextBackbone) -> PretrainedTextTower:
+    """Read the text tower that a recipe names.
+
+    Raises:
+        ClipitaError: It is not there, or is of another kind or incomplete, or has too few positions or layers.
+        FileNotFoundError: A package is missing; the message says which to install.
+    """
     if choice.source == "multilingual-e5-small":
         config, stored = e5_small()
         weights, tokenizer_json = dequantize(stored), e5_tokenizer().read_text("utf-8")
@@ -118,8 +123,10 @@ def read_text_tower(choice: TextBackbone) -> TextTower:
             full = Path(scratch) / "tokenizer.json"
             full.write_text(tokenizer_json, encoding="utf-8")
             tokenizer_json, rows = italian_vocabulary(full, (), frequent_words=choice.frequent_words)
+        if not isinstance(config, BertConfig):
+            raise CheckpointError(f"{choice.source!r} is no tower of BERT's kind: leave text.frequent_words out.")
         config, weights = cut_text_tower(config, weights, rows, positions=limit)
-    return TextTower(config, weights, tokenizer_json, tokenizer)
+    return PretrainedTextTower(config, weights, tokenizer_json, tokenizer)
 
 
 def _first_layers(choice: TextBackbone, config: TextConfig, weights: Table) -> tuple[TextConfig, Table]:
@@ -141,7 +148,7 @@ class _Dual(NamedTuple):
 
 
 def _dual(folder: Path) -> _Dual | None:
-    """Both towers of a folder that has two."""
+    """Read both towers of a bundle, or of a checkpoint with two towers; None if the folder has only one."""
     if (folder / MANIFEST).exists():
         bundle = read_bundle(folder)
         texts = TokenizerConfig.from_dict(bundle.config.text["tokenizer"])
@@ -165,8 +172,12 @@ def _single_text(folder: Path, pooling: str | None) -> tuple[TextConfig, Table]:
     if tower.prepare is not None:
         tower.prepare(leaves, "")
     if missing := sorted(set(BERT_POOLER) & set(tower.names) - set(leaves)):
-        raise CheckpointError(f"{str(folder)!r} has no {missing[0]!r}: name text.pooling, 'mean' or 'cls'.")
-    config = DualConfig(LITE[0], tower.config, half_preprocessing(32, "bicubic"), embed_dim=1)  # the text half counts
+        raise CheckpointError(
+            f"{str(folder)!r} has no {missing[0]!r}, a weight of the pooler: name text.pooling, 'mean' or 'cls'."
+        )
+    config = DualConfig(
+        LITE[0], tower.config, half_preprocessing(32, "bicubic"), embed_dim=1
+    )  # only its text half is used
     return tower.config, _table(leaves, tower.names, config, "text.", tower.harmless)
 
 
@@ -175,7 +186,7 @@ def _single_image(folder: Path) -> tuple[ImageConfig, Preprocessing, Table]:
     config, names = tower.config, tower.names
     leaves = _leaves(folder, {"vision_model", "vit"})
     if config.pooling == "pooler" and not set(BERT_POOLER) & set(leaves):
-        # A ViT that was saved with a classifier has none, and is read at its class token.
+        # A ViT that was saved with a classifier has no pooler, so its class token is used.
         config, names = replace(config, pooling="cls"), {a: b for a, b in names.items() if a not in BERT_POOLER}
     if config.embedding_norm:
         default = clip_preprocessing(tower.image_size)
@@ -187,12 +198,12 @@ def _single_image(folder: Path) -> tuple[ImageConfig, Preprocessing, Table]:
             f"{str(folder)!r}: config.json says images of {tower.image_size} pixels, and preprocessor_config.json of "
             f"{preprocessing.image_size}. One of them is of another model."
         )
-    dual = DualConfig(config, BertConfig(vocabulary=1), preprocessing, embed_dim=1)  # the image half counts
+    dual = DualConfig(config, BertConfig(vocabulary=1), preprocessing, embed_dim=1)  # only its image half is used
     return config, preprocessing, _table(leaves, names, dual, "image.", tower.harmless)
 
 
 def _leaves(folder: Path, wrappers: set[str]) -> Table:
-    """The tower's leaves without the name of the module that holds it, and without heads."""
+    """Read the weights of a tower, without the name of the module that wraps it, and without heads."""
     leaves = dict(read_weights(folder))
     if any("/" in name for name in leaves):
         leaves = torch_names(leaves)

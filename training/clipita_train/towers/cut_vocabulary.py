@@ -1,7 +1,7 @@
-"""Cuts a multilingual Unigram vocabulary down to the pieces that one language uses.
+"""Cut a multilingual Unigram vocabulary down to the pieces that one language uses.
 
-Most parameters of a small multilingual model are embeddings of other languages' pieces. A piece that no text of ours is
-ever split into can go without changing anything: the best segmentation stays the best among fewer.
+Most parameters of a small multilingual model are embeddings of other languages' pieces. A piece that no text of ours
+contains can be removed without changing anything: the best segmentation stays the best among fewer.
 """
 
 import copy
@@ -18,12 +18,12 @@ import tokenizers
 from clipita.errors import CheckpointError
 from clipita.system.arrays import Array
 
-_SPACE = "▁"  # how SentencePiece writes the space before a word
+_SPACE = "▁"  # SentencePiece writes it for the space before a word
 _PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~€£°§·«»‘’‚“”„†‡•…‰‹›–—−×÷±½¼¾²³ªº©®™"
 
 
 def used_pieces(tokenizer_file: Path, texts: Iterable[str]) -> set[str]:
-    """The pieces that `texts` are split into, special tokens left out."""
+    """Return the pieces that `texts` are split into, without special tokens."""
     tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer_file))
     used: set[int] = set()
     for batch in _chunks(texts, 10_000):
@@ -34,26 +34,26 @@ def used_pieces(tokenizer_file: Path, texts: Iterable[str]) -> set[str]:
 
 
 def case_variants(words: Iterable[str]) -> Iterator[str]:
-    """Each word as it is, with a capital, and in capitals: frequency lists are lower-case, and texts are not."""
+    """Yield each word as it is, with a capital, and in capitals, since frequency lists have lower case only."""
     for word in words:
         yield from (word, word[:1].upper() + word[1:], word.upper())
 
 
 def cut_vocabulary(tokenizer_file: Path, keep: Iterable[str]) -> tuple[str, Array]:
-    """Keeps some pieces of a Unigram `tokenizer.json`, in their order, and renumbers them.
+    """Keep some pieces of a Unigram `tokenizer.json`, in their order, and renumber them.
 
-    Special tokens stay, and so do all single Latin letters, digits and signs of typography, so that no text of a
-    European language falls to <unk>. Scores, normaliser and all else stay as they are.
+    Special tokens are kept too, and all single Latin letters, digits and typographic signs, so that no text of a
+    European language becomes <unk>. Scores, normalizer and everything else stay as they are.
 
     Args:
-        tokenizer_file: the full tokenizer.
-        keep: pieces to keep, "▁" for the space before a word; as `used_pieces` gives them.
+        tokenizer_file: The full tokenizer.
+        keep: The pieces to keep, as `used_pieces` returns them, with "▁" for the space before a word.
 
     Returns:
-        The new `tokenizer.json`, and for each of its pieces the row of the full embedding table: (V,) int64.
+        The new `tokenizer.json`, and for each of its pieces the row in the full embedding table, (V,) int64.
 
     Raises:
-        CheckpointError: the file is no Unigram tokenizer, or a piece to keep is not in it.
+        CheckpointError: The file is not a Unigram tokenizer, or does not have a piece to keep.
     """
     full: dict[str, Any] = json.loads(tokenizer_file.read_text(encoding="utf-8"))
     model = full["model"]
@@ -68,7 +68,7 @@ def cut_vocabulary(tokenizer_file: Path, keep: Iterable[str]) -> tuple[str, Arra
     new_ids = {row: index for index, row in enumerate(rows)}
 
     cut = copy.copy(full)
-    # Scores are float32 written as float64; their shortest form is the same number in half the characters.
+    # Scores are float32 written as float64; the shortest form of the same number takes half the characters.
     pieces = [(vocabulary[row][0], float(str(np.float32(vocabulary[row][1])))) for row in rows]
     cut["model"] = model | {"vocab": pieces, "unk_id": new_ids[model["unk_id"]]}
     cut["added_tokens"] = [token | {"id": new_ids[token["id"]]} for token in full["added_tokens"]]
@@ -79,13 +79,17 @@ def cut_vocabulary(tokenizer_file: Path, keep: Iterable[str]) -> tuple[str, Arra
 
 
 def cut_embedding(stored: dict[str, Array], name: str, rows: Array) -> dict[str, Array]:
-    """The weights `stored` (see `clipita.convert.weights.quantize`) with only these rows of the embedding `name`."""
+    """Return the weights `stored` (see `clipita.convert.quantize`) with only these rows of the embedding `name`."""
     own = {name, f"{name}.int4", f"{name}.scale"}
     return {key: values[rows] if key in own else values for key, values in stored.items()}
 
 
 def same_segmentation(full_file: Path, cut_file: Path, texts: Iterable[str]) -> tuple[int, int, int]:
-    """Of a full and a cut tokenizer: texts they split alike, <unk> that the cut one adds, and how many texts in all."""
+    """Compare a full and a cut tokenizer on texts.
+
+    Returns:
+        How many texts they split alike, how many <unk> the cut one adds, and how many texts there are.
+    """
     full, cut = (tokenizers.Tokenizer.from_file(str(file)) for file in (full_file, cut_file))
     unknown = json.loads(cut_file.read_text(encoding="utf-8"))["model"]["unk_id"]
     same = new_unknown = count = 0
@@ -98,7 +102,7 @@ def same_segmentation(full_file: Path, cut_file: Path, texts: Iterable[str]) -> 
 
 
 def _is_basic(piece: str) -> bool:
-    """A lone space, or one Latin letter with or without accents, digit, or sign, alone or at the start of a word."""
+    """Return whether a piece is a lone space, or one Latin letter, digit or sign, alone or at the start of a word."""
     letter = piece.removeprefix(_SPACE)
     if len(letter) != 1:
         return piece == _SPACE

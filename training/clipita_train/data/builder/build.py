@@ -1,11 +1,13 @@
-"""A recipe -> a data set: reads, computes columns, compares, selects and writes, and goes on where it was ended.
+"""Build a data set from a recipe: read, compute columns, compare rows, select and write.
 
-OUT/train/, OUT/validation/   shards and their index, see clipita_train.data.shards
-OUT/manifest.parquet          every row with every column, `reason` why it is not kept, and where it is if it is
-OUT/build.json                the build's hash, and how many rows went in and came out
-OUT/images/                   what was downloaded, see clipita_train.data.pairs.download
-OUT/translations.sqlite       what was translated, see clipita_train.data.pairs.translate
-OUT/work/                     what has been computed, named by what from; may be deleted when all is done
+      OUT/train/, OUT/validation/   shards and their index, see clipita_train.data.shards
+      OUT/manifest.parquet          all rows with all columns; `reason` says why a row is not kept, `record` where it is
+      OUT/build.json                the hash of the build, and how many rows went in and came out
+      OUT/images/                   downloaded images, see clipita_train.data.pairs.download
+      OUT/translations.sqlite       translated captions, see clipita_train.data.pairs.translate
+      OUT/work/                     intermediate results, named by their inputs; may be deleted after the build
+
+A build that was interrupted goes on from its intermediate results.
 """
 
 import json
@@ -18,8 +20,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from clipita_train.data.builder import across
-from clipita_train.data.builder.across import TRAIN, VALIDATION, compare
+from clipita_train.data.builder.compare import COMPARISON_VERSION, TRAIN, VALIDATION, compare
 from clipita_train.data.builder.judge import Judge
 from clipita_train.data.builder.models import ProperNouns, Scores
 from clipita_train.data.builder.output import finish, plan, write_manifest
@@ -28,7 +29,7 @@ from clipita_train.data.builder.recipe import DataRecipe, Evaluation, Source
 from clipita_train.data.builder.runners import Runner, Task
 from clipita_train.data.builder.steps import Images, Run, Signatures, Step, Text
 from clipita_train.data.builder.store import Chunk, digest, write_table
-from clipita_train.data.builder.summary import summarise
+from clipita_train.data.builder.summary import summarize
 from clipita_train.data.builder.translated import Translate
 from clipita_train.data.pairs.download import download, image_path
 from clipita_train.data.pairs.fetch import Settings
@@ -44,22 +45,26 @@ def build(
     downloads: Settings | None = None,
     show_progress: bool = True,
 ) -> dict[str, Any]:
-    """Makes the data set in the folder `out`, and returns what `build.json` says.
+    """Build the data set in the folder `out`, and return the contents of its `build.json`.
 
-    Whatever is killed meanwhile, the same call goes on from the chunks that are done, and what comes out is the same to
-    the byte; so it is whatever runs it.
+    If any process is killed, the same call goes on from the chunks that are done. The result is the same to the byte,
+    and does not depend on the runner.
 
     Args:
+        recipe: What to build.
         root: The folder that the recipe's files are relative to.
-        downloads: How to get images of which sources have addresses; those that failed before and may not fail again
-            are tried again. None: they are left out, and counted.
+        out: The folder of the data set.
+        runner: Where tasks run.
+        downloads: How to download images. Addresses whose failure may have passed are tried again. None: images that
+            have to be downloaded are left out, and counted.
+        show_progress: Whether to show progress bars.
 
     Raises:
-        FileNotFoundError: the recipe names files that are not there.
-        ValueError: another build works in `out`, or a set to evaluate on is not in the format it should be.
-        WorkerError: a process of the pool was ended from outside.
-        StoppedError: captions are still to be translated, and the engine or the budget allows no more.
-        ChangedError: a photograph changed while it was at work.
+        FileNotFoundError: The recipe names files that are not there.
+        ValueError: Another build works in `out`, or an evaluation set is not in its format.
+        WorkerError: A process of the pool was ended from outside.
+        StoppedError: Captions are still to be translated, and the engine or the budget allows no more.
+        ChangedError: A photograph changed during the build.
     """
     root, out = root.resolve(), out.resolve()
     (out / "work").mkdir(parents=True, exist_ok=True)
@@ -108,10 +113,10 @@ class _Build:
         hash_ = digest(self.recipe, [shard.output.name for shard in shards])
         write_manifest(training, self.out, hash_)
         tallies = {group[0].source.name: [read.tally for read in group] for group in reads}
-        told = {"recipe": self.recipe.name, "build": hash_, "sources": summarise(tallies, training)}
+        summary = {"recipe": self.recipe.name, "build": hash_, "sources": summarize(tallies, training)}
         with written_whole(self.out / "build.json") as partial:
-            partial.write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        return told
+            partial.write_text(json.dumps(summary, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        return summary
 
     def _read(self, source: Source | Evaluation) -> list[Read]:
         return [
@@ -156,7 +161,7 @@ class _Build:
         return Run(step, inputs, self.work, step.seen(inputs))
 
     def _models(self, chunks: Sequence[Chunk]) -> None:
-        """Only where there is a rule for what they say: they take most of the time."""
+        """Run the models only on sources that have a rule for their results, since models take most of the time."""
         rules = {source.name: source.rules for source in self.recipe.sources}
         tagged = [chunk for chunk in chunks if rules[chunk.source.name].propn_share is not None]
         self._step(tagged, ProperNouns(self.recipe.tagger))
@@ -173,7 +178,7 @@ class _Build:
         recipe, names = self.recipe, [path.name for chunk in (*chunks, *evaluation) for path in chunk.paths]
         near = (recipe.near_bits, recipe.near_share, recipe.evaluation_words)
         limits = (recipe.validation_share, recipe.concept_cap, [source.rules.copies for source in recipe.sources])
-        key = digest(across.VERSION, near, limits, names)
+        key = digest(COMPARISON_VERSION, near, limits, names)
         outputs = [self.work / f"compare-{key}-{number:06}.parquet" for number in range(len(chunks))]
         if not all(output.exists() for output in outputs):
             for table, output in zip(compare(chunks, evaluation, recipe), outputs, strict=True):
@@ -182,9 +187,9 @@ class _Build:
             chunk.columns["compare"] = output
 
     def _finish(self, name: str, tasks: Sequence[Task], *, one_by_one: bool = False) -> None:
-        """Does those that are not done, here and in their order if they have to be."""
+        """Run the tasks that are not done: one by one in this process if asked for, otherwise with the runner."""
         missing = [task for task in tasks if not task.output.exists()]
-        disable = None if self.show_progress else True  # None: where there is a terminal
+        disable = None if self.show_progress else True  # None: only in a terminal
         with tqdm(total=len(tasks), initial=len(tasks) - len(missing), desc=name, unit="file", disable=disable) as bar:
             for _ in (task.run() for task in missing) if one_by_one else self.runner.run(missing):
                 bar.update()

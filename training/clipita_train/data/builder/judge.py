@@ -1,4 +1,7 @@
-"""Rules and columns -> why a row or a caption is dropped, by what is known of it alone; "" is kept so far."""
+"""Apply the rules of a source to each row by itself, and say why a row or a caption is dropped.
+
+The reason "" means that it is kept so far.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -30,11 +33,11 @@ class Judge(Step):
     language: str
     name: ClassVar[str] = "judge"
     version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[str, ...]] = ("download", "text", "images", "propn", "scores")
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """With the columns of models only if there are rules for them."""
+    def columns(self) -> tuple[str, ...]:
+        """Return the columns to read; those of models only where there are rules for them."""
         return (*PHOTOGRAPH_COLUMNS, "captions", *self._caption_columns)
 
     @property
@@ -43,10 +46,11 @@ class Judge(Step):
         return (*CAPTION_COLUMNS, *(name for name, limit in judged.items() if limit is not None))
 
     def load(self) -> Function:
+        """Return the function."""
         return self._function
 
     def _function(self, table: pa.Table) -> pa.Table:
-        columns = {name: table[name].to_pylist() for name in self.reads}
+        columns = {name: table[name].to_pylist() for name in self.columns()}
         reasons, caption_reasons = list[str](), list[str]()
         for row in range(len(table)):
             names = self._caption_columns

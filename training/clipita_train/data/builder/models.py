@@ -1,4 +1,4 @@
-"""Columns that models tell of rows: the share of proper nouns, and how well captions fit their photograph."""
+"""Steps that compute columns by models: the share of proper nouns, and how well captions fit their photographs."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ import pyarrow as pa
 
 import clipita
 from clipita_train.data.builder.steps import IMAGE_COLUMNS, Function, Step, flat, image_bytes, nested
-from clipita_train.data.filters import propn_share
-from clipita_train.data.scores import cosines
+from clipita_train.data.captions.cosines import cosines
+from clipita_train.data.captions.proper_nouns import propn_share
 from clipita_train.tagger.taggers import WEIGHTS
 
 
 @dataclass(frozen=True)
 class ProperNouns(Step):
-    """`clipita_train.data.filters.propn_share` of each caption."""
+    """Compute `clipita_train.data.captions.proper_nouns.propn_share` of each caption."""
 
     tagger: str
     name: ClassVar[str] = "propn"
@@ -27,10 +27,11 @@ class ProperNouns(Step):
     needs: ClassVar[tuple[str, ...]] = ()
 
     def seen(self, inputs: Sequence[Path]) -> str:
-        """The tagger of this package by its weights, others by their name."""
+        """Return a hash of the weights for the tagger of this package; other taggers count by their names."""
         return _digest(WEIGHTS) if self.tagger == "clipita" else ""
 
     def load(self) -> Function:
+        """Return the function."""
         return self._function
 
     def _function(self, table: pa.Table) -> pa.Table:
@@ -40,7 +41,7 @@ class ProperNouns(Step):
 
 @dataclass(frozen=True)
 class Scores(Step):
-    """The cosine of each caption and its photograph by a model that `clipita.load` takes; NaN if it cannot be read."""
+    """Compute the cosine of each caption and its photograph by a model; NaN if the photograph cannot be read."""
 
     model: str
     root: Path = field(repr=False)
@@ -51,11 +52,12 @@ class Scores(Step):
     needs: ClassVar[tuple[str, ...]] = ("download", "images")
 
     def seen(self, inputs: Sequence[Path]) -> str:
-        """The model's fingerprint, whatever it is called."""
+        """Return the model's fingerprint, since the same name may mean another model later."""
         return _fingerprint(self.model)
 
     def load(self) -> Function:
-        model = clipita.load(self.model, threads=1)  # each worker has one
+        """Load the model, and return the function."""
+        model = clipita.load(self.model, threads=1)  # one for each worker process
         return lambda table: self._function(table, model)
 
     def _function(self, table: pa.Table, model: clipita.Model) -> pa.Table:
@@ -66,7 +68,7 @@ class Scores(Step):
         return nested(table, {"score": pa.array(values, pa.float32())})
 
     def _image(self, row: dict[str, Any]) -> bytes:
-        """What cannot be read is b"", which no decoder takes."""
+        """Return the bytes of a photograph; b"", which no decoder reads, where there are none."""
         try:
             return image_bytes(row, self.root, self.out) if row["sha256"] is not None else b""
         except OSError:

@@ -1,4 +1,4 @@
-"""Kept rows -> shards of photographs and captions, and the manifest of all rows."""
+"""Write the rows that are kept as shards of photographs and captions, and all rows as a manifest."""
 
 import io
 import tarfile
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clipita.errors import ClipitaError
-from clipita_train.data.builder.across import TRAIN, VALIDATION
+from clipita_train.data.builder.compare import TRAIN, VALIDATION
 from clipita_train.data.builder.steps import IMAGE_COLUMNS, image_bytes, image_file
 from clipita_train.data.builder.store import Chunk, digest, read_columns, row_id
 from clipita_train.data.shards import SUFFIX, Record, Shard, write_index, write_shard
@@ -27,23 +27,34 @@ _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 
 
 class ChangedError(ClipitaError):
-    """A photograph is no longer what it was when it was looked at."""
+    """A photograph has changed since it was read."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Of the rows of a chunk that are kept for a split, those from number `start` to the one before `stop`."""
+    """A range of the rows of a chunk that are kept for one split.
+
+    Attributes:
+        files: The files of the chunk.
+        split: "train" or "validation".
+        start: Number of the first row, among the rows kept for the split.
+        stop: Number after the last row.
+        content: A hash of all rows that the chunk has for the split.
+    """
 
     files: tuple[Path, ...]
     split: str
     start: int
     stop: int
-    content: str  # digest of all that the chunk has for the split
+    content: str
 
 
 @dataclass(frozen=True)
 class WriteShard:
-    """Writes one shard; its name says what is in it, so that one that is there is the right one."""
+    """The task of writing one shard.
+
+    A hash of its contents is part of its name, so that a shard that exists need not be written again.
+    """
 
     number: int
     pieces: tuple[Piece, ...]
@@ -53,18 +64,20 @@ class WriteShard:
 
     @property
     def output(self) -> Path:
+        """The path of the shard."""
         key = digest("shard", VERSION, *((piece.content, piece.start, piece.stop) for piece in self.pieces))
         return self.folder / f"shard-{self.number:05}-{key}{'.tar' if self.as_tar else SUFFIX}"
 
     @property
     def records(self) -> int:
+        """The number of records in the shard."""
         return sum(piece.stop - piece.start for piece in self.pieces)
 
     def run(self) -> None:
-        """Reads the photographs and writes the shard.
+        """Read the photographs and write the shard.
 
         Raises:
-            ChangedError: a photograph has changed, or is gone.
+            ChangedError: A photograph has changed, or is gone.
         """
         records = (record for piece in self.pieces for record in _records(piece, self.root, self.folder.parent))
         if self.as_tar:
@@ -74,7 +87,14 @@ class WriteShard:
 
 
 def plan(chunks: Sequence[Chunk], root: Path, out: Path, size: int) -> list[WriteShard]:
-    """The shards of all kept rows, in the order of the chunks, in `out`/train and `out`/validation."""
+    """Distribute all kept rows over shards of `size` records, in the order of the chunks.
+
+    Args:
+        chunks: Rows with the columns of all steps.
+        root: The folder of the sources.
+        out: The folder of the data set; shards go to `out`/train and `out`/validation.
+        size: Records of a shard.
+    """
     tasks = list[WriteShard]()
     for split in (TRAIN, VALIDATION):
         full, number = list[Piece](), 0
@@ -89,7 +109,7 @@ def plan(chunks: Sequence[Chunk], root: Path, out: Path, size: int) -> list[Writ
 
 
 def _cut(chunks: Sequence[Chunk], split: str, size: int) -> Iterator[Piece]:
-    """Pieces that end where a chunk or a shard ends."""
+    """Cut the kept rows of a split into pieces, at the ends of chunks and of shards."""
     before = 0
     for chunk in chunks:
         kept = [(row_id(row), row["sha256"], row["captions"]) for row in _kept(chunk.paths, split, _CONTENT)]
@@ -101,9 +121,11 @@ def _cut(chunks: Sequence[Chunk], split: str, size: int) -> Iterator[Piece]:
 
 
 def _kept(files: Sequence[Path], split: str, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows of a split, with the captions that are kept."""
+    """Return the rows of a split, with only the captions that are kept."""
     table = read_columns(files, columns)
-    rows = table.filter(pc.equal(table["split"], split)).to_pylist()
+    # pyarrow makes its compute functions when it is imported; its types do not list them.
+    of_split = pc.equal(table["split"], split)  # pyright: ignore[reportAttributeAccessIssue]
+    rows = table.filter(of_split).to_pylist()
     for row in rows:
         pairs = zip(row["captions"], row["caption_reasons"], strict=True)
         row["captions"] = tuple(caption for caption, reason in pairs if not reason)
@@ -119,7 +141,7 @@ def _records(piece: Piece, root: Path, out: Path) -> Iterator[Record]:
 
 
 def finish(tasks: Sequence[WriteShard], out: Path) -> None:
-    """Writes the index of each split, and removes shards of earlier builds."""
+    """Write the index of each split, and remove the shards of earlier builds."""
     for split in (TRAIN, VALIDATION):
         folder = out / split
         folder.mkdir(parents=True, exist_ok=True)
@@ -133,7 +155,7 @@ def finish(tasks: Sequence[WriteShard], out: Path) -> None:
 
 
 def write_web_dataset(path: Path, records: Iterator[Record]) -> None:
-    """A tar with `NUMBER.jpg`, `NUMBER.txt` (a caption a line) and `NUMBER.id` of each record."""
+    """Write a tar with `NUMBER.jpg`, `NUMBER.txt` (one caption a line) and `NUMBER.id` for each record."""
     from PIL import Image
 
     with written_whole(path) as partial, tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as archive:
@@ -149,7 +171,7 @@ def write_web_dataset(path: Path, records: Iterator[Record]) -> None:
 
 
 def write_manifest(chunks: Sequence[Chunk], out: Path, build: str) -> None:
-    """A row for every row of every chunk with all columns, and `record`, its number in the shards of its split."""
+    """Write all rows of all chunks with all columns, and `record`, the number of a row in the shards of its split."""
     tables = (_listed(chunk) for chunk in chunks)
     schema = pa.unify_schemas([pq.read_schema(path) for chunk in chunks for path in chunk.paths])
     names = [name for name in schema.names if name not in NOT_LISTED]

@@ -1,4 +1,4 @@
-"""Sources -> chunks of rows, in Parquet files of at most so many rows each."""
+"""Read sources into chunks: Parquet files with a limited number of rows each."""
 
 import json
 from collections import Counter
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from clipita_train.data.builder.recipe import Evaluation, Source
 from clipita_train.data.builder.store import below, digest, signature, write_table
-from clipita_train.data.caption_sets import locate, read_captions
+from clipita_train.data.captions.files import locate, read_captions
 from clipita_train.data.pairs import readers, tables
 from clipita_train.data.pairs.readers import Items
 from clipita_train.data.pairs.rows import Bad, Row, Tally
@@ -24,22 +24,22 @@ SCHEMA = pa.schema(
     [
         ("source", pa.string()),
         ("key", pa.string()),
-        ("path", pa.string()),  # of three at most one: a file, below the root where it is there,
+        ("path", pa.string()),  # at most one of these three is set: the path of a file, relative to the root,
         ("bytes", pa.binary()),  # its contents,
-        ("address", pa.string()),  # or where it is to be had
+        ("address", pa.string()),  # or its address on the web
         ("captions", pa.list_(pa.string())),
         ("language", pa.string()),
         ("licence", pa.string()),
         ("page", pa.string()),
     ]
 )
-NO_IMAGE = ("the image is missing", "an image of zero bytes")  # reasons begin so
-CHUNK_BYTES = 1 << 28  # of images that come with their rows
+NO_IMAGE = ("the image is missing", "an image of zero bytes")  # how reasons for missing images begin
+CHUNK_BYTES = 1 << 28  # limit of a chunk, for images that come with their rows
 
 
 @dataclass(frozen=True)
 class Read:
-    """Reads one file of a source into chunks beside `output`, which lists them and tells what could not be read."""
+    """The task of reading one file of a source into chunks. `output` lists the chunks and what could not be read."""
 
     source: Source | Evaluation
     file: Path
@@ -49,16 +49,20 @@ class Read:
 
     @property
     def key(self) -> str:
-        """Of what is read and how; what is done with it afterwards does not count."""
+        """A hash of the file and of how it is read; rules, which are applied later, do not count."""
         source = replace(self.source, rules=Source.rules) if isinstance(self.source, Source) else self.source
         return digest("read", VERSION, source, self.chunk_rows, *signature(self.file, self.root))
 
     @property
     def output(self) -> Path:
+        """The path of the list of chunks."""
         return self.folder / f"rows-{self.source.name}-{self.key}.json"
 
     def run(self) -> None:
-        """Reads the whole file. Chunks are named by their rows too: they are others once missing images have come."""
+        """Read the whole file.
+
+        The names of chunks contain a hash of their rows, so that they change when images that were missing have come.
+        """
         tally, chunks = Tally(), list[str]()
         for number, rows in enumerate(_chunks(tally.good(self._items()), self.root, self.chunk_rows)):
             path = self.output.with_name(f"{self.output.stem}-{number:06}-{_content(rows)}.parquet")
@@ -71,17 +75,17 @@ class Read:
 
     @property
     def chunks(self) -> list[Path]:
-        """What was written, in the order of the rows."""
+        """The paths of the chunks, in the order of the rows."""
         return [self.folder / name for name in self._listing["chunks"]]
 
     @property
     def tally(self) -> Tally:
-        """What was and what could not be read."""
+        """Counts of the rows that could and could not be read."""
         fields = self._listing["tally"]
         return Tally(**fields | {"bad": Counter(fields["bad"])})
 
     def forget_if_images_were_missing(self) -> None:
-        """So that it is read again: they may have come."""
+        """Delete the list of chunks if images were missing, so that the file is read again: they may have come."""
         if self.output.exists() and any(reason.startswith(NO_IMAGE) for reason in self.tally.bad):
             self.output.unlink()
 
@@ -101,10 +105,10 @@ class Read:
 
 
 def files_of(source: Source | Evaluation, root: Path) -> list[Path]:
-    """The files that a source names, in the order of its patterns and then of their names.
+    """Return the files of a source, in the order of its patterns and then of their names.
 
     Raises:
-        FileNotFoundError: a pattern fits no file.
+        FileNotFoundError: A pattern fits no file.
     """
     found = []
     for pattern in source.files if isinstance(source, Source) else (source.captions,):
@@ -116,7 +120,7 @@ def files_of(source: Source | Evaluation, root: Path) -> list[Path]:
 
 
 def _reader(source: Source, root: Path) -> Any:
-    """A function of a file."""
+    """Return the function that reads a file of the source."""
     images = root / source.images
     named = {"source": source.name, "licence": source.licence or "", "language": source.language}
     match source.reader:
@@ -173,7 +177,9 @@ def _fields(row: Row, root: Path) -> dict[str, Any]:
         "path": below(image, root) if isinstance(image, Path) else None,
         "bytes": image if isinstance(image, bytes) else None,
         "address": image if isinstance(image, str) else None,
-        "captions": [" ".join(caption.split()) for caption in row.captions],  # on one line, as tar files need it
+        "captions": [
+            " ".join(caption.split()) for caption in row.captions
+        ],  # on one line, since tar files have one caption a line
         "language": row.language,
         "licence": row.licence,
         "page": row.page,

@@ -1,4 +1,4 @@
-"""What a data set is made of: frozen dataclasses that a recipe fills in. `clipita-train data build` makes it."""
+"""Data recipes: dataclasses that say what a data set is made of. `clipita-train data build` builds it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,26 +13,29 @@ Reader = Literal[
 
 @dataclass(frozen=True)
 class Rules:
-    """What is kept of a source. Limits are inclusive; None means no limit."""
+    """The rules by which rows and captions of a source are kept. Limits are inclusive; None means no limit."""
 
-    # A caption is dropped
+    # Rules for captions
     min_characters: int = 5
     max_characters: int = 1000
     min_words: int = 2
-    min_letter_share: float = 0.5  # of the characters that are not space
-    # From this probability on that it is in another language than its source is, if it has so many words: that drops
-    # 94 % of English captions, 26 of MSCOCO-IT's 18,661, and 25 of 8,511 Italian labels (161 at 0.95 and one word).
+    min_letter_share: float = 0.5  # of the characters that are not spaces
+    # A caption of at least `language_words` words is dropped if with this probability it is not in the language of its
+    # source. That drops 94 % of English captions, 26 of the 18,661 captions of MSCOCO-IT, and 25 of 8,511 Italian
+    # labels (161 at a probability of 0.95 and one word).
     other_language: float | None = 0.99
     language_words: int = 3
-    propn_share: float | None = None  # from this share of proper nouns on; 0.8 for the original's WIT
+    propn_share: float | None = (
+        None  # a caption with this share of proper nouns is dropped; CLIP-Italian had 0.8 for WIT
+    )
     min_score: float | None = None  # cosine with the photograph, by the recipe's `scorer`
     file_names: bool = True
     boilerplate: bool = True
     personal_data: bool = True
-    copies: int | None = None  # captions that say nearly the same, of all sources, beyond this many
-    # A photograph is dropped
+    copies: int | None = None  # how many captions, of all sources, may say nearly the same
+    # Rules for photographs
     min_side: int = 32  # pixels
-    max_pixels: int = 178_956_970  # what clipita reads by default
+    max_pixels: int = 178_956_970  # the limit of clipita
     max_aspect: float = 5.0  # longer side by shorter side
 
     def __post_init__(self) -> None:
@@ -43,15 +46,15 @@ class Rules:
 
 @dataclass(frozen=True)
 class Source:
-    """Files of one reader of `clipita_train.data.pairs`; which of the further settings count depends on the reader."""
+    """Files that one reader of `clipita_train.data.pairs` reads; some settings are for some readers only."""
 
     name: str
     reader: Reader
-    files: tuple[str, ...]  # below the root; patterns such as "wit/*.tsv.gz"; for sidecars, folders
+    files: tuple[str, ...]  # paths below the root, or patterns such as "wit/*.tsv.gz"; for sidecars, folders
     images: str = ""  # the folder below the root that holds the photographs
     language: str = "it"
-    licence: str | None = None  # None: as the reader says
-    translated: bool = False  # from `language`, as the recipe's `translation` says
+    licence: str | None = None  # None: the license that the reader states
+    translated: bool = False  # whether captions are translated from `language`, by the engine of the recipe
     rules: Rules = Rules()
     wit_captions: tuple[str, ...] = ("reference",)
     image_column: str = "image"
@@ -67,35 +70,35 @@ class Source:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A set that no photograph or caption of training may come near; captions as `evaluate retrieval` reads them."""
+    """A set that training data must not contain, neither its photographs nor its captions, not even near copies."""
 
     name: str
     captions: str  # a file below the root
-    images: str | None = None  # their folder below the root; None: only captions are kept out
+    images: str | None = None  # the folder of its photographs below the root; None: only captions are compared
     format: str | None = None
     locale: str = "it"
 
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """Everything that decides what comes out, but for the files themselves."""
+    """Everything that decides what is in the data set, except the files themselves."""
 
     name: str
-    sources: tuple[Source, ...]  # of copies in several, the earliest source keeps its own
+    sources: tuple[Source, ...]  # of copies in several sources, that of the earliest is kept
     evaluation: tuple[Evaluation, ...] = ()
     validation_share: float = 0.05
-    near_bits: int = 4  # two photographs are near whose perceptual hashes differ by no more
-    near_share: float = 0.8  # two captions are near that have this share of words and pairs of words in common
-    evaluation_words: int = 6  # captions with fewer are in evaluation sets by chance
-    concept_cap: int | None = None  # rows of one concept, about; see `clipita_train.data.scores.balanced`
-    chunk_rows: int = 1024  # what is computed, and after a kill computed again, at once
+    near_bits: int = 4  # photographs are near if their perceptual hashes differ by at most so many bits
+    near_share: float = 0.8  # captions are near if they share so much of their words and pairs of words
+    evaluation_words: int = 6  # shorter captions are not compared with evaluation sets, which have them by chance
+    concept_cap: int | None = None  # about how many rows a concept keeps, see `captions.balance.balanced`
+    chunk_rows: int = 1024  # rows of one unit of work; if it is interrupted, it is done again
     shard_records: int = 4096
-    tagger: str = "clipita"  # see clipita_train.data.filters
+    tagger: str = "clipita"  # see clipita_train.data.captions.proper_nouns
     scorer: str = "clipita-mini"  # any model that `clipita.load` takes
     translation: EngineSettings | None = None
-    translation_budget: int | None = None  # characters, over all runs; captions are then translated one chunk at a time
-    max_side: int | None = 512  # of photographs that are downloaded, which are kept as JPEG; None: as they come
-    web_dataset: bool = False  # also as tar files
+    translation_budget: int | None = None  # characters, over all runs; with a budget chunks are translated one by one
+    max_side: int | None = 512  # downloaded photographs are reduced to this and kept as JPEG; None: kept as they come
+    web_dataset: bool = False  # write tar files too
 
     def __post_init__(self) -> None:
         names = [part.name for part in (*self.sources, *self.evaluation)]

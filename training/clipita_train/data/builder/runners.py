@@ -1,4 +1,4 @@
-"""Where tasks run: in a pool of processes here, or on a Ray cluster. What comes out is the same files."""
+"""Run tasks in a pool of processes on this machine, or on a Ray cluster. Both write the same files."""
 
 import multiprocessing
 import os
@@ -14,61 +14,66 @@ from clipita.errors import ClipitaError
 
 
 class Task(Protocol):
-    """Something that can be pickled, and makes one file, whole or not at all, of others."""
+    """A piece of work that can be pickled, and that makes one file of others, whole or not at all."""
 
     @property
     def output(self) -> Path:
-        """The file."""
+        """The file that the task makes."""
         ...
 
     def run(self) -> None:
-        """Makes it."""
+        """Make the file."""
         ...
 
 
 class WorkerError(ClipitaError):
-    """A process that was working was ended from outside, e.g. for want of memory."""
+    """A worker process was ended from outside, e.g. because memory ran out."""
 
 
 class Runner(AbstractContextManager["Runner"]):
-    """Runs tasks in any order; yields once for each that is done."""
+    """The base of what runs tasks."""
 
     def run(self, tasks: Sequence[Task]) -> Iterator[None]:
+        """Run the tasks in any order, and yield once for each that is done."""
         raise NotImplementedError
 
 
 class LocalRunner(Runner):
-    """A pool of processes on this machine, which end when this one does.
+    """A pool of processes on this machine, which end when this process ends.
 
-    Each has one thread for linear algebra, unless OMP_NUM_THREADS says otherwise: with as many as there are CPUs they
-    would wait for one another (on two busy CPUs 114 captions a second had their language told instead of 12,000).
+    Each process has one thread for linear algebra, unless OMP_NUM_THREADS says otherwise. With a thread for each CPU
+    the processes would wait for one another: on two busy CPUs, the language of 114 captions a second was found instead
+    of 12,000.
     """
 
     def __init__(self, workers: int) -> None:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when a process imports NumPy; this one has
-        # Not forked: JAX's threads, where the command has imported it, do not live on in a fork.
+        os.environ.setdefault(
+            "OMP_NUM_THREADS", "1"
+        )  # NumPy reads it at its import, so it counts for new processes only
+        # Spawned, not forked: if JAX has been imported, its threads do not exist in a fork.
         self._pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
     def run(self, tasks: Sequence[Task]) -> Iterator[None]:
+        """Run the tasks in the pool, and yield once for each that is done."""
         try:
             for done in as_completed([self._pool.submit(_run, task) for task in tasks]):
                 done.result()
                 yield
         except BrokenProcessPool:
             raise WorkerError(
-                "a process was ended from outside, perhaps for want of memory. What was done is kept: run the same "
-                "command again, with fewer workers if need be"
+                "a process was ended from outside, perhaps because memory ran out. Finished work is kept: run the same "
+                "command again, with fewer workers if memory was short"
             ) from None
 
 
 class RayRunner(Runner):
-    """Ray Data's `map_batches` over the tasks, on the cluster that RAY_ADDRESS names or a new one on this machine.
+    """Ray Data's `map_batches` over the tasks, on the cluster that RAY_ADDRESS names, or on a new one on this machine.
 
-    Actors keep the models of their steps from task to task. All of them have to reach the same folders. A task whose
-    worker or machine is lost runs again elsewhere.
+    Actors keep the models of a step in memory from task to task. All machines must reach the same folders. If a worker
+    or machine is lost, its task runs again elsewhere.
     """
 
     def __init__(self, workers: int) -> None:
@@ -78,7 +83,7 @@ class RayRunner(Runner):
             raise ModuleNotFoundError("--runner ray needs Ray: pip install 'clipita[ray]'", name=error.name) from None
         self.workers = workers
         if not ray.is_initialized():
-            ray.init(**({} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers}))
+            ray.init(num_cpus=None if "RAY_ADDRESS" in os.environ else workers)
 
     def __exit__(self, *_: object) -> None:
         import ray
@@ -86,6 +91,7 @@ class RayRunner(Runner):
         ray.shutdown()
 
     def run(self, tasks: Sequence[Task]) -> Iterator[None]:
+        """Run the tasks on the cluster, and yield once for each that is done."""
         import ray
 
         if not tasks:
@@ -109,7 +115,7 @@ def _run(task: Task) -> None:
 
 
 def _end_with_parent() -> None:
-    """A pool waits for its next task for ever, even when the process that gives it tasks has been killed."""
+    """End this process when the one that gives it tasks has ended; a pool would wait for the next task for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

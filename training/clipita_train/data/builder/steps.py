@@ -1,6 +1,6 @@
-"""What is told of every row by itself: pure functions from a table of rows to further columns. Nothing is dropped here.
+"""Steps compute further columns for each row by itself: pure functions from a table to a table. They drop nothing.
 
-Columns of captions are lists, a value a caption.
+A column on captions holds lists, with a value for each caption.
 """
 
 import hashlib
@@ -17,10 +17,11 @@ import pyarrow as pa
 from clipita.errors import ImageError
 from clipita.images.pixels import load_picture
 from clipita_train.data.builder.store import digest, read_columns, signature, write_table
-from clipita_train.data.hashes import SIGNATURE, caption_signatures, perceptual_hash
+from clipita_train.data.near_duplicates.min_hash import SIGNATURE, caption_signatures
+from clipita_train.data.near_duplicates.perceptual_hash import perceptual_hash
 from clipita_train.data.pairs import text
 
-_HASHED_SIDE = 128  # pixels are enough for a hash of 32 x 32, and few to decode
+_HASHED_SIDE = 128  # pixels: enough for a hash of 32 x 32, and fast to decode
 
 IMAGE_COLUMNS = ("path", "file", "bytes")
 
@@ -28,50 +29,58 @@ Function = Callable[[pa.Table], pa.Table]
 
 
 class Step(Protocol):
-    """A frozen dataclass; its repr, and so its settings, are a part of the names of what it makes."""
+    """A computation on tables, as a frozen dataclass.
+
+    Its repr, which contains its settings, is part of the names of its results.
+    """
 
     name: ClassVar[str]
-    version: ClassVar[int]  # of its function: one more where the same rows get other values
-    reads: ClassVar[tuple[str, ...]]  # columns
-    needs: ClassVar[tuple[str, ...]]  # names of the steps that make them, where they are not the rows' own
+    version: ClassVar[int]  # of its function; raised when the same rows get other values
+    reads: ClassVar[tuple[str, ...]]  # columns, unless `columns` says which
+    needs: ClassVar[tuple[str, ...]]  # names of the steps that make columns which the rows do not have
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the names of the columns that the function reads."""
+        return self.reads
 
     def load(self) -> Function:
-        """The function, with the models that it needs; called once a process."""
+        """Return the function, with the models that it needs; called once in each process."""
         ...
 
     def seen(self, inputs: Sequence[Path]) -> str:
-        """Whatever the outcome depends on that is not in the inputs: the state of files that they name."""
+        """Return what the result depends on beside the inputs, e.g. the state of files that the inputs name."""
         return ""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A step on a chunk."""
+    """The task of running a step on a chunk."""
 
     step: Step
-    inputs: tuple[Path, ...]  # the rows, and columns that other steps have made of them
+    inputs: tuple[Path, ...]  # the file of the rows, and the files of columns that other steps have made
     folder: Path
     seen: str = ""
 
     @property
     def output(self) -> Path:
+        """The path of the computed columns."""
         key = digest(self.step.name, self.step.version, self.step, self.seen, *(path.name for path in self.inputs))
         return self.folder / f"{self.step.name}-{key}.parquet"
 
     def run(self) -> None:
-        """Computes the columns and writes them."""
+        """Compute the columns and write them."""
         function = _loaded(pickle.dumps(self.step))
-        write_table(function(read_columns(self.inputs, self.step.reads)), self.output)
+        write_table(function(read_columns(self.inputs, self.step.columns())), self.output)
 
 
-@lru_cache(maxsize=1)  # steps come one after another, and a model of one that is done is no longer needed
+@lru_cache(maxsize=1)  # steps run one after another, so the model of an earlier step is not needed any more
 def _loaded(step: bytes) -> Function:
     return pickle.loads(step).load()
 
 
 @dataclass(frozen=True)
 class Text(Step):
-    """What `clipita_train.data.pairs.text` tells of captions."""
+    """Compute the columns of `clipita_train.data.pairs.text` for each caption."""
 
     name: ClassVar[str] = "text"
     version: ClassVar[int] = 1
@@ -79,6 +88,7 @@ class Text(Step):
     needs: ClassVar[tuple[str, ...]] = ()
 
     def load(self) -> Function:
+        """Return the function."""
         return _text
 
 
@@ -102,7 +112,7 @@ def _text(table: pa.Table) -> pa.Table:
 
 @dataclass(frozen=True)
 class Signatures(Step):
-    """MinHash of captions, bytes that `clipita_train.data.hashes.near_signatures` takes as numbers."""
+    """Compute the MinHash signature of each caption, as bytes."""
 
     name: ClassVar[str] = "signatures"
     version: ClassVar[int] = 1
@@ -110,6 +120,7 @@ class Signatures(Step):
     needs: ClassVar[tuple[str, ...]] = ()
 
     def load(self) -> Function:
+        """Return the function."""
         return _signatures
 
 
@@ -120,7 +131,7 @@ def _signatures(table: pa.Table) -> pa.Table:
 
 @dataclass(frozen=True)
 class Images(Step):
-    """What each photograph is, or why it cannot be read."""
+    """Compute the hash, size and perceptual hash of each photograph, or say why it cannot be read."""
 
     root: Path = field(repr=False)
     out: Path = field(repr=False)
@@ -130,10 +141,11 @@ class Images(Step):
     needs: ClassVar[tuple[str, ...]] = ("download",)
 
     def load(self) -> Function:
+        """Return the function."""
         return self._function
 
     def seen(self, inputs: Sequence[Path]) -> str:
-        """Of a photograph that is replaced, or comes or goes, the chunk is computed again."""
+        """Return a hash of the state of all photographs; if one changes, the chunk is computed again."""
         rows = read_columns(inputs, ["path", "file"]).to_pylist()
         return digest([signature(path, self.root) for row in rows if (path := image_file(row, self.root, self.out))])
 
@@ -144,24 +156,28 @@ class Images(Step):
 IMAGE_SCHEMA = pa.schema(
     [
         ("sha256", pa.string()),  # of the file
-        ("size", pa.int64()),  # of it, in bytes
-        ("width", pa.int32()),  # as it is shown
+        ("size", pa.int64()),  # of the file, in bytes
+        ("width", pa.int32()),  # upright, in pixels
         ("height", pa.int32()),
-        ("hash", pa.uint64()),  # perceptual
+        ("hash", pa.uint64()),  # perceptual hash
         ("problem", pa.string()),  # why it cannot be read
     ]
 )
 
 
 def image_file(row: dict[str, Any], root: Path, out: Path) -> Path | None:
-    """Where a row's photograph is, unless it comes with the row or there is none."""
+    """Return the path of a row's photograph; None if it comes with the row, or there is none."""
     if row["path"] is not None:
         return root / row["path"]
     return out / row["file"] if row["file"] is not None else None
 
 
 def image_bytes(row: dict[str, Any], root: Path, out: Path) -> bytes:
-    """A row's photograph, by its `IMAGE_COLUMNS`. Raises OSError: it has none, or its file cannot be read."""
+    """Return a row's photograph, found by its `IMAGE_COLUMNS`.
+
+    Raises:
+        OSError: There is none, or its file cannot be read.
+    """
     if (path := image_file(row, root, out)) is not None:
         return path.read_bytes()
     if row["bytes"] is None:
@@ -184,12 +200,12 @@ def _image(row: dict[str, Any], root: Path, out: Path) -> dict[str, Any]:
 
 
 def flat(table: pa.Table, column: str = "captions") -> list[Any]:
-    """All values of a column of lists, one after another."""
+    """Return all values of a column of lists, one after another."""
     return table[column].combine_chunks().flatten().to_pylist()
 
 
 def nested(table: pa.Table, values: dict[str, pa.Array]) -> pa.Table:
-    """Values of all captions, in lists as the table's captions are."""
+    """Put values, one for each caption, into lists as long as the lists of captions in the table."""
     lengths = table["captions"].combine_chunks().value_lengths()
     offsets = pa.array(np.cumsum([0, *lengths.to_pylist()]), pa.int32())
     return pa.table({name: pa.ListArray.from_arrays(offsets, column) for name, column in values.items()})

@@ -1,4 +1,4 @@
-"""Where a build keeps what it has computed: Parquet files whose names come from what they were computed from."""
+"""Store the intermediate results of a build in Parquet files, whose names are hashes of their inputs."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,18 +14,21 @@ from clipita_train.engine.files import written_whole
 
 
 def digest(*parts: object) -> str:
-    """16 hexadecimal digits of anything whose repr says all of it: numbers, texts, tuples, frozen dataclasses."""
+    """Return 16 hexadecimal digits of a hash of some objects.
+
+    The repr of each must be complete: numbers, texts, tuples and frozen dataclasses will do.
+    """
     return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
 def signature(path: Path, root: Path) -> tuple[tuple[str, int, int], ...]:
-    """Path, size and time of change of a file, or of every file in a folder: what tells that it is still the same."""
+    """Return path, size and time of change of a file, or of all files of a folder, to see whether they have changed."""
     files = sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]
     return tuple((below(file, root), *_state(file)) for file in files)
 
 
 def below(path: Path, root: Path) -> str:
-    """The path from the root on, where it is below it."""
+    """Return a path relative to the root, or the path itself if it is not below the root."""
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
@@ -38,21 +41,25 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 def row_id(row: Mapping[str, Any]) -> str:
-    """What a row is called in shards, and by copies of it."""
+    """Return the id of a row, SOURCE/KEY, by which shards and copies refer to it."""
     return f"{row['source']}/{row['key']}"
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """Writes it whole or not at all; the same table makes the same bytes."""
+    """Write a table to a file, whole or not at all; the same table gives the same bytes."""
     with written_whole(path) as partial:
         pq.write_table(table, partial, compression="zstd")
 
 
 def read_columns(paths: Iterable[Path], columns: Sequence[str] | None = None) -> pa.Table:
-    """Files of as many rows each, side by side: the columns asked for, wherever they are, or all.
+    """Read columns from several files whose rows correspond, and join them into one table.
+
+    Args:
+        paths: Files with the same number of rows.
+        columns: Names of the columns, from any of the files; None: all.
 
     Raises:
-        ValueError: none of the files has one of the columns.
+        ValueError: No file has one of the columns.
     """
     found: dict[str, Any] = {}
     for path in paths:
@@ -67,17 +74,17 @@ def read_columns(paths: Iterable[Path], columns: Sequence[str] | None = None) ->
 
 @dataclass
 class Chunk:
-    """Rows of one source, and the columns that steps have made of them."""
+    """A part of the rows of one source, with the columns that steps have computed for them."""
 
     source: Source | Evaluation
     rows: Path
-    columns: dict[str, Path] = field(default_factory=dict)  # name of the step -> its file
+    columns: dict[str, Path] = field(default_factory=dict)  # name of a step to its file
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """All its files."""
+        """The paths of all files of the chunk."""
         return (self.rows, *self.columns.values())
 
     def read(self, *columns: str) -> pa.Table:
-        """These columns, or all."""
+        """Read these columns, or all."""
         return read_columns(self.paths, columns or None)

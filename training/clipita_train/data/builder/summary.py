@@ -1,16 +1,21 @@
-"""How many rows and captions went into a build and came out, source by source, and why the others did not."""
+"""Count the rows and captions that went into a build and came out, by source, and why the others did not."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clipita_train.data.builder.across import TRAIN, VALIDATION
+from clipita_train.data.builder.compare import TRAIN, VALIDATION
 from clipita_train.data.builder.store import Chunk
 from clipita_train.data.pairs.rows import Tally
 
 
-def summarise(tallies: dict[str, Sequence[Tally]], chunks: Sequence[Chunk]) -> dict[str, Any]:
-    """Source -> what `build.json` says of it; evaluation sets have only what could not be read."""
+def summarize(tallies: Mapping[str, Sequence[Tally]], chunks: Sequence[Chunk]) -> dict[str, Any]:
+    """Return, for each source, its counts as `build.json` has them; evaluation sets have only counts of rows read.
+
+    Args:
+        tallies: Name of a source or evaluation set to the tallies of its files.
+        chunks: The chunks of all sources.
+    """
     found: dict[str, Any] = {}
     for name, parts in tallies.items():
         bad, places = Counter[str](), dict[str, list[str]]()
@@ -42,12 +47,12 @@ def _kept(chunks: Sequence[Chunk]) -> dict[str, Any]:
         VALIDATION: splits[VALIDATION],
         "captions": captions.total(),
         "captions_dropped": {reason: count for reason, count in captions.most_common() if reason},
-        "captions_kept": kept,  # those of rows that are kept
+        "captions_kept": kept,  # captions of kept rows
     }
 
 
 def as_text(sources: dict[str, Any]) -> str:
-    """What a person reads after a build."""
+    """Format the counts for a person to read."""
     lines = list[str]()
     for name, found in sources.items():
         lines.append(f"{name}: {found['rows']:,} rows read, {sum(one['count'] for one in found['bad'].values()):,} bad")

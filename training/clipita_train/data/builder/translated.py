@@ -1,4 +1,7 @@
-"""Captions in another language -> Italian ones, as a step; what was translated once is kept whatever happens."""
+"""Translate captions into Italian, as a step of a build.
+
+Every translation is stored at once, so that none is paid for twice if the build is interrupted.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +16,14 @@ from clipita_train.data.pairs.translate import Engine, translate
 
 
 class StoppedError(ClipitaError):
-    """The engine translates no more for now, or may not for the budget. What it did is kept."""
+    """The engine stopped translating, or the budget is used up; translations so far are kept."""
 
 
 @dataclass(frozen=True)
 class Translate(Step):
-    """The column `captions` anew, with "" for those that the engine failed at; before it was `original`.
+    """Replace the column `captions` by translations, "" where one failed, and keep the old column as `original`.
 
-    A chunk is written when the engine has been asked for all of it.
+    A chunk is written when all of its captions have been sent to the engine.
     """
 
     settings: EngineSettings
@@ -32,6 +35,7 @@ class Translate(Step):
     needs: ClassVar[tuple[str, ...]] = ()
 
     def load(self) -> Function:
+        """Open the engine, and return the function."""
         engine = open_engine(self.settings)
         return lambda table: self._function(table, engine)
 

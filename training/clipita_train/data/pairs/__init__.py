@@ -1,0 +1,1 @@
+"""Pairs of images and captions from the web: reading, downloading, translating and describing them."""

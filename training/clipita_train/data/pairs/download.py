@@ -1,15 +1,15 @@
-"""Addresses of images -> files in a folder, and a status for each; what is done is not done again.
+"""Download images to files in a folder, and note a status for each address; finished addresses are not asked again.
 
-| status | is | again in the next run |
+| status | meaning | tried again in the next run |
 |---|---|---|
-| ok | there is a file | |
+| ok | the file is there | |
 | http_404, http_500, ... | what the host answered | 408, 425, 429, 500, 502, 503, 504 |
-| dns, timeout, connection, cut | no such name (now), too slow, no connection, an answer that ends early | yes |
-| rate_limited | not asked: the host wants to be left alone for longer than a run waits | yes |
-| redirects | too many, one after another | |
-| too_large, not_image | more bytes or pixels than the limits; no image, or a damaged one | |
+| dns, timeout, connection, cut | the name is unknown (now), too slow, no connection, the answer ends early | yes |
+| rate_limited | not asked: the host wants a longer pause than a run waits | yes |
+| redirects | too many redirects | |
+| too_large, not_image | more bytes or pixels than the limits; not an image, or a damaged one | |
 | blocked, bad_address | leads to a machine that is not public; not an address of HTTP or HTTPS | |
-| opted_out | its owner keeps it out of training data by a header | |
+| opted_out | a header keeps it out of training data | |
 """
 
 import asyncio
@@ -30,25 +30,31 @@ from clipita.images.pixels import load_picture
 from clipita_train.data.pairs.fetch import PASSING, Fetcher, Outcome, Settings
 
 STATUSES = "statuses.jsonl"
-WINDOW = 4096  # addresses in work at once: most wait for their host's turn
-_CHECKED_SIDE = 64  # an image that is kept as it came is decoded this small, only to see that it can be
+WINDOW = 4096  # addresses in progress at a time; most of them wait for the turn of their host
+_CHECKED_SIDE = 64  # pixels; an image that is kept as it came is decoded this small, to check that it can be
 
 
 def download(
     rows: Iterable[tuple[str, str]], folder: Path, settings: Settings, *, again: Iterable[str] = PASSING
 ) -> list[tuple[str, Outcome]]:
-    """What came of each row (id, address), in the order of the rows; images are at `image_path(folder, address)`.
+    """Download the images of some rows to `image_path(folder, address)`.
 
-    Whatever happens to an address is a status. Statuses are appended to `statuses.jsonl` in the folder as they come,
-    each after its file, so that a run that was killed is gone on with by calling this again. An address that occurs
-    twice is asked for once.
+    Whatever happens to an address becomes its status. Statuses are appended to `statuses.jsonl` in the folder as they
+    come, each after its file, so a run that was killed goes on when this is called again. An address that occurs twice
+    is asked for once.
 
     Args:
-        again: The statuses of earlier runs with which an address is tried again.
+        rows: (id, address) of each row.
+        folder: Where files and statuses go.
+        settings: How to download.
+        again: Statuses with which an address of an earlier run is tried again.
+
+    Returns:
+        (id, outcome) of each row, in their order.
 
     Raises:
-        RuntimeError: another process is downloading into the folder; with two, hosts would be asked at twice the rate.
-        OSError: the folder cannot be written.
+        RuntimeError: Another process downloads into the folder; two would ask hosts at twice the rate.
+        OSError: The folder cannot be written.
     """
     rows = list(rows)
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +71,7 @@ def download(
 
 
 def image_path(folder: Path, address: str) -> Path:
-    """Where the image of an address is, if its status is "ok"; in the format that it came in, or JPEG."""
+    """Return the path of the image of an address; it exists if the status is "ok", and is a JPEG or as sent."""
     name = hashlib.sha256(address.encode("utf-8", "surrogatepass")).hexdigest()
     return folder / name[:2] / name
 
@@ -81,7 +87,7 @@ def _wanted(addresses: Iterable[str], known: dict[str, Outcome], again: set[str]
 
 
 async def _download(addresses: list[str], folder: Path, settings: Settings, log: BinaryIO) -> dict[str, Outcome]:
-    # Names are looked up in threads too, each for seconds where a name server is dead: more of them than by default.
+    # Names are looked up in threads, for seconds each if a name server is dead, so more threads than usual are needed.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(settings.connections))
     fetcher = Fetcher(settings, partial(_keep, folder, settings))
     window = asyncio.Semaphore(WINDOW)
@@ -108,7 +114,7 @@ async def _download(addresses: list[str], folder: Path, settings: Settings, log:
 
 
 def _keep(folder: Path, settings: Settings, address: str, body: bytes) -> Outcome:
-    """Writes the file, if the bytes are those of an image that can be decoded."""
+    """Write the file if the bytes are those of an image that can be decoded."""
     try:
         picture, (width, height) = load_picture(
             body, max_side=settings.max_side or _CHECKED_SIDE, name="the answer", max_pixels=settings.max_pixels
@@ -130,7 +136,7 @@ def _keep(folder: Path, settings: Settings, address: str, body: bytes) -> Outcom
 
 
 def _read_statuses(path: Path) -> dict[str, Outcome]:
-    """The last status of each address. A line that a kill cut off is none."""
+    """Return the last status of each address. A line that was cut off by a kill is passed over."""
     known: dict[str, Outcome] = {}
     if path.is_file():
         with path.open("rb") as file:
@@ -145,7 +151,7 @@ def _read_statuses(path: Path) -> dict[str, Outcome]:
 
 
 def _open_for_lines(path: Path) -> BinaryIO:
-    """For appending, on a line of its own."""
+    """Open a file for appending, at the beginning of a line."""
     file = path.open("ab+")
     if file.tell():
         file.seek(-1, 2)

@@ -1,6 +1,6 @@
-"""What translates captions: DeepL over its official client, or OPUS-MT, NLLB and M2M100 on this machine.
+"""Engines that translate captions: DeepL by its official client, and OPUS-MT, NLLB and M2M100 on this machine.
 
-`pip install 'clipita[translate]'`. The original's English captions went through DeepL.
+Both need `pip install 'clipita[translate]'`. CLIP-Italian translated its English captions with DeepL.
 """
 
 import hashlib
@@ -17,23 +17,23 @@ from clipita_train.data.pairs.translate import Engine, EngineStoppedError, Failu
 ENGINES = ("deepl", "ctranslate2")
 KEY = "DEEPL_AUTH_KEY"
 
-# ISO 639-1 -> 639-3, as OPUS-MT's and NLLB's tokens for languages are made.
+# ISO 639-1 to 639-3, which the language tokens of OPUS-MT and NLLB are made of.
 _LANGUAGES = {"de": "deu", "en": "eng", "es": "spa", "fr": "fra", "it": "ita", "pt": "por"}
 _CONVERT = "ct2-transformers-converter --model {0} --output_dir FOLDER --copy_files source.spm target.spm"
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """Which engine, and how.
+    """The choice of an engine, and its settings.
 
     Attributes:
         name: "deepl" or "ctranslate2".
-        source: ISO 639-1.
-        target: Likewise.
-        model: For ctranslate2, a folder with a converted model, or a repository on the hub that holds one, by its name
-            or as NAME@REVISION. For DeepL its `model_type`, "" for what it takes by default.
-        glossary: Terms and their translations. DeepL's only.
-        beams: Of ctranslate2; 1 is greedy.
+        source: Language of the captions, ISO 639-1.
+        target: Language of the translations.
+        model: For ctranslate2, the folder of a converted model, or a repository on the hub that holds one, as NAME or
+            NAME@REVISION. For DeepL its `model_type`; "" takes DeepL's default.
+        glossary: Terms and their translations; DeepL only.
+        beams: Width of the beam search of ctranslate2; 1 is greedy.
     """
 
     name: str
@@ -45,12 +45,12 @@ class EngineSettings:
 
 
 def open_engine(settings: EngineSettings) -> Engine:
-    """The engine of that name.
+    """Open the engine that the settings name.
 
     Raises:
-        ValueError: there is none of that name, or it cannot do what the settings ask.
-        ImportError: its package is not installed.
-        ModelNotFoundError: ctranslate2's model is neither on this machine nor on the hub.
+        ValueError: There is no such engine, or it cannot do what the settings ask.
+        ImportError: Its package is not installed.
+        ModelNotFoundError: The model for ctranslate2 is neither on this machine nor on the hub.
     """
     match settings.name:
         case "deepl":
@@ -62,10 +62,10 @@ def open_engine(settings: EngineSettings) -> Engine:
 
 
 class DeepL:
-    """DeepL's service. The key is in the environment as DEEPL_AUTH_KEY; a glossary is made there at its first use."""
+    """DeepL's service. It takes the key from DEEPL_AUTH_KEY, and makes a glossary there when it first needs one."""
 
     name = "deepl"
-    batch = 50  # texts a request, and 128 KiB of it: developers.deepl.com/docs/api-reference/translate
+    batch = 50  # limit of texts in a request; also 128 KiB: developers.deepl.com/docs/api-reference/translate
     longest = 20_000
 
     def __init__(self, settings: EngineSettings, *, server: str | None = None) -> None:
@@ -82,10 +82,11 @@ class DeepL:
         self._glossary: Any = None
 
     def translate(self, texts: Sequence[str]) -> list[str | Failure]:
+        """Translate texts, as `clipita_train.data.pairs.translate.Engine` describes."""
         return self._halve(list(texts))
 
     def _halve(self, texts: list[str]) -> list[str | Failure]:
-        """A request that is refused is halved until the text that it is refused for stands alone."""
+        """Send texts in one request. If it is refused, halve it again and again, to find the text that is refused."""
         try:
             return self._ask(texts)
         except self._deepl.DeepLException as error:
@@ -97,7 +98,7 @@ class DeepL:
             results = self._halve(first)
             try:
                 results += self._halve(second)
-            except EngineStoppedError as stopped:  # what came has been paid for
+            except EngineStoppedError as stopped:  # finished translations have been paid for
                 raise EngineStoppedError(stopped.status, str(stopped), [*results, *stopped.done]) from stopped
             if all(isinstance(result, Failure) for result in results) and len(texts) == self.batch:
                 raise ValueError(f"DeepL refuses all of {len(texts)} captions: {error}") from error
@@ -119,7 +120,7 @@ class DeepL:
         except self._deepl.DeepLException as error:
             if not error.should_retry:
                 raise
-            raise EngineStoppedError("unavailable", str(error)) from error  # the client has tried for a while
+            raise EngineStoppedError("unavailable", str(error)) from error  # the client has tried several times already
         if len(results) != len(texts):
             raise ValueError(f"DeepL answered {len(texts)} texts with {len(results)} translations")
         return [result.text if result.text.strip() else Failure("an empty translation") for result in results]
@@ -139,12 +140,12 @@ class DeepL:
 
 
 class CTranslate2:
-    """A converted model with its SentencePiece files: source.spm and target.spm, or sentencepiece.bpe.model."""
+    """A converted model with its SentencePiece files, source.spm and target.spm or sentencepiece.bpe.model."""
 
     name = "ctranslate2"
     batch = 256
     longest = 100_000
-    longest_text = 400  # pieces; OPUS-MT has 512 positions
+    longest_text = 400  # pieces, since OPUS-MT has 512 positions
     longest_translation = 500
 
     def __init__(self, settings: EngineSettings, *, threads: int = 0) -> None:
@@ -170,6 +171,7 @@ class CTranslate2:
         self.identity = (_digest(folder), str(settings.beams), settings.source, settings.target)
 
     def translate(self, texts: Sequence[str]) -> list[str | Failure]:
+        """Translate texts, as `clipita_train.data.pairs.translate.Engine` describes."""
         pieces: list[list[str]] = [self._source.encode(text, out_type=str) for text in texts]
         results: list[str | Failure] = [Failure(f"more than {self.longest_text} pieces")] * len(texts)
         fit = [i for i, text in enumerate(pieces) if len(text) <= self.longest_text]
@@ -180,7 +182,7 @@ class CTranslate2:
             max_batch_size=4096,
             batch_type="tokens",
             max_input_length=0,
-            min_decoding_length=0,  # by default one piece is forced, where the model has nothing to say
+            min_decoding_length=0,  # the default of 1 would force a piece where the model gives none
             max_decoding_length=self.longest_translation,
         )
         for i, answer in zip(fit, answers, strict=True):
@@ -194,7 +196,7 @@ class CTranslate2:
 
 
 def _converted(model: str) -> Path:
-    """The folder of a model in CTranslate2's format, from the hub if it is not on this machine."""
+    """Return the folder of a model in CTranslate2's format, from the hub if it is not on this machine."""
     folder = Path(model)
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
@@ -211,7 +213,7 @@ def _converted(model: str) -> Path:
 
 
 def _tokens(folder: Path, settings: EngineSettings) -> tuple[list[str], list[str]]:
-    """What a source begins with, and what a translation does: in models of several languages, which are meant."""
+    """Return the tokens that a source and a translation begin with, by which multilingual models know the languages."""
     vocabulary = set[str]()
     for path in sorted(folder.glob("*vocabulary.json")):
         vocabulary |= set(json.loads(path.read_text(encoding="utf-8")))
@@ -222,9 +224,9 @@ def _tokens(folder: Path, settings: EngineSettings) -> tuple[list[str], list[str
         codes.append(next((token for token in tokens if token in vocabulary), None))
     source, target = codes
     of_many = source is not None or any(token.startswith(">>") and token.endswith("<<") for token in vocabulary)
-    if target is None and not of_many:  # of two languages
+    if target is None and not of_many:  # the model has only two languages
         return [], []
-    if target is not None and target.startswith(">>"):  # of several to which it translates
+    if target is not None and target.startswith(">>"):  # the model has several target languages
         return [target], []
     if source is None or target is None:
         unknown = settings.source if source is None else settings.target
@@ -233,7 +235,7 @@ def _tokens(folder: Path, settings: EngineSettings) -> tuple[list[str], list[str
 
 
 def _digest(folder: Path) -> str:
-    """Of all that the model's translations come from."""
+    """Return a hash of all files that decide the translations of a model."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in (".bin", ".json", ".spm", ".model"):

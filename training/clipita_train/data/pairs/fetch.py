@@ -1,4 +1,4 @@
-"""One address -> what came of it; polite to hosts, and safe from what they answer."""
+"""Fetch single addresses: politely to the hosts, and protected from what they answer."""
 
 import asyncio
 import os
@@ -20,32 +20,33 @@ from clipita_train.data.pairs.web import Host, RefusedAddressError, open_public_
 
 AGENT = "clipita-train"
 REDIRECTS = (301, 302, 303, 307, 308)
-BUSY = ("http_429", "http_503")  # the host is asked nothing for a while
-# What may pass by itself: tried again after a while, and in the next run. (408 and 425: RFC 9110 and 8470.)
+BUSY = ("http_429", "http_503")  # statuses after which a host is left alone for a while
+# Failures that may pass by themselves: tried again after a while, and in the next run (408: RFC 9110, 425: RFC 8470).
 PASSING = {"timeout", "dns", "connection", "cut", "rate_limited", *BUSY}
 PASSING |= {"http_408", "http_425", "http_500", "http_502", "http_504"}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How images are downloaded.
+    """The settings of downloads.
 
     Attributes:
-        contact: A mail address or a page by which hosts can reach you: part of the User-Agent, as Wikimedia asks.
-        connections: At once, to all hosts.
-        per_host: At once, to one host.
+        contact: A mail address or web page by which hosts can reach you. It is part of the User-Agent, as Wikimedia
+            asks.
+        connections: Maximum number of connections at a time, to all hosts.
+        per_host: Maximum number of connections at a time to one host.
         rate: Requests a second to one host.
         timeout: Seconds that one request may take, from the connection to the last byte.
-        attempts: How often an address is tried whose failure may pass by itself.
-        back_off: Seconds to wait before the second attempt; up to twice as many before each further one. The wait is
-            drawn from 0 to that, so that many failures of one moment do not come back in one moment.
-        longest_wait: Seconds. A host that asks for a longer one is left alone for this run.
-        redirects: How many are followed.
-        max_bytes: Of an image as it is stored, and as it is sent.
-        max_pixels: Width x height.
-        max_side: None: images are kept as they came. Otherwise the longer side of what is kept, as JPEG without EXIF.
+        attempts: How often an address is tried if its failure may pass by itself.
+        back_off: Seconds to wait before the second attempt, and up to twice as many before each further one. The wait
+            is drawn at random from 0 to that, so that addresses that failed together are not tried again together.
+        longest_wait: Seconds. A host that asks for a longer wait is left alone for this run.
+        redirects: How many redirects are followed.
+        max_bytes: Limit of an image, both as sent and unpacked.
+        max_pixels: Limit of width x height.
+        max_side: Reduce images to this longer side, and keep them as JPEG without EXIF; None keeps them as they came.
         quality: Of that JPEG.
-        allowed: Networks that may be reached though they are not public, such as a server of your own, "10.1.2.0/24".
+        allowed: Networks that may be reached although they are not public, such as your own server's, "10.1.2.0/24".
     """
 
     contact: str
@@ -82,27 +83,28 @@ class Settings:
 
     @property
     def user_agent(self) -> str:
+        """The User-Agent header."""
         return f"{AGENT}/{clipita.__version__} ({self.contact}) aiohttp/{aiohttp.__version__}"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an address: a status, more about it in words, and of an image that was kept its sizes."""
+    """The result of an address: a status, details in words, and the sizes of an image that was kept."""
 
     status: str
     detail: str = ""
-    bytes: int = 0  # as kept
-    width: int = 0  # as it came, upright
+    bytes: int = 0  # of the file that is kept
+    width: int = 0  # of the image as it came, upright
     height: int = 0
 
 
 class Fetcher:
-    """Asks for addresses over one pool of connections; for use in one event loop.
+    """Fetches addresses over one pool of connections, in one event loop.
 
     Args:
-        settings: See there.
-        keep: What is done, in a thread, with an address and the bytes that came. It counts as a connection until then,
-            so that no more bytes wait for it than come over all connections.
+        settings: How to fetch.
+        keep: Called in a thread with an address and the bytes that came, and returns the outcome. It counts as a
+            connection, so that only as many answers wait for it as there are connections.
     """
 
     def __init__(self, settings: Settings, keep: Callable[[str, bytes], Outcome]) -> None:
@@ -118,7 +120,7 @@ class Fetcher:
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=settings.timeout),
-            # Compressed answers are unpacked here, up to the limit; a bomb is a few bytes and a gigabyte.
+            # Answers are unpacked below, up to the limit: a few compressed bytes may unpack to a gigabyte.
             headers={"User-Agent": settings.user_agent, "Accept": "image/*", "Accept-Encoding": "identity"},
             auto_decompress=False,
         )
@@ -127,16 +129,19 @@ class Fetcher:
         self._hosts: defaultdict[str, Host] = defaultdict(partial(Host, settings.per_host, settings.rate))
 
     async def close(self) -> None:
+        """Close all connections."""
         await self._session.close()
 
     async def fetch(self, address: str) -> Outcome:
-        """What came of the address after all attempts."""
+        """Fetch an address, in several attempts if need be, and return the outcome."""
         outcome = Outcome("")
         for attempt in range(self.settings.attempts):
             outcome = await self._follow(address, attempt)
             if outcome.status not in PASSING or outcome.status == "rate_limited":
                 break
-            if attempt + 1 < self.settings.attempts and outcome.status not in BUSY:  # these make all its requests wait
+            if (
+                attempt + 1 < self.settings.attempts and outcome.status not in BUSY
+            ):  # a busy host makes all its requests wait anyway
                 await asyncio.sleep(self._back_off(attempt))
         return outcome
 
@@ -161,20 +166,20 @@ class Fetcher:
             return Outcome("blocked" if refused else "connection", str(error.__cause__ or error))
         except aiohttp.ClientPayloadError as error:
             return Outcome("cut", str(error))
-        except ValueError as error:  # also aiohttp's InvalidURL, and a name that no DNS can have (UnicodeError)
+        except ValueError as error:  # also InvalidURL of aiohttp, and UnicodeError for names that DNS cannot have
             return Outcome("bad_address", str(error))
         except aiohttp.ClientError as error:
             return Outcome("connection", str(error) or type(error).__name__)
 
     async def _ask(self, address: str, url: URL, attempt: int) -> Outcome | URL:
-        """One request: what came of it, or where a redirect leads."""
+        """Make one request, and return its outcome, or the address that it redirects to."""
         if url.scheme not in ("http", "https") or not url.host:
             return Outcome("bad_address", f"not HTTP: {url}"[:200])
         host = self._hosts[url.host]
         async with self._turn(host) as granted:
             if not granted:
                 return Outcome("rate_limited", f"{url.host} asks to wait for {host.wait():.0f} s")
-            # A connection that is kept for nobody would count among the files that a process may have open.
+            # If no request waits, close the connection: an idle one would count among the open files of the process.
             last = None if host.waiting else {"Connection": "close"}
             async with self._session.get(url, allow_redirects=False, headers=last) as response:
                 came = await self._answer(response, host, attempt)
@@ -184,7 +189,7 @@ class Fetcher:
                 return await asyncio.to_thread(self._keep, address, came)
 
     async def _answer(self, response: aiohttp.ClientResponse, host: Host, attempt: int) -> Outcome | URL | bytes:
-        """Where a redirect leads, or the bytes of an image, or what came in their place."""
+        """Return the address of a redirect, the bytes of an image, or another outcome."""
         if response.status in REDIRECTS and "Location" in response.headers:
             return URL(response.headers["Location"])
         status = f"http_{response.status}"
@@ -199,7 +204,10 @@ class Fetcher:
 
     @asynccontextmanager
     async def _turn(self, host: Host) -> AsyncIterator[bool]:
-        """Waits until the host may be asked and a connection is free; False if the host asks for too much patience."""
+        """Wait until the host may be asked and a connection is free.
+
+        Yields False if the host asks for a longer wait than the settings allow.
+        """
         host.waiting += 1
         async with host.turns:
             while (wait := host.wait()) <= self.settings.longest_wait:
@@ -221,7 +229,9 @@ class Fetcher:
         coding = response.headers.get("Content-Encoding", "identity").strip().lower()
         if coding not in ("identity", "", "gzip", "x-gzip", "deflate"):
             return Outcome("not_image", f"Content-Encoding: {coding}"[:200])
-        unpack = zlib.decompressobj(wbits=47) if coding not in ("identity", "") else None  # gzip or zlib, as it says
+        unpack = (
+            zlib.decompressobj(wbits=47) if coding not in ("identity", "") else None
+        )  # gzip or zlib, found by the header
         body, received = bytearray(), 0
         try:
             async for chunk in response.content.iter_any():

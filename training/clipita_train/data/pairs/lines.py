@@ -1,4 +1,4 @@
-"""Lines of a text file, plain or gzip, that goes on after a broken line and says so where the file is cut off."""
+"""Read lines of a text file, plain or gzip; broken lines do not stop it, and it reports where the file is cut off."""
 
 import zlib
 from collections.abc import Iterator
@@ -7,26 +7,27 @@ from pathlib import Path
 from clipita_train.data.pairs.rows import Bad
 
 CHUNK = 1 << 20
-LONGEST = 1 << 24  # bytes of a line: WIT's longest carry whole sections of Wikipedia; without a limit, memory has none
+# Limit of a line in bytes, which bounds memory. The longest lines of WIT hold whole sections of Wikipedia.
+LONGEST = 1 << 24
 
-Line = tuple[str, str]  # FILE:NUMBER, and the line without its end
+Line = tuple[str, str]  # FILE:NUMBER, and the line without its line end
 
 
 def read_lines(path: Path) -> Iterator[Line | Bad]:
-    """The file's lines one after another in bounded memory; CR LF ends a line too, U+2028 does not.
+    """Yield the lines of a file in bounded memory; CR LF ends a line too, U+2028 does not.
 
-    Empty files, lines that are not UTF-8 or longer than `LONGEST`, and gzip that is damaged or ends early are `Bad`;
-    of a file cut off, the lines before it are read, and the one that was being read is not.
+    Yields a `Bad` for an empty file, for a line that is not UTF-8 or is longer than `LONGEST`, and for gzip that is
+    damaged or ends early. Of a file that is cut off, the whole lines are read.
 
     Raises:
-        OSError: the file cannot be opened or read.
+        OSError: The file cannot be opened or read.
     """
     number, rest, reason = 0, b"", None
     if not path.stat().st_size:
         yield Bad(path.name, "the file is empty")
         return
     chunks = _gunzip(path) if path.suffix == ".gz" else _plain(path)
-    skipping = False  # inside a line that is too long
+    skipping = False  # inside a line that is too long, up to its end
     for chunk in chunks:
         if isinstance(chunk, str):
             reason = chunk
@@ -61,12 +62,15 @@ def _plain(path: Path) -> Iterator[bytes | str]:
 
 
 def _gunzip(path: Path) -> Iterator[bytes | str]:
-    """Chunks; a str is why it ends. gzip.open raises at the cut and takes with it what it had not yet handed out."""
+    """Yield chunks of unpacked bytes; a str, at the end, says why the gzip ends.
+
+    gzip.open would raise where the file is cut off, and lose the bytes that it had already unpacked.
+    """
     gunzip = zlib.decompressobj(wbits=31)
     with path.open("rb") as file:
         while packed := file.read(CHUNK):
             while packed:
-                if gunzip.eof:  # a further member
+                if gunzip.eof:  # another member of the gzip file follows
                     gunzip = zlib.decompressobj(wbits=31)
                 try:
                     chunk = gunzip.decompress(packed, CHUNK)

@@ -1,4 +1,4 @@
-"""Photographs and captions in their publishers' formats -> rows.
+"""Read photographs and captions from their publishers' formats as rows.
 
 | reader | file | from |
 |---|---|---|
@@ -9,7 +9,7 @@
 | mscoco_it | `captions_ita_trainingset_{train,val}2014.json.gz`, and COCO's folders of 2014 | crux82/mscoco-it |
 | sidecars | a folder with `NAME.txt` beside `NAME.jpg` | |
 
-Whatever is broken is yielded as `Bad`, and reading goes on; `Tally.good` tells them apart.
+A broken row is yielded as `Bad`, and reading goes on. `Tally.good` separates the two.
 """
 
 import json
@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from clipita.images.photo_files import find_photos
-from clipita_train.data.caption_sets import locate, mscoco
+from clipita_train.data.captions.files import locate, mscoco
 from clipita_train.data.pairs.lines import read_lines
 from clipita_train.data.pairs.rows import Bad, Row
 
@@ -53,14 +53,16 @@ Items = Iterator[Row | Bad]
 
 
 def wit(path: Path, *, captions: tuple[str, ...] = ("reference",), language: str = "it") -> Items:
-    """The rows of one language that have a caption of these kinds, each caption once.
+    """Read the rows of WIT in one language that have a caption of these kinds, each caption once.
 
     Args:
-        captions: Of "reference" (below the image), "attribution" (on the image's own page, often in several languages)
-            and "alt_text".
+        path: The file.
+        captions: Kinds of captions: "reference" (below the image), "attribution" (on the image's own page, often in
+            several languages) and "alt_text".
+        language: The language, ISO 639-1.
 
     Raises:
-        ValueError: a kind of captions that WIT does not have.
+        ValueError: WIT has no such kind of captions.
     """
     if unknown := [kind for kind in captions if kind not in WIT_CAPTIONS]:
         raise ValueError(f"WIT has no captions of the kind {unknown[0]!r}; there are: {', '.join(WIT_CAPTIONS)}")
@@ -75,17 +77,17 @@ def wit(path: Path, *, captions: tuple[str, ...] = ("reference",), language: str
             texts = dict.fromkeys(text for kind in captions if (text := cells[WIT_CAPTIONS[kind]].strip()))
             if not is_address(cells[2]):
                 yield Bad(place, "no address of an image")
-            elif texts:  # without: a row that has captions of other kinds only
+            elif texts:  # other rows have captions of other kinds only
                 yield Row("wit", place, cells[2], tuple(texts), language, WIT_LICENCE, cells[1])
 
 
 def conceptual_3m(path: Path) -> Items:
-    """English captions and addresses; the three further columns of the file with machine labels are not read."""
+    """Read English captions and addresses; the file's three further columns, of machine labels, are not read."""
     return _conceptual(path, "conceptual_3m", caption=0, address=1, widths={2, 5})
 
 
 def conceptual_12m(path: Path) -> Items:
-    """English captions and addresses, in the other order."""
+    """Read English captions and addresses, where the address comes first."""
     return _conceptual(path, "conceptual_12m", caption=1, address=0, widths={2})
 
 
@@ -106,7 +108,7 @@ def _conceptual(path: Path, source: str, *, caption: int, address: int, widths: 
 
 
 def json_lines(path: Path, images: Path, *, source: str, licence: str, language: str = "it") -> Items:
-    """The original's lines; paths are looked for in the folder `images` as `locate` does."""
+    """Read the format of CLIP-Italian; `locate` finds the paths in the folder `images`."""
     for item in read_lines(path):
         if isinstance(item, Bad):
             yield item
@@ -125,9 +127,10 @@ def json_lines(path: Path, images: Path, *, source: str, licence: str, language:
 
 
 def mscoco_it(path: Path, coco: Path) -> Items:
-    """Images in the file's order, each with its captions; the folder `coco` has `train2014/` and `val2014/`.
+    """Read the images of MSCOCO-IT in the order of the file, each with its captions.
 
-    Its training set is from both of COCO's sets of 2014, and the Italian files name images by number only.
+    Its training set comes from both of COCO's sets of 2014, and its files name images by number only. The folder `coco`
+    must hold `train2014/` and `val2014/`.
     """
     found: dict[str, list[str]] = {}
     try:
@@ -144,10 +147,10 @@ def mscoco_it(path: Path, coco: Path) -> Items:
 
 
 def sidecars(folder: Path, *, source: str, licence: str, language: str = "it") -> Items:
-    """Read every photograph under the folder, in the order of names, with the lines of `NAME.txt` beside it.
+    """Read all photographs under a folder, by name, with the captions in the lines of `NAME.txt` beside them.
 
-    What `find_photos` leaves aside is no pair, and is not spoken of; only a picture that is not read, and has captions
-    that belong to no other, is missed.
+    Files that `find_photos` leaves aside are not mentioned. Only a picture that cannot be read, but has captions of its
+    own, is reported as bad.
     """
     found = find_photos(folder)
     for place, reason in found.failed.items():
@@ -173,7 +176,10 @@ def sidecars(folder: Path, *, source: str, licence: str, language: str = "it") -
 def captioned(
     source: str, key: str, image: Path | bytes | str | None, captions: list[str], language: str, licence: str
 ) -> Row | Bad:
-    """The row, or why it is none: no captions but blank ones, no image, an image of zero bytes."""
+    """Return a row, or a `Bad` that says why there is none.
+
+    A row needs a caption that is not blank, and an image of more than zero bytes.
+    """
     texts = tuple(text for caption in captions if (text := caption.strip()))
     if not texts:
         return Bad(key, "no captions")
@@ -185,9 +191,9 @@ def captioned(
 
 
 def is_address(text: str) -> bool:
-    """Whether it is one of HTTP or HTTPS."""
+    """Return whether a text is an address of HTTP or HTTPS."""
     try:
         parts = urlsplit(text)
-    except ValueError:  # e.g. brackets that are no IPv6 address
+    except ValueError:  # e.g. brackets that hold no IPv6 address
         return False
     return parts.scheme in ("http", "https") and bool(parts.netloc)

@@ -1,4 +1,4 @@
-"""One row of image and captions, whatever it was read from, and what could not be read."""
+"""Rows of an image with its captions, from any format, and a tally of rows that could not be read."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -11,17 +11,22 @@ class Row:
     """An image with its captions."""
 
     source: str
-    key: str  # unique in its source, and the same at every reading
-    image: Path | bytes | str | None  # a file, its contents, or an address; None: of an evaluation set, not at hand
+    key: str  # unique in its source, and the same in every reading
+    image: Path | bytes | str | None  # path, contents or address; None for an evaluation set whose image is not at hand
     captions: tuple[str, ...]
     language: str  # ISO 639-1
     licence: str
-    page: str | None = None  # the address of the page that shows the image
+    page: str | None = None  # address of a page that shows the image
 
 
 @dataclass(frozen=True)
 class Bad:
-    """What could not be read: where (FILE, or FILE:LINE) and why. The reason has no part that differs by row."""
+    """A row that could not be read.
+
+    Attributes:
+        place: Where it is: FILE, or FILE:LINE.
+        reason: Why. It names nothing that differs between rows, so that equal reasons can be counted.
+    """
 
     place: str
     reason: str
@@ -29,7 +34,14 @@ class Bad:
 
 @dataclass
 class Tally:
-    """Counts what readers yield, and keeps the first bad places of each reason by name."""
+    """Counts of what readers yield.
+
+    Attributes:
+        rows: How many rows were good.
+        bad: How many were bad, by reason.
+        places: The first places of each reason.
+        kept: How many places are kept for each reason.
+    """
 
     rows: int = 0
     bad: Counter[str] = field(default_factory=Counter)
@@ -37,7 +49,7 @@ class Tally:
     kept: int = 20
 
     def good(self, items: Iterable[Row | Bad]) -> Iterator[Row]:
-        """The rows among the items; the others are counted."""
+        """Yield the good rows among the items, and count the others."""
         for item in items:
             if isinstance(item, Row) and not _is_unicode(item):
                 item = Bad(item.key, "a name or a caption that is not Unicode")
@@ -60,7 +72,10 @@ class Tally:
 
 
 def _is_unicode(row: Row) -> bool:
-    """Names of files, and escapes in JSON, may have halves of surrogate pairs, which no file can be written with."""
+    """Return whether the texts of a row can be written to files.
+
+    File names, and escapes in JSON, may contain halves of surrogate pairs, which cannot.
+    """
     texts = (row.key, "" if isinstance(row.image, bytes | None) else str(row.image), *row.captions)
     return all(text == _printable(text) for text in texts)
 

@@ -1,4 +1,4 @@
-"""Collections that come as tables or archives -> rows: CSV, Parquet and WebDataset.
+"""Read tables and archives as rows: CSV, Parquet and WebDataset.
 
 Broken rows are yielded as `Bad`, as in readers.py.
 """
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from clipita.images.photo_files import is_hidden, readable_suffixes
-from clipita_train.data.caption_sets import locate
+from clipita_train.data.captions.files import locate
 from clipita_train.data.pairs.lines import read_lines
 from clipita_train.data.pairs.readers import Items, captioned, is_address
 from clipita_train.data.pairs.rows import Bad, Row
 
-LARGEST = 1 << 26  # bytes of a file in an archive
+LARGEST = 1 << 26  # limit in bytes of a file in an archive
 
 
 def table(
@@ -29,13 +29,22 @@ def table(
     image_column: str = "image",
     caption_column: str = "caption",
 ) -> Items:
-    """A CSV or Parquet file; a row's image is an address, or a path in the folder `images`.
+    """Read a CSV or Parquet file; the image of a row is an address, or a path in the folder `images`.
 
-    In Parquet it may also be the image's bytes, alone or as Hugging Face keeps them ({"bytes", "path"}), and the
-    captions a list.
+    In Parquet an image may also be bytes, alone or as Hugging Face keeps them ({"bytes", "path"}), and captions may be
+    a list.
+
+    Args:
+        path: The file.
+        images: The folder of the images.
+        source: Name of the source.
+        licence: License of the rows.
+        language: Language of the captions, ISO 639-1.
+        image_column: Name of the column of images.
+        caption_column: Name of the column of captions.
 
     Raises:
-        ValueError: the file has no such columns.
+        ValueError: The file has no such columns.
     """
     cells = _parquet if path.suffix == ".parquet" else _csv
     for item in cells(path, image_column, caption_column):
@@ -54,7 +63,7 @@ def table(
 
 
 def web_dataset(path: Path, *, source: str, licence: str, language: str = "it") -> Items:
-    """Read a tar, plain or compressed: `KEY.jpg` beside `KEY.txt` (a caption a line) or `KEY.json` {"caption": ...}."""
+    """Read a tar, compressed or not: `KEY.jpg` with `KEY.txt` (one caption a line) or `KEY.json` {"caption": ...}."""
     key, files = "", dict[str, bytes]()
     try:
         with tarfile.open(path, "r|*") as archive:
@@ -62,9 +71,9 @@ def web_dataset(path: Path, *, source: str, licence: str, language: str = "it") 
                 if not member.isfile():
                     continue
                 folder, _, name = member.name.rpartition("/")
-                if is_hidden(name):  # a Mac's tar writes `._x.jpg` beside each file
+                if is_hidden(name):  # tar on a Mac writes `._x.jpg` beside each file
                     continue
-                stem, _, suffix = name.partition(".")  # WebDataset's rule: the key ends at the name's first dot
+                stem, _, suffix = name.partition(".")  # in WebDataset the key ends at the first dot of the name
                 next_key = f"{folder}/{stem}" if folder else stem
                 if next_key != key and files:
                     yield _sample(f"{path.name}:{key}", files, source, language, licence)
@@ -73,9 +82,12 @@ def web_dataset(path: Path, *, source: str, licence: str, language: str = "it") 
                 if member.size > LARGEST:
                     yield Bad(f"{path.name}:{member.name}", f"a file of more than {LARGEST} bytes")
                     continue
-                files[f".{suffix.lower()}"] = archive.extractfile(member).read()  # type: ignore[union-attr]
-            # tarfile takes a header that is cut off, or none, for the end; the real one is a block of zeros.
-            if archive.fileobj.tell() < archive.offset + tarfile.BLOCKSIZE:  # type: ignore[union-attr]
+                file = archive.extractfile(member)
+                assert file is not None  # every member that is a file has contents
+                files[f".{suffix.lower()}"] = file.read()
+            # tarfile takes a missing or cut-off header for the end of the archive; the real end is a block of zeros.
+            assert archive.fileobj is not None
+            if archive.fileobj.tell() < archive.offset + tarfile.BLOCKSIZE:
                 raise EOFError
     except FileNotFoundError:
         raise
@@ -109,13 +121,13 @@ def _csv(path: Path, image: str, caption: str) -> Iterator[tuple[str, Any, Any] 
 
     rows = csv.reader(lines(), strict=True)
     header: list[str] = []
-    number = -1
+    number, left, right = -1, 0, 0
     while True:
         try:
             row = next(rows)
         except StopIteration:
             break
-        except csv.Error:  # a cell without end, or more after its end; the reader goes on at the next line
+        except csv.Error:  # a quoted cell that does not end, or text after its end; the reader goes on at the next line
             row = None
         number += 1
         yield from broken

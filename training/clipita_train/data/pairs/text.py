@@ -1,4 +1,4 @@
-"""What can be told of captions from their text: one function a column, a value a caption; nothing is dropped here."""
+"""Describe captions by their text: each function computes one column, with a value for each caption. None drops any."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any
 _WORD = re.compile(r"[^\W\d_]+")
 _MAIL = re.compile(r"[\w.+-]+@(?:[\w-]+\.)+[a-z]{2,}\b", re.IGNORECASE)
 # Abroad: a plus sign and 8 to 15 digits (E.164). In Italy: mobile numbers are 3 and nine digits, others 0 and 8 to 10.
-# Full stops part thousands in Italian and the parts of dates, so they do not part digits here.
+# Full stops do not separate digits here, since in Italian they separate thousands and the parts of dates.
 _PHONE = re.compile(r"(?<![\w.,+])(?:\+\d(?:[ /-]?\d){7,14}|3\d{2}(?:[ /-]?\d){7}|0\d(?:[ /-]?\d){7,9})(?![\d]|[.,]\d)")
 _FILE_NAME = re.compile(
     r"(?:file:|immagine:)?\s*[^/\\]*\.(?:jpe?g|png|gif|webp|tiff?|svg|bmp)"
@@ -25,46 +25,46 @@ _BOILERPLATE = re.compile(
 
 
 def characters(captions: Sequence[str]) -> list[int]:
-    """How many characters, without space around."""
+    """Count the characters of each caption, without spaces around it."""
     return [len(caption.strip()) for caption in captions]
 
 
 def words(captions: Sequence[str]) -> list[int]:
-    """How many runs of letters."""
+    """Count the runs of letters in each caption."""
     return [len(_WORD.findall(caption)) for caption in captions]
 
 
 def letter_share(captions: Sequence[str]) -> list[float]:
-    """The share of letters among the characters that are not space; 0 of a blank caption."""
+    """Return the share of letters among the characters that are not spaces; 0 for a blank caption."""
     return [_share(caption) for caption in captions]
 
 
 def file_name(captions: Sequence[str]) -> list[bool]:
-    """Whether the caption is a file's name, or what a camera or an editor calls a file: "IMG_2041.JPG", "foto 3"."""
+    """Return whether a caption is a file name, or what a camera or editor names files: "IMG_2041.JPG", "foto 3"."""
     return [_FILE_NAME.fullmatch(caption.strip()) is not None for caption in captions]
 
 
 def boilerplate(captions: Sequence[str]) -> list[bool]:
-    """Whether it has words that pages put beside any image, in Italian or English: "Clicca per ingrandire"."""
+    """Return whether a caption has words that web pages put beside any image, such as "Clicca per ingrandire"."""
     return [_BOILERPLATE.search(caption) is not None for caption in captions]
 
 
 def personal_data(captions: Sequence[str]) -> list[str]:
-    """Which it seems to have: "mail", "phone", "mail,phone" or ""."""
+    """Return the kinds of personal data that a caption seems to have: "mail", "phone", "mail,phone" or ""."""
     kinds = {"mail": _MAIL, "phone": _PHONE}
     return [",".join(kind for kind, pattern in kinds.items() if pattern.search(caption)) for caption in captions]
 
 
 def language(captions: Sequence[str]) -> list[tuple[str, float]]:
-    """The likeliest language (ISO 639-1) and its probability by py3langid; ("", 0) where there are no letters.
+    """Return the likeliest language (ISO 639-1) and its probability by py3langid; ("", 0) where there are no letters.
 
-    Short captions and names are uncertain; "Roberto Baggio nel 1994" is Italian.
+    Short captions and names are uncertain: "Roberto Baggio nel 1994" is taken for Italian.
     """
     return [_language(caption) if _WORD.search(caption) else ("", 0.0) for caption in captions]
 
 
 def _language(caption: str) -> tuple[str, float]:
-    # The model hardly knows capitals: of the 26 captions in capitals in validated MSCOCO-IT it took 2 for Italian.
+    # The model hardly knows capitals: it took 2 of the 26 captions in capitals in validated MSCOCO-IT for Italian.
     code, probability = _identifier().classify(caption.lower() if caption.isupper() else caption)
     return code, float(probability)
 

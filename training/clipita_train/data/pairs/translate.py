@@ -1,4 +1,4 @@
-"""Captions -> translations, each paid for once: kept by what they depend on, within a budget, and after a kill."""
+"""Translate captions within a budget, and store every translation at once, so that none is paid for twice."""
 
 import hashlib
 import json
@@ -11,13 +11,18 @@ from typing import NamedTuple, Protocol
 
 
 class Failure(NamedTuple):
-    """Why an engine has no translation of one text."""
+    """The reason why an engine has no translation of a text."""
 
     reason: str
 
 
 class EngineStoppedError(Exception):
-    """The engine translates no more for now. `status` is "quota" or "unavailable"; `done` is of the first texts."""
+    """The engine stopped translating for now.
+
+    Attributes:
+        status: "quota" or "unavailable".
+        done: Results for the first of the texts.
+    """
 
     def __init__(self, status: str, message: str, done: Sequence[str | Failure] = ()) -> None:
         super().__init__(message)
@@ -26,13 +31,13 @@ class EngineStoppedError(Exception):
 
 
 class Engine(Protocol):
-    """What translates.
+    """A service or a model that translates texts.
 
     Attributes:
-        name: Also what a budget is kept of.
-        identity: What a translation depends on besides the text: version, languages, settings, glossary.
-        batch: Texts in one call of `translate`, at most.
-        longest: Characters in one call, at most.
+        name: Name of the engine; a budget counts the characters of this name.
+        identity: What a translation depends on beside the text: version, languages, settings, glossary.
+        batch: Maximum number of texts in one call of `translate`.
+        longest: Maximum number of characters in one call.
     """
 
     name: str
@@ -41,19 +46,22 @@ class Engine(Protocol):
     longest: int
 
     def translate(self, texts: Sequence[str]) -> list[str | Failure]:
-        """One for each text.
+        """Return a translation, or a failure, for each text.
 
         Raises:
-            EngineStoppedError: from one of them on none was translated, and others would not be either.
+            EngineStoppedError: The engine stopped before a text; the error has the results before it.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Translated:
-    """A translation; without one, `text` is None and the status says why.
+    """A translation, or the reason why there is none.
 
-    The status is "ok"; "budget", "quota: ..." or "unavailable: ..." where the work stopped before it; or "failed: ...".
+    Attributes:
+        text: The translation, or None.
+        status: "ok"; "budget", "quota: ..." or "unavailable: ..." where the work stopped before the text; or "failed:
+            ...".
     """
 
     text: str | None
@@ -61,14 +69,14 @@ class Translated:
 
 
 def translate(texts: Sequence[str], engine: Engine, cache: Path, *, budget: int | None = None) -> list[Translated]:
-    """The translation of each text. What the cache has costs nothing; what is translated is in it at once.
+    """Translate each text. What is in the cache costs nothing, and new translations are stored there at once.
 
     Args:
-        texts: Those that are the same are translated once; space around them is not kept.
+        texts: Equal texts are translated once; spaces around them are dropped.
         engine: See engines.py.
-        cache: An SQLite file, made at need; several processes may use it at once.
-        budget: Characters of text that the cache may have had translated by this engine, over all runs. At the first
-            text that does not fit the work stops, and another run goes on from there with a larger budget.
+        cache: An SQLite file, made if missing; several processes may use it at the same time.
+        budget: Maximum number of characters that the engine translates for this cache, over all runs. The work stops at
+            the first text that does not fit; another run with a larger budget goes on from there.
     """
     texts = [text.strip() for text in texts]
     known: dict[str, Translated] = {"": Translated("", "ok")}
@@ -116,13 +124,16 @@ def _batches(texts: Sequence[str], engine: Engine, left: int | None) -> Iterator
 
 
 class _Cache:
-    """Translations by a hash of all that they depend on. The texts are beside them: they may have cost money."""
+    """Translations, by a hash of all that they depend on.
+
+    The texts are stored too, since translations may have cost money.
+    """
 
     def __init__(self, path: Path, engine: Engine) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._engine = engine
         self._file = sqlite3.connect(path, timeout=60)
-        self._file.execute("PRAGMA journal_mode = WAL")  # readers and a writer at once
+        self._file.execute("PRAGMA journal_mode = WAL")  # allows readers beside a writer
         self._file.execute(
             "CREATE TABLE IF NOT EXISTS translations (key BLOB PRIMARY KEY, engine TEXT, identity TEXT, text TEXT, "
             "translation TEXT) WITHOUT ROWID"
@@ -133,14 +144,14 @@ class _Cache:
         return None if found is None else found[0]
 
     def spent(self) -> int:
-        """Characters of the texts that this engine translated, in whatever version."""
+        """Count the characters of the texts that this engine has translated, in any version."""
         query = "SELECT coalesce(sum(length(text)), 0) FROM translations WHERE engine = ?"
         return self._file.execute(query, (self._engine.name,)).fetchone()[0]
 
     def add(self, texts: Sequence[str], results: Sequence[str | Failure]) -> None:
         rows = [
             (self._key(text), self._engine.name, json.dumps(self._engine.identity), text, result)
-            for text, result in zip(texts, results, strict=False)  # it may have stopped in between
+            for text, result in zip(texts, results, strict=False)  # there are fewer results if the engine has stopped
             if isinstance(result, str)
         ]
         with self._file:

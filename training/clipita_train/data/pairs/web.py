@@ -1,4 +1,4 @@
-"""What a download has to know of the web: which addresses are public, who has opted out, when a host may be asked."""
+"""Rules for downloads from the web: which machines are public, who has opted out, and when a host may be asked."""
 
 import asyncio
 import ipaddress
@@ -21,16 +21,17 @@ _WITH_VALUE = {"unavailable_after", "max-snippet", "max-image-preview", "max-vid
 
 
 class RefusedAddressError(OSError):
-    """A connection to a machine that is not on the public internet. Its text is the same for all of them."""
+    """A connection to a machine that is not on the public internet; the text is the same for all."""
 
     def __init__(self) -> None:
         super().__init__("not a public address")
 
 
 def is_public(address: Address) -> bool:
-    """Whether it is a single machine on the internet, and not e.g. this one, its network, or a cloud's metadata.
+    """Return whether an address is a single machine on the internet.
 
-    Addresses that wrap another (IPv4-mapped, 6to4, NAT64) are what they wrap.
+    This machine, its network and the metadata services of clouds are not. Addresses that wrap another one (IPv4-mapped,
+    6to4, NAT64) count as what they wrap.
     """
     if isinstance(address, ipaddress.IPv6Address):
         wrapped = address.ipv4_mapped or address.sixtofour
@@ -45,13 +46,17 @@ def is_public(address: Address) -> bool:
 
 
 def open_public_socket(info: tuple[Any, ...], allowed: Iterable[Network] = ()) -> socket.socket:
-    """A socket for an entry of `socket.getaddrinfo`, which is connected to that very address.
+    """Open a socket for an entry of `socket.getaddrinfo`, for a connection to exactly that address.
 
-    A check of the name, or of an earlier answer for it, could be passed by a name that changes its address (DNS
-    rebinding); what is checked here is where the connection goes.
+    A name may change its address after it was checked (DNS rebinding). So the check is made here, on the address that
+    the connection goes to.
+
+    Args:
+        info: The entry.
+        allowed: Networks that may be reached although they are not public.
 
     Raises:
-        RefusedAddressError: the address is neither public nor in one of the `allowed` networks.
+        RefusedAddressError: The address is neither public nor allowed.
     """
     family, kind, protocol, _, place = info
     address = ipaddress.ip_address(place[0].partition("%")[0])
@@ -61,7 +66,7 @@ def open_public_socket(info: tuple[Any, ...], allowed: Iterable[Network] = ()) -
 
 
 def opted_out(headers: Iterable[tuple[str, str]], agent: str) -> str:
-    """The header of an answer by which its owner keeps the image out of training data; "" if there is none.
+    """Return the header by which the owner keeps an image out of training data, or "".
 
     Obeyed are `X-Robots-Tag` with noai, noimageai, noindex, noimageindex or none, for every robot or for `agent`;
     `tdm-reservation: 1` (TDM Reservation Protocol, W3C community group, 2024); and `Content-Usage` with train-ai=n
@@ -79,7 +84,7 @@ def opted_out(headers: Iterable[tuple[str, str]], agent: str) -> str:
 
 
 def _robots(value: str, agent: str) -> set[str]:
-    """The directives of one X-Robots-Tag that are for `agent`: "noindex", or "somebot: noindex, noai"."""
+    """Return the directives of an X-Robots-Tag that are for `agent`: "noindex", or "somebot: noindex, noai"."""
     found, robot = set[str](), "*"
     for part in value.lower().split(","):
         name, colon, directive = (piece.strip() for piece in part.partition(":"))
@@ -93,7 +98,7 @@ def _robots(value: str, agent: str) -> set[str]:
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Seconds that `Retry-After` asks to wait, given in seconds or as a date; None without one that can be read."""
+    """Return the seconds that `Retry-After` asks to wait, by a number or a date; None if none can be read."""
     value = headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
         return float(value)
@@ -107,25 +112,25 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
 
 
 class Host:
-    """When a host may be asked next."""
+    """Keeps when a host may be asked next."""
 
     def __init__(self, at_once: int, rate: float) -> None:
         self.turns = asyncio.Semaphore(at_once)
-        self.waiting = 0  # requests that have no turn yet
+        self.waiting = 0  # number of requests that wait for their turn
         self._interval = 1 / rate
         self._free_at = 0.0
 
     def wait(self) -> float:
-        """Seconds until it may be asked."""
+        """Return the seconds until the host may be asked; 0 or less means now."""
         return self._free_at - asyncio.get_running_loop().time()
 
     def take(self) -> bool:
-        """Whether it may be asked now; if so, this is a request."""
+        """Return whether the host may be asked now, and if so, count a request."""
         if self.wait() > 0:
             return False
         self._free_at = asyncio.get_running_loop().time() + self._interval
         return True
 
     def hold(self, seconds: float) -> None:
-        """Ask it nothing for so long."""
+        """Ask the host nothing for this many seconds."""
         self._free_at = max(self._free_at, asyncio.get_running_loop().time() + seconds)

@@ -1,1 +1,1 @@
-"""Data sets that `clipita-train data build` makes by name."""
+"""Data sets that `clipita-train data build` builds by name."""

@@ -1,16 +1,16 @@
-"""The 1.4 million pairs of CLIP-Italian (arXiv:2108.08688), from the files that its four sources are published as.
+"""The 1.4 million pairs of CLIP-Italian (arXiv:2108.08688), built from the files that its four sources publish.
 
-clipita-train data build clip_italian --root SOURCES --out clip-italian-data --contact you@example.org
+      clipita-train data build clip_italian --root SOURCES --out clip-italian-data --contact you@example.org
 
-    SOURCES/wit/wit_v1.train.all-0000{0..9}-of-00010.tsv.gz                google-research-datasets/wit
-    SOURCES/mscoco-it/captions_ita_trainingset_{train,val}2014.json.gz     crux82/mscoco-it
-    SOURCES/mscoco-it/captions_ita_{devset,testset}_{un,}validated.json.gz
-    SOURCES/coco/{train,val}2014/                                          cocodataset.org
-    SOURCES/cc/Train_GCC-training.tsv                                      google-research-datasets/conceptual-captions
-    SOURCES/foto-del-giorno/captions.jsonl, and images/ beside it          what the original collected from ilpost.it
+      SOURCES/wit/wit_v1.train.all-0000{0..9}-of-00010.tsv.gz                google-research-datasets/wit
+      SOURCES/mscoco-it/captions_ita_trainingset_{train,val}2014.json.gz     crux82/mscoco-it
+      SOURCES/mscoco-it/captions_ita_{devset,testset}_{un,}validated.json.gz
+      SOURCES/coco/{train,val}2014/                                          cocodataset.org
+      SOURCES/cc/Train_GCC-training.tsv                                     google-research-datasets/conceptual-captions
+      SOURCES/foto-del-giorno/captions.jsonl, and images/ beside it          the photographs collected from ilpost.it
 
-Kept out are photographs and captions that MSCOCO-IT's development and test sets have. The original dropped no copies,
-and of its sources only WIT's captions were filtered, by their share of proper nouns.
+Photographs and captions of MSCOCO-IT's development and test sets are left out. The original did not drop copies, and
+filtered only the captions of WIT, by their share of proper nouns.
 """
 
 from clipita_train.data.builder.recipe import DataRecipe, Evaluation, Rules, Source

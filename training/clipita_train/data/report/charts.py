@@ -1,18 +1,18 @@
-"""Counts -> inline SVG and bars, in colours that the page's style gives."""
+"""Draw counts as inline SVG and as bars; the style sheet of the page gives the colors."""
 
 from collections.abc import Sequence
 from html import escape
 
 from clipita_train.data.report.gather import Histogram
 
-Count = tuple[str, str, int]  # a class of the style, a name, how many
+Count = tuple[str, str, int]  # a class of the style sheet, a name, a count
 
 WIDTH, HEIGHT = 420, 190
 _LEFT, _TOP, _BOTTOM = 46, 12, 26  # margins
 
 
 def histogram(found: Histogram) -> str:
-    """Bins of equal width whatever their range, what is kept below and what is not on top."""
+    """Draw a histogram with bars of equal width, kept rows below and dropped rows on top."""
     edges = found.quantity.edges
     total = found.kept + found.dropped
     step = _step(int(total.max()))
@@ -23,7 +23,7 @@ def histogram(found: Histogram) -> str:
         y = _TOP + height * (1 - value / top)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{short(value)}</text>')
-    every = -(-len(edges) // 9)  # labels that do not touch
+    every = -(-len(edges) // 9)  # so that labels do not touch
     for place, (kept, dropped) in enumerate(zip(found.kept.tolist(), found.dropped.tolist(), strict=True)):
         x = _LEFT + place * width
         upper = f"{edges[place + 1]:g}" if place + 1 < len(edges) else "more"
@@ -42,7 +42,7 @@ def histogram(found: Histogram) -> str:
 
 
 def parts_of(counts: Sequence[Count]) -> str:
-    """A bar of as many parts."""
+    """Draw one bar, divided by the counts."""
     total = sum(count for *_, count in counts) or 1
     spans = [
         f'<span class="{kind}" style="width:{100 * count / total:.3f}%" title="{escape(name)}: {count:,}"></span>'
@@ -53,7 +53,7 @@ def parts_of(counts: Sequence[Count]) -> str:
 
 
 def bars(counts: Sequence[Count]) -> str:
-    """A line for each with its bar; the longest is the whole width."""
+    """Draw a line with a bar for each count; the longest bar takes the whole width."""
     most = max((count for *_, count in counts), default=0) or 1
     rows = [
         f'<tr><th scope="row"><bdi>{escape(name)}</bdi></th><td class="number">{count:,}</td>'
@@ -64,7 +64,7 @@ def bars(counts: Sequence[Count]) -> str:
 
 
 def short(count: int) -> str:
-    """12,000 -> "12k"."""
+    """Abbreviate a count: 12,000 becomes "12k"."""
     for size, unit in ((1_000_000, "M"), (1_000, "k")):
         if count >= size:
             return f"{count / size:.3g}{unit}"
@@ -72,7 +72,7 @@ def short(count: int) -> str:
 
 
 def _step(most: int) -> int:
-    """1, 2 or 5 times a power of ten, of which there are two to five up to the largest count."""
+    """Return the distance between grid lines: 1, 2 or 5 times a power of ten, such that two to five lines are drawn."""
     power = 1
     while True:
         for step in (power, 2 * power, 5 * power):

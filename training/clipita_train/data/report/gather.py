@@ -1,4 +1,4 @@
-"""A build's manifest -> what its report shows, in one pass over as many rows as there are."""
+"""Collect what a report shows from the manifest of a build, in one pass over its rows."""
 
 import hashlib
 import heapq
@@ -20,7 +20,7 @@ SHOWN = {
 }
 BATCH = 8192
 OTHER = "other rules"
-# The steps of a build in their order, by how the reasons begin for which they drop rows.
+# The steps of a build in their order, each with the beginnings of its reasons for dropping rows.
 STAGES = {
     "download": ("download",),
     "photograph": ("the photograph",),
@@ -33,13 +33,20 @@ STAGES = {
 
 
 def stage_of(reason: str) -> str:
-    """The step that drops rows for this reason."""
+    """Return the step of a build that drops rows for this reason."""
     return next(stage for stage, starts in STAGES.items() if reason.startswith(starts))
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number of rows or captions, and where its histogram's bins begin; the last is open."""
+    """A number that each row or caption has, and the bins of its histogram.
+
+    Attributes:
+        title: Title of the histogram.
+        columns: Columns that it is computed from.
+        edges: Where the bins begin; the last one has no end.
+        of_captions: Whether captions have it, and not rows.
+    """
 
     title: str
     columns: tuple[str, ...]
@@ -63,7 +70,7 @@ QUANTITIES = (
 
 @dataclass
 class Histogram:
-    """How many fall into each bin, of what is kept and of what is not."""
+    """The numbers of kept and dropped rows or captions in each bin."""
 
     quantity: Quantity
     kept: np.ndarray
@@ -72,49 +79,58 @@ class Histogram:
 
 @dataclass
 class Gathered:
-    """What is counted, and the rows that are shown."""
+    """The counts and example rows that a report shows."""
 
     rows: Counter[tuple[str, str]] = field(default_factory=Counter)  # source, reason
     splits: Counter[tuple[str, str]] = field(default_factory=Counter)  # source, split
-    captions: Counter[tuple[str, str]] = field(default_factory=Counter)  # source, reason; "" also in rows not kept
+    captions: Counter[tuple[str, str]] = field(
+        default_factory=Counter
+    )  # source, reason; "" also in rows that are dropped
     captions_kept: Counter[str] = field(default_factory=Counter)  # source
-    languages: Counter[tuple[str, bool]] = field(default_factory=Counter)  # language of a caption, whether it is kept
-    licences: Counter[tuple[str, str, bool]] = field(default_factory=Counter)  # licence, source, whether it is kept
+    languages: Counter[tuple[str, bool]] = field(default_factory=Counter)  # language, whether the caption is kept
+    licences: Counter[tuple[str, str, bool]] = field(
+        default_factory=Counter
+    )  # license, source, whether the row is kept
     histograms: list[Histogram] = field(default_factory=list)
-    kept: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # source -> examples
-    dropped: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # reason -> examples
+    kept: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # source to examples
+    dropped: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # reason to examples
     caption_dropped: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    groups: list[list[dict[str, Any]]] = field(default_factory=list)  # a row, and its copies; the largest first
+    groups: list[list[dict[str, Any]]] = field(
+        default_factory=list
+    )  # each a row and its copies; the largest groups first
     group_sizes: Counter[int] = field(default_factory=Counter)
 
 
 class _Sample:
-    """The rows of the smallest hashes: the same however rows are read, and as if drawn at random."""
+    """Keep the rows with the smallest hashes: a random sample that does not depend on the order of reading."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._heaps: defaultdict[str, list[tuple[int, str, dict[str, Any]]]] = defaultdict(list)
 
     def offer(self, name: str, number: int, key: str, batch: pa.Table, row: int) -> None:
+        """Keep a row of the batch if its hash is among the smallest so far."""
         heap = self._heaps[name]
         if len(heap) < self._size or -number > heap[0][0]:
             one = (-number, key, batch.slice(row, 1).to_pylist()[0])
             (heapq.heappush if len(heap) < self._size else heapq.heapreplace)(heap, one)
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the kept rows by name, those with the smallest hashes first."""
         return {name: [row for *_, row in sorted(heap, reverse=True)] for name, heap in self._heaps.items()}
 
 
 def gather(out: Path, *, examples: int = 6, groups: int = 12, largest: int = 6) -> Gathered:
-    """Reads the manifest in the folder of a build.
+    """Read the manifest of a build.
 
     Args:
-        examples: Rows shown for each reason; of what is kept of a source, twice as many.
-        groups: Groups of copies that are shown, half of them the largest.
-        largest: Rows shown of a group.
+        out: The folder of the build.
+        examples: How many rows are shown for each reason; twice as many are shown of the kept rows of a source.
+        groups: How many groups of copies are shown; half of them are the largest groups.
+        largest: How many rows of a group are shown.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: There is no manifest.
     """
     path = out / MANIFEST
     if not path.is_file():
@@ -165,7 +181,7 @@ def _fill(batch: pa.Table, histogram: Histogram) -> None:
     columns = [batch[name].combine_chunks() for name in quantity.columns]
     kept = [not reason for reason in batch["reason"].to_pylist()]
     if quantity.of_captions:
-        known = columns[0].is_valid().to_pylist()  # it may be a column of some sources only
+        known = columns[0].is_valid().to_pylist()  # only some sources may have this column
         rows = zip(known, kept, batch["caption_reasons"].to_pylist(), strict=True)
         kept = [of_row and not reason for is_known, of_row, reasons in rows if is_known for reason in reasons]
         columns = [column.flatten() for column in columns]
@@ -194,7 +210,7 @@ def _sample(batch: pa.Table, samples: Sequence[_Sample]) -> None:
 
 
 def _chosen(copies: Counter[str], groups: int) -> list[str]:
-    """The largest groups, then some of the others."""
+    """Choose the largest groups, and some others at random."""
     by_size = sorted(copies, key=lambda id_: (-copies[id_], id_))
     rest = sorted(by_size[groups // 2 :], key=lambda id_: hashlib.blake2b(id_.encode()).digest())
     return by_size[: groups // 2] + rest[: groups - groups // 2]

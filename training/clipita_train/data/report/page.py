@@ -1,7 +1,7 @@
-"""What was gathered of a build -> one HTML page that needs nothing else: no script, no connection.
+"""Write what was gathered of a build as one HTML page that needs no scripts, no other files and no connection.
 
-Everything that came with the data is escaped, and a content security policy stands behind that: a caption cannot do
-more than be read.
+All text from the data is escaped, and a content security policy stands behind that, so that a hostile caption can do
+nothing but be read.
 """
 
 from collections import Counter
@@ -10,7 +10,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from clipita_train.data.builder.across import TRAIN, VALIDATION
+from clipita_train.data.builder.compare import TRAIN, VALIDATION
 from clipita_train.data.builder.store import row_id
 from clipita_train.data.report.charts import bars, histogram, parts_of
 from clipita_train.data.report.gather import STAGES, Gathered, stage_of
@@ -20,26 +20,26 @@ _LANGUAGES = 8
 _PLACES = 5
 
 
-def page(told: Mapping[str, Any], found: Gathered, pictures: Mapping[str, str]) -> str:
-    """The page.
+def page(summary: Mapping[str, Any], found: Gathered, pictures: Mapping[str, str]) -> str:
+    """Return the page.
 
     Args:
-        told: What the build's `build.json` says.
-        found: What its manifest says.
-        pictures: Of the rows that are shown, by their ids.
+        summary: The contents of `build.json`.
+        found: What was gathered from the manifest.
+        pictures: Id of a row to its picture, as `thumbnails` returns them.
     """
-    name = told["recipe"]
+    name = summary["recipe"]
     sections = [
-        _head(told, found),
-        _section("Where the rows went", _funnel(told, found)),
+        _head(summary, found),
+        _section("Where the rows went", _funnel(summary, found)),
         _section("Captions", _captions(found)),
         _section("In numbers", _histograms(found)),
-        _section("Languages and licences", _languages(found)),
+        _section("Languages and licenses", _languages(found)),
         _section("What is kept", _examples(found.kept, pictures, "source", found.splits)),
         _section("What is not, and why", _examples(found.dropped, pictures, "reason", found.rows)),
         _section("Captions that are not kept", _examples(found.caption_dropped, pictures, "caption", found.captions)),
         _section("Copies", _copies(found, pictures)),
-        _section("What could not be read", _bad(told)),
+        _section("What could not be read", _bad(summary)),
     ]
     style = (files("clipita_train.data.report") / "style.css").read_text("utf-8")
     return (
@@ -51,8 +51,8 @@ def page(told: Mapping[str, Any], found: Gathered, pictures: Mapping[str, str]) 
     )
 
 
-def _head(told: Mapping[str, Any], found: Gathered) -> str:
-    bad = sum(one["count"] for source in told["sources"].values() for one in source["bad"].values())
+def _head(summary: Mapping[str, Any], found: Gathered) -> str:
+    bad = sum(one["count"] for source in summary["sources"].values() for one in source["bad"].values())
     kept = sum(count for (_, reason), count in found.rows.items() if not reason)
     splits = Counter[str]()
     for (_, split), count in found.splits.items():
@@ -65,7 +65,7 @@ def _head(told: Mapping[str, Any], found: Gathered) -> str:
     ]
     cells = [f'<div class="tile"><b>{n:,}</b><span>{what}</span><small>{more}</small></div>' for what, n, more in tiles]
     return (
-        f'<header><h1>{escape(told["recipe"])}</h1><p class="note">Build {escape(told["build"])}, from '
+        f'<header><h1>{escape(summary["recipe"])}</h1><p class="note">Build {escape(summary["build"])}, from '
         f'{len({source for source, _ in found.rows})} sources</p><div class="tiles">{"".join(cells)}</div></header>'
     )
 
@@ -78,8 +78,8 @@ def _kind(stage: str) -> str:
     return f"stage-{list(STAGES).index(stage)}"
 
 
-def _funnel(told: Mapping[str, Any], found: Gathered) -> str:
-    """A bar and the table of rows in and out of each step, source by source."""
+def _funnel(summary: Mapping[str, Any], found: Gathered) -> str:
+    """Draw a bar for each source, and a table of the rows in and out of each step."""
     stages = [stage for stage in STAGES if any(stage_of(reason) == stage for _, reason in found.rows if reason)]
     legend = [(TRAIN, "kept for training"), (VALIDATION, "kept for validation")] + [(_kind(s), s) for s in stages]
     keys = "".join(f'<span><i class="{kind}"></i>{name}</span>' for kind, name in legend)
@@ -94,7 +94,7 @@ def _funnel(told: Mapping[str, Any], found: Gathered) -> str:
         bar = parts_of([*kept, *((_kind(stage), stage, dropped[stage]) for stage in stages)])
         drawn.append(f'<div class="funnel"><b><bdi>{escape(source)}</bdi></b>{bar}</div>')
         left = sum(reasons.values())
-        bad = sum(one["count"] for one in told["sources"].get(source, {"bad": {}})["bad"].values())
+        bad = sum(one["count"] for one in summary["sources"].get(source, {"bad": {}})["bad"].values())
         cells = [f"<td>{left:,}{f' <small>+ {bad:,} bad</small>' if bad else ''}</td>"]
         for stage in stages:
             left -= dropped[stage]
@@ -154,7 +154,7 @@ def _languages(found: Gathered) -> str:
         f"<td><bdi>{escape(', '.join(sorted(sources[licence])))}</bdi></td></tr>"
         for licence, count in licences.most_common()
     )
-    table = f"<table><tr><th>licence</th><th>rows kept</th><th>sources</th></tr>{lines}</table>"
+    table = f"<table><tr><th>license</th><th>rows kept</th><th>sources</th></tr>{lines}</table>"
     drawn = bars([("kept", *one) for one in first])
     return f'<div class="columns"><div><h3>Captions by language</h3>{drawn}</div><div>{table}</div></div>'
 
@@ -162,7 +162,7 @@ def _languages(found: Gathered) -> str:
 def _examples(
     groups: Mapping[str, Sequence[dict[str, Any]]], pictures: Mapping[str, str], by: str, counts: Mapping[Any, int]
 ) -> str:
-    """Rows under the name of their source or reason, with how many there are of it."""
+    """Show example rows under the name of their source or reason, with its total."""
     totals = Counter[str]()
     for (source, other), count in counts.items():
         totals[source if by == "source" else other] += count
@@ -179,7 +179,7 @@ def _cards(rows: Iterable[dict[str, Any]], pictures: Mapping[str, str], *, only:
 
 
 def _card(row: dict[str, Any], picture: str, only: str | None) -> str:
-    """Its picture, its captions with what they are translated from, crossed out if not kept, and where it is from."""
+    """Show a row: picture, captions with their originals, dropped captions crossed out, and where the row is from."""
     if picture.startswith("data:image/jpeg;base64,"):
         image = f'<img src="{escape(picture)}" alt="">'
     else:
@@ -209,7 +209,7 @@ def _groups_in_words(found: Gathered) -> str:
 
 
 def _copies(found: Gathered, pictures: Mapping[str, str]) -> str:
-    """Groups of copies: the row that stays, then those that are left out for it."""
+    """Show groups of copies: first the row that is kept, then those that were dropped as its copies."""
     if not found.groups:
         return ""
     sizes = [(_kind("copies"), f"{size} alike", count) for size, count in sorted(found.group_sizes.items())]
@@ -219,9 +219,9 @@ def _copies(found: Gathered, pictures: Mapping[str, str]) -> str:
     return f"{''.join(parts)}</div>"
 
 
-def _bad(told: Mapping[str, Any]) -> str:
+def _bad(summary: Mapping[str, Any]) -> str:
     lines = []
-    for source, about in told["sources"].items():
+    for source, about in summary["sources"].items():
         for reason, one in about["bad"].items():
             places = ", ".join(one["places"][:_PLACES]) + (", ..." if one["count"] > _PLACES else "")
             lines.append(

@@ -1,4 +1,4 @@
-"""Rows of a manifest -> small pictures for a page, as data addresses."""
+"""Make small pictures for the rows that a page shows, as `data:` addresses."""
 
 import base64
 import io
@@ -18,10 +18,15 @@ QUALITY = 72
 
 
 def thumbnails(rows: Iterable[dict[str, Any]], root: Path | None, out: Path) -> dict[str, str]:
-    """The picture of each row by its id, as `data:` address; where there is none, in words why, without "data:".
+    """Return a `data:` address with the picture of each row, by the row's id, or a text that says why there is none.
 
-    Photographs are looked for below `root`, below `out` where they were downloaded, in the shards where they were kept,
-    and, of rows that brought them along, in what the build has computed, unless that was deleted.
+    Photographs are looked for in the shards if they were kept, below `out` if they were downloaded, and below `root`.
+    Those that came with their rows are taken from the intermediate results of the build, unless these were deleted.
+
+    Args:
+        rows: Rows of the manifest.
+        root: The folder of the sources, or None.
+        out: The folder of the build.
     """
     wanted = {row_id(row): row for row in rows}
     found: dict[str, str] = {}

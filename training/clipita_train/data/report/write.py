@@ -1,4 +1,4 @@
-"""The report of a build, beside its manifest."""
+"""Write the report of a build beside its manifest."""
 
 import json
 from pathlib import Path
@@ -12,20 +12,19 @@ REPORT = "report.html"
 
 
 def write_report(out: Path, root: Path | None = None) -> Path:
-    """Writes `out`/report.html, one page with its pictures in it, and returns its path.
+    """Write `out`/report.html, one page with its pictures in it, and return its path.
 
     Args:
         out: The folder of a finished build.
-        root: The folder that its sources are in: there the photographs of rows are that are not kept. Without it they
-            have no picture.
+        root: The folder of the build's sources, where photographs of dropped rows are; without it they have no picture.
 
     Raises:
-        FileNotFoundError: the build is not finished, or is none.
+        FileNotFoundError: The build is not finished, or the folder holds none.
     """
     found = gather(out)
-    told = json.loads((out / "build.json").read_text("utf-8"))
+    summary = json.loads((out / "build.json").read_text("utf-8"))
     shown = (*found.kept.values(), *found.dropped.values(), *found.caption_dropped.values(), *found.groups)
     pictures = thumbnails((row for rows in shown for row in rows), root, out)
     with written_whole(out / REPORT) as partial:
-        partial.write_text(page(told, found, pictures), encoding="utf-8")
+        partial.write_text(page(summary, found, pictures), encoding="utf-8")
     return out / REPORT

@@ -1,12 +1,12 @@
-"""`clipita-train data audit`: is the translation good? A sheet for raters, and what their marks say."""
+"""The commands `clipita-train data audit`: make sheets for raters, and evaluate their marks."""
 
 from pathlib import Path
 
 import click
 import numpy as np
 
-from clipita_train.data.audit_sheet import draw, read_items, read_marks, write_sheet
-from clipita_train.data.pairs.agreement import WEIGHTS, audit
+from clipita_train.data.audit.agreement import WEIGHTS, audit
+from clipita_train.data.audit.sheet import draw, read_items, read_marks, write_sheet
 from clipita_train.intervals import Estimate
 
 File = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -14,20 +14,27 @@ File = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 @click.group("audit")
 def audit_group() -> None:
-    """Have captions rated, and measure how far the raters agree."""
+    """Have translated captions rated, and measure how far the raters agree."""
 
 
 @audit_group.command("draw")
 @click.argument("captions", type=File)
-@click.option("-n", "count", type=click.IntRange(2), default=100, show_default=True, help="How many.")
-@click.option("--caption", "caption_column", default="captions", show_default=True, help="The column to be rated.")
-@click.option("--original", "original_column", help="The column with what it was translated from.")
+@click.option("-n", "count", type=click.IntRange(2), default=100, show_default=True, help="How many captions.")
+@click.option(
+    "--caption", "caption_column", default="captions", show_default=True, help="The column with the captions to rate."
+)
+@click.option("--original", "original_column", help="The column with their originals.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="A CSV for spreadsheets.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="The sheet, a CSV for spreadsheets; give each rater a copy.",
+)
 def draw_command(
     captions: Path, count: int, caption_column: str, original_column: str | None, seed: int, out: Path
 ) -> None:
-    """Draw captions by chance from a manifest, a CSV or JSON lines; give each rater a copy of the sheet."""
+    """Draw captions at random from a manifest, a CSV or JSON lines, and write them to a sheet for raters."""
     if out.exists():
         raise click.ClickException(f"{out} is there already and may have marks: name another file, or move it away")
     try:
@@ -42,9 +49,9 @@ def draw_command(
 
 @audit_group.command("score")
 @click.argument("sheets", type=File, nargs=-1, required=True)
-@click.option("--best", type=click.IntRange(2), default=4, show_default=True, help="The scale is 1 to this.")
+@click.option("--best", type=click.IntRange(2), default=4, show_default=True, help="The highest mark; the lowest is 1.")
 def score_command(sheets: tuple[Path, ...], best: int) -> None:
-    """The mean mark and Gwet's AC2 (ordinal weights) and AC1, with 95 % intervals; then the captions marked lowest."""
+    """Print the mean mark, Gwet's AC2 (ordinal weights) and AC1 with 95 % intervals, and the captions marked lowest."""
     scale = list(range(1, best + 1))
     try:
         items, marks = read_marks(sheets)

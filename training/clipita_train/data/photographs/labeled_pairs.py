@@ -1,18 +1,18 @@
-"""Photographs of a manifest with what Italian says of them, as pairs for recipes that learn from captions."""
+"""Make pairs of photographs and Italian texts from a manifest, for recipes that learn from captions."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from clipita_train.data.concepts import load_ontology, training_texts
-from clipita_train.data.sources import Example
+from clipita_train.data.photographs.example import Example
 
 
-def labelled_pairs(examples: Iterable[Example], *, each: int | None = None) -> Iterator[dict[str, object]]:
-    """{"image_path": ..., "captions": [...]} of every training photograph that shows a known concept or has captions.
+def labeled_pairs(examples: Iterable[Example], *, each: int | None = None) -> Iterator[dict[str, object]]:
+    """Yield {"image_path": ..., "captions": [...]} for training photographs with a known concept or with captions.
 
     Args:
-        examples: of a manifest.
-        each: at most so many photographs of a concept, the first of the manifest.
+        examples: The examples of a manifest.
+        each: Maximum number of photographs of a concept, the first of the manifest; None means all.
     """
     ontology, seen = load_ontology(), Counter[str]()
     for example in examples:

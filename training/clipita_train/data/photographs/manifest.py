@@ -1,20 +1,23 @@
-"""The list of examples that a run is made of: read from the sources, deduplicated, written as JSON lines."""
+"""Write and read the manifest: the deduplicated examples of all collections, as JSON lines."""
 
 import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from clipita_train.data.deduplicate import Report, deduplicate
-from clipita_train.data.sources import Example, Source
+from clipita_train.data.photographs.collections import Collection
+from clipita_train.data.photographs.deduplicate import DeduplicationReport, deduplicate
+from clipita_train.data.photographs.example import Example
 from clipita_train.engine.files import written_whole
 
 
-def write_manifest(sources: Sequence[Source], root: Path, path: Path) -> Report:
-    """Reads all sources under `root` into the manifest `path`, and what was left out into `<its stem>.left-out.txt`.
+def write_manifest(sources: Sequence[Collection], root: Path, path: Path) -> DeduplicationReport:
+    """Read all collections under `root`, deduplicate them, and write the manifest.
+
+    The photographs that are left out are listed in `<stem of path>.left-out.txt` beside it.
 
     Raises:
-        FileNotFoundError: a source is missing; says how to get it or how to leave it out.
+        FileNotFoundError: A collection is missing; the message says how to get it, or how to leave it out.
     """
     examples = [example for source in sources for example in source.examples(root)]
     kept, report = deduplicate(examples, root)
@@ -30,12 +33,16 @@ def write_manifest(sources: Sequence[Source], root: Path, path: Path) -> Report:
 
 
 def read_manifest(path: Path) -> list[Example]:
-    """The examples of a manifest. Raises FileNotFoundError: it has not been written yet."""
+    """Read the examples of a manifest.
+
+    Raises:
+        FileNotFoundError: It has not been written yet.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no manifest at {path}: write it first, with clipita-train prepare")
     return [Example.from_json(json.loads(line)) for line in path.read_text("utf-8").splitlines()]
 
 
 def counts(examples: Sequence[Example]) -> dict[tuple[str, str], int]:
-    """(source, split) -> how many examples."""
+    """Count the examples of each (source, split)."""
     return dict(Counter((example.source, example.split) for example in examples))

@@ -1,4 +1,4 @@
-"""Sheets for raters: drawn from translated captions, filled in by hand in any spreadsheet, read again as marks."""
+"""Draw captions for an audit, write them to a sheet, and read the marks of the filled-in sheets."""
 
 import csv
 import hashlib
@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from clipita_train.data.pairs.agreement import Array
+from clipita.system.arrays import Array
 
 COLUMNS = ("item", "original", "caption", "mark")
 
 
 class Item(NamedTuple):
-    """A caption to be rated. The id follows from its texts, so it is the same on every rater's sheet."""
+    """A caption to be rated. Its id is a hash of its texts, so it is the same on every sheet."""
 
     id: str
     original: str
@@ -24,13 +24,18 @@ class Item(NamedTuple):
 
 
 def read_items(path: Path, *, caption_column: str, original_column: str | None) -> Iterator[Item]:
-    """The captions of a CSV, a Parquet file or JSON lines, blank ones and repeats too.
+    """Read captions from a CSV, a Parquet file or JSON lines; blank ones and repeats are not left out.
 
-    Where a column holds lists, as in a manifest, each caption is an item, beside the original in the same place of its
-    list. A manifest's rows that are not kept (`reason` is not empty) are passed over.
+    Where a column holds lists, as in a manifest, each caption is an item of its own, with the original at the same
+    place of its list. Rows of a manifest that were not kept (`reason` is not empty) are passed over.
+
+    Args:
+        path: The file.
+        caption_column: The column of the captions.
+        original_column: The column of what they were translated from, or None.
 
     Raises:
-        ValueError: a column is missing, the lists of a row differ in length, or the file is of another kind.
+        ValueError: A column is missing, the lists of a row differ in length, or the file is of another kind.
     """
     for number, row in enumerate(_rows(path), 1):
         if row.get("reason"):
@@ -48,12 +53,12 @@ def read_items(path: Path, *, caption_column: str, original_column: str | None) 
 
 
 def draw(items: Iterator[Item], count: int, *, seed: int = 0) -> list[Item]:
-    """So many different captions by chance, blank ones left out: the same whatever the order they are read in.
+    """Draw `count` different captions at random, without blank ones; the order of `items` does not matter.
 
     Raises:
-        ValueError: there are not so many.
+        ValueError: There are fewer different captions.
     """
-    # The least of their hashes with the seed: one pass, and no more than these are ever held but for their ids.
+    # Those with the smallest hashes are drawn, in one pass, which holds no more than these and the ids of all.
     seen: set[str] = set()
     fresh = (item for item in items if item.caption and not (item.id in seen or seen.add(item.id)))
     drawn = heapq.nsmallest(count, fresh, key=lambda item: _digest(f"{seed}\0{item.id}"))
@@ -63,21 +68,24 @@ def draw(items: Iterator[Item], count: int, *, seed: int = 0) -> list[Item]:
 
 
 def write_sheet(items: Sequence[Item], path: Path) -> None:
-    """A CSV with an empty column `mark`, with the byte order mark that spreadsheets look for."""
+    """Write a CSV with an empty column `mark`, and with the byte order mark that spreadsheets look for."""
     with path.open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.writer(file)
         writer.writerows([COLUMNS, *((*item, "") for item in items)])
 
 
 def read_marks(sheets: Sequence[Path]) -> tuple[list[Item], Array]:
-    """The items of the first sheet, and marks (items, raters); NaN where there is none.
+    """Read the marks of filled-in sheets.
 
-    Each rater has a sheet with a column `mark`, or several share one with a column each: every column whose name begins
-    with "mark". A sheet's rows may have been sorted.
+    Each rater may have a sheet with a column `mark`, or several raters share a sheet with a column each: every column
+    is read whose name begins with "mark". The rows of a sheet may be in any order.
+
+    Returns:
+        The items of the first sheet, and the marks (items, raters) float64, NaN where there is none.
 
     Raises:
-        ValueError: a sheet has other items than the first, an item twice, no column of marks, or a mark that is no
-            number; the sheet and the item are named.
+        ValueError: A sheet has other items than the first, an item twice, no column of marks, or a mark that is not a
+            number; the message names the sheet and the item.
     """
     items: dict[str, Item] = {}
     columns: list[list[float]] = []
@@ -89,14 +97,12 @@ def read_marks(sheets: Sequence[Path]) -> tuple[list[Item], Array]:
         found = {str(row.get("item")): row for row in rows}
         raters = [name for name in (rows[0] if rows else {}) if name and name.startswith("mark")]
         if not raters or len(found) < len(rows):
-            raise ValueError(
-                f"{sheet}: expected rows with a column 'item', each once, and one or more called 'mark...'"
-            )
+            raise ValueError(f"{sheet}: expected a column 'item' with each item once, and columns called 'mark...'")
         if not items:
             items = {id: Item(id, row.get("original") or "", row.get("caption") or "") for id, row in found.items()}
         if different := found.keys() ^ items.keys():
             raise ValueError(
-                f"{sheet}: {len(different)} items are not those of {sheets[0]}, such as {min(different)!r}"
+                f"{sheet}: {len(different)} items differ from those of {sheets[0]}, such as {min(different)!r}"
             )
         columns += [[_mark(sheet, id, found[id][rater]) for id in items] for rater in raters]
     return list(items.values()), np.array(columns, np.float64).T
@@ -106,7 +112,7 @@ def _mark(sheet: Path, item: str, text: str | None) -> float:
     try:
         return float((text or "").strip().replace(",", ".") or "nan")
     except ValueError:
-        raise ValueError(f"{sheet}: the mark {text!r} of item {item!r} is no number") from None
+        raise ValueError(f"{sheet}: the mark {text!r} of item {item!r} is not a number") from None
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

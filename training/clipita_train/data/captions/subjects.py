@@ -1,13 +1,11 @@
-"""What captions say of a photograph, and which of them a training step sees."""
+"""Find the people, dogs and things that the English captions of a photograph name."""
 
 import re
 from collections.abc import Sequence
 
-import numpy as np
+AGREEING = 3  # how many of five captions must name the same
 
-AGREEING = 3  # of five captions
-
-# English, as Flickr8k's captions are. The patterns exclude one another.
+# Flickr8k's captions are English. No word fits two of these patterns.
 _PEOPLE = {
     "man": re.compile(r"\b(man|guy|gentleman)\b"),
     "woman": re.compile(r"\b(woman|lady)\b"),
@@ -28,13 +26,13 @@ _THINGS = {
     "mountain": re.compile(r"\bmountain(s|side|sides|top|tops)?\b"),
 }
 _DOG = re.compile(r"\bdogs?\b")
-_SIDE = re.compile(r"\b(destr|sinistr)(a|o|e|i|orso)\b", re.IGNORECASE)
 
 
 def person_or_dog(captions: Sequence[str]) -> str | None:
-    """The concept that most captions name: one kind of person, "person" where they name several, or "dog"; else None.
+    """Return the concept that most captions name: a kind of person, "person" if they name several kinds, or "dog".
 
-    A dog with its owner, and a photograph on which captions do not agree, show nothing that is sure.
+    Returns None if captions disagree, or name both a dog and a person, since the photograph then shows nothing for
+    sure.
     """
     lowered = [caption.lower() for caption in captions]
     named = [concept for concept, words in _PEOPLE.items() if sum(map(bool, map(words.search, lowered))) >= AGREEING]
@@ -46,23 +44,6 @@ def person_or_dog(captions: Sequence[str]) -> str | None:
 
 
 def things_named(captions: Sequence[str]) -> tuple[str, ...]:
-    """The concepts, of a few that everyday questions ask for, that any of the captions names."""
+    """Return those concepts of `_THINGS` that any of the captions names."""
     text = "\n".join(captions).lower()
     return tuple(concept for concept, words in _THINGS.items() if words.search(text))
-
-
-def caption_at(captions: Sequence[str], *, id: int, step: int | None, seed: int = 0) -> str:
-    """The caption of a photograph that a step, or an epoch, sees: any of them, by its id, whatever else is drawn.
-
-    In validation `step` is None, and it is always the first.
-    """
-    if not captions:
-        raise ValueError(f"photograph {id} has no caption: leave it out of the pairs")
-    if step is None:
-        return captions[0]
-    return captions[np.random.default_rng((seed, id, step)).integers(len(captions))]
-
-
-def names_a_side(caption: str) -> bool:
-    """Whether an Italian caption says left or right, so that its photograph must not be mirrored."""
-    return _SIDE.search(caption) is not None

@@ -1,10 +1,11 @@
-"""How far raters agree on a sheet of marks, and the mean mark: the audit of a translation's quality.
+"""Compute the mean mark of an audit, and how far its raters agree.
 
-Gwet's AC1 is chance-corrected agreement; with weights other than 0 and 1 for pairs of marks it is called AC2. The
-original rated 100 translated captions by three raters on a scale of 1 to 4: mean 3.78, 0.858 with ordinal weights.
+Gwet's AC1 is agreement corrected for chance. With weights other than 0 and 1 for pairs of marks it is called AC2.
+CLIP-Italian had 100 translated captions rated by three people on a scale from 1 to 4: the mean was 3.78, and the
+agreement with ordinal weights 0.858.
 
-Source: K. L. Gwet, Handbook of Inter-Rater Reliability, 4th edition, chapters 3 and 5; what is said there of missing
-marks is done here. Equal to the package irrCAC.
+Source: K. L. Gwet, Handbook of Inter-Rater Reliability, 4th edition, chapters 3 and 5, including its treatment of
+missing marks. The results equal those of the package irrCAC.
 """
 
 from collections.abc import Sequence
@@ -13,29 +14,36 @@ from typing import Any
 
 import numpy as np
 
-from clipita_train.intervals import LEVEL, Array, Estimate, estimates
+from clipita.system.arrays import Array
+from clipita_train.intervals import LEVEL, Estimate, estimates
 
 WEIGHTS = ("ordinal", "identity")
 
 
 @dataclass(frozen=True)
 class Audit:
-    """Of a sheet of marks: the mean, and the raters' agreement, with 95 % intervals."""
+    """The mean mark and the agreement of raters, with 95 % intervals.
 
-    mean: Estimate  # bootstrap over the items
-    agreement: Estimate  # by Student's t, over the items
+    Attributes:
+        mean: Its interval is a bootstrap interval over the items.
+        agreement: Gwet's coefficient; its interval is by Student's t over the items.
+    """
+
+    mean: Estimate
+    agreement: Estimate
 
 
 def audit(marks: Array, categories: Sequence[float], *, weights: str = "ordinal") -> Audit:
-    """The mean mark and Gwet's coefficient.
+    """Return the mean mark, and Gwet's coefficient of agreement.
 
     Args:
-        marks: (N, R) float, of N items by R raters; NaN where a rater gave none.
-        categories: The marks of the scale in their order, those too that nobody gave: they are part of chance.
+        marks: (N, R) float, of N items by R raters; NaN where a rater gave no mark.
+        categories: All marks of the scale in their order. Marks that nobody gave count too, for agreement by chance.
         weights: "ordinal" (AC2) or "identity" (AC1).
 
     Raises:
-        ValueError: a mark that is not on the scale, an item without one, fewer than two items, or none with two marks.
+        ValueError: A mark is not on the scale, an item has no mark, there are fewer than two items, or no item has two
+            marks.
     """
     counts = _counts(marks, categories)  # (N, Q)
     items, _ = np.nonzero(~np.isnan(marks))
@@ -44,10 +52,12 @@ def audit(marks: Array, categories: Sequence[float], *, weights: str = "ordinal"
 
 
 def category_weights(count: int, kind: str) -> Array:
-    """(Q, Q): how far two marks agree, from 0 to 1. Ordinal: 1 - M / max M, M pairs of marks from the one to the other.
+    """Return the weights (Q, Q) of pairs of marks: 1 for equal marks, down to 0.
+
+    Ordinal weights are 1 - M / max M, where M counts the pairs of marks on the way from one mark to the other.
 
     Raises:
-        ValueError: an unknown kind, or fewer than two categories.
+        ValueError: The kind is unknown, or there are fewer than two categories.
     """
     if kind not in WEIGHTS or count < 2:
         raise ValueError(f"expected weights {' or '.join(WEIGHTS)} of two categories or more, not {kind!r} of {count}")

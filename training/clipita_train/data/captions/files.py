@@ -1,4 +1,4 @@
-"""Photographs with their captions, read from files in their publishers' formats.
+"""Read photographs with captions from files in their publishers' formats.
 
 | format | file | from |
 |---|---|---|
@@ -16,21 +16,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-Pairs = Iterator[tuple[str, str]]  # the image's file name as its publisher gives it, and one caption
+CaptionPairs = Iterator[tuple[str, str]]  # the file name of an image, as published, and one of its captions
 
 
 @dataclass(frozen=True)
 class Captioned:
-    """An image's file name, or its path, as the publisher gives it, and its captions."""
+    """The captions of an image, and its file name or path as published."""
 
     image: str
     captions: tuple[str, ...]
 
 
-def mscoco(path: Path, _: str) -> Pairs:
-    """COCO's annotations: {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}.
+def mscoco(path: Path, _: str) -> CaptionPairs:
+    """Read COCO's annotations: {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}.
 
-    In the validated files of MSCOCO-IT some `image_id` are numbers and some are strings of digits; they are one image.
+    In the validated files of MSCOCO-IT an `image_id` may be a number or a string of digits; both mean the same image.
     """
     data = json.loads(_text(path))
     names = {int(image["id"]): image["file_name"] for image in data.get("images", ())}
@@ -40,38 +40,38 @@ def mscoco(path: Path, _: str) -> Pairs:
         yield names.get(number, f"COCO_val2014_{number:012d}.jpg"), annotation["caption"]
 
 
-def xm3600(path: Path, locale: str) -> Pairs:
-    """A line an image: {"image/key": "0001...", "it": {"caption": [...], ...}, "en": ...}; images are KEY.jpg."""
+def xm3600(path: Path, locale: str) -> CaptionPairs:
+    """Read an image from each line, {"image/key": "0001...", "it": {"caption": [...]}, ...}; files are KEY.jpg."""
     for line in _lines(path):
         fields = json.loads(line)
         for caption in fields[locale]["caption"]:
             yield f"{fields['image/key']}.jpg", caption
 
 
-def xtd(path: Path, _: str) -> Pairs:
-    """A caption a line, and in the file beside it the images' names, line by line the same."""
+def xtd(path: Path, _: str) -> CaptionPairs:
+    """Read one caption from each line; the file beside it has the name of the image on the same line."""
     names, captions = _lines(path.with_name("test_image_names.txt")), _lines(path)
     if len(names) != len(captions):
         raise ValueError(f"test_image_names.txt has {len(names)} lines and {path.name} has {len(captions)}")
     yield from zip(names, captions, strict=True)
 
 
-def jsonl(path: Path, _: str) -> Pairs:
-    """A line an image: {"image_path": ..., "captions": [...]}."""
+def jsonl(path: Path, _: str) -> CaptionPairs:
+    """Read one image from each line: {"image_path": ..., "captions": [...]}."""
     for line in _lines(path):
         fields = json.loads(line)
         for caption in fields["captions"]:
             yield fields["image_path"], caption
 
 
-def flickr8k(path: Path, _: str) -> Pairs:
-    """A caption a line: `NAME.jpg#0<tab>A caption .`"""
+def flickr8k(path: Path, _: str) -> CaptionPairs:
+    """Read one caption from each line: `NAME.jpg#0<tab>A caption .`."""
     for line in _lines(path):
         key, caption = line.split("\t", 1)
         yield key.rsplit("#", 1)[0], caption
 
 
-FORMATS: dict[str, Callable[[Path, str], Pairs]] = {
+FORMATS: dict[str, Callable[[Path, str], CaptionPairs]] = {
     "mscoco": mscoco,
     "xm3600": xm3600,
     "xtd": xtd,
@@ -83,21 +83,21 @@ FORMATS: dict[str, Callable[[Path, str], Pairs]] = {
 def read_captions(
     path: Path, format: str | None = None, *, locale: str = "it", only: Iterable[str] | None = None
 ) -> list[Captioned]:
-    """Images in the order of their names, each with its captions in the file's order.
+    """Read the images of a file, sorted by name, each with its captions in the order of the file.
 
     Args:
         path: The file.
-        format: One of `FORMATS`; None means what the file's name and first line look like.
-        locale: For xm3600, which has 36.
-        only: The names of the images that are wanted, e.g. a published test list; None means all.
+        format: One of `FORMATS`; None guesses it from the file's name and first line.
+        locale: The language to read from xm3600, which has 36.
+        only: Names of the images to read, e.g. a published test list; None reads all.
 
     Raises:
-        FileNotFoundError: the file, or the one that belongs beside it, is missing.
-        ValueError: it is not in that format, has no captions or a blank one, or lacks an image of `only`.
+        FileNotFoundError: The file, or the one that belongs beside it, is missing.
+        ValueError: The file is not in this format, has no captions or a blank one, or lacks an image of `only`.
     """
     format = format or guess_format(path)
     if format not in FORMATS:
-        raise ValueError(f"{format!r} is no format of captions; there are: {', '.join(FORMATS)}")
+        raise ValueError(f"{format!r} is not a format of captions; expected one of: {', '.join(FORMATS)}")
     found: dict[str, list[str]] = {}
     try:
         for image, caption in FORMATS[format](path, locale):
@@ -116,7 +116,11 @@ def read_captions(
 
 
 def guess_format(path: Path) -> str:
-    """The format by the file's name, and for JSON lines by the first. Raises ValueError: it could be any."""
+    """Guess the format from the file's name, and for JSON lines from the first line.
+
+    Raises:
+        ValueError: The name does not tell.
+    """
     if path.name.endswith((".json", ".json.gz")):
         return "mscoco"
     if path.name.endswith(".jsonl"):
@@ -126,16 +130,22 @@ def guess_format(path: Path) -> str:
         return "xtd"
     if path.name.endswith(".token.txt"):
         return "flickr8k"
-    raise ValueError(f"which format is {path}? Say it after a colon: {path}:FORMAT, one of {', '.join(FORMATS)}")
+    raise ValueError(
+        f"the format of {path} is not known. Add it after a colon, {path}:FORMAT, as one of: {', '.join(FORMATS)}"
+    )
 
 
 def locate(folder: Path, images: Sequence[str]) -> list[Path | None]:
-    """Where each image is under `folder`; None for those that are not there.
+    """Find the file of each image in a folder.
 
-    Looked for are the path as given, then its file name alone, then COCO's own folders: `train2014/COCO_train2014_...`.
+    An image is looked for by its path as published, then by its file name alone, then in COCO's own folders
+    (`train2014/COCO_train2014_...`).
+
+    Returns:
+        For each image its path, or None if it is not there.
 
     Raises:
-        ValueError: two images would be one file.
+        ValueError: Two images would be the same file.
     """
     paths: list[Path | None] = []
     taken: dict[Path, str] = {}
@@ -147,7 +157,7 @@ def locate(folder: Path, images: Sequence[str]) -> list[Path | None]:
         path = next((candidate for candidate in candidates if candidate.is_file()), None)
         paths.append(path)
         if path is not None and taken.setdefault(path, image) != image:
-            raise ValueError(f"{taken[path]!r} and {image!r} would both be {path}")
+            raise ValueError(f"{taken[path]!r} and {image!r} would both be the file {path}")
     return paths
 
 
@@ -164,6 +174,6 @@ def _text(path: Path) -> str:
 
 
 def _lines(path: Path) -> list[str]:
-    """Without line ends, which XTD has as CR LF, and without an empty last one."""
-    lines = [line.removesuffix("\r") for line in _text(path).split("\n")]  # splitlines would cut at U+2028 too
+    """Return the lines of a file without line ends (XTD has CR LF), and without an empty last line."""
+    lines = [line.removesuffix("\r") for line in _text(path).split("\n")]  # splitlines would also split at U+2028
     return lines[:-1] if lines and not lines[-1] else lines

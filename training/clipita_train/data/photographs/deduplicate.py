@@ -1,4 +1,4 @@
-"""Keeps development photographs out of training, and training photographs from counting twice."""
+"""Remove training photographs that a development set has too, and repeated files."""
 
 import hashlib
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from clipita.errors import ImageError
-from clipita_train.data.hashes import near_any, perceptual_hash
-from clipita_train.data.sources import Example
+from clipita_train.data.near_duplicates.perceptual_hash import near_any, perceptual_hash
+from clipita_train.data.photographs.example import Example
 
 
 @dataclass
-class Report:
-    """What was left out, and why."""
+class DeduplicationReport:
+    """The photographs that were left out, by reason."""
 
     unreadable: list[str] = field(default_factory=list)  # "path: reason"
     same_file: list[str] = field(default_factory=list)
@@ -27,11 +27,20 @@ class Report:
         )
 
 
-def deduplicate(examples: Sequence[Example], root: Path) -> tuple[list[Example], Report]:
-    """Drops files that do not decode, training files with the same bytes as an earlier one, and training photographs
-    within `NEAR_BITS` of a development photograph. Development sets lose only what does not decode.
+def deduplicate(examples: Sequence[Example], root: Path) -> tuple[list[Example], DeduplicationReport]:
+    """Leave out unreadable files, repeated training files, and training photographs that a development set has.
+
+    A training file is repeated if an earlier one has the same bytes. A development set has it if one of its photographs
+    is within `NEAR_BITS`. Of development sets only unreadable files are left out.
+
+    Args:
+        examples: All examples.
+        root: The folder that their paths are relative to.
+
+    Returns:
+        The examples that are kept, and a report on the others.
     """
-    report = Report()
+    report = DeduplicationReport()
     digests, hashes, readable = [], [], []
     for example in examples:
         path = root / example.path

@@ -1,7 +1,7 @@
-"""What is told of rows by one another: copies within all sources, what evaluation sets have too, and the split.
+"""Compare rows with one another: find copies within all sources, rows that evaluation sets have too, and the split.
 
-Only rows and captions that no rule drops take part, so that nothing is lost to a copy that is not kept itself. Of
-copies the first stays, in the order of the recipe's sources.
+Only rows and captions that no rule has dropped are compared, so that no row is dropped as a copy of a row that is
+dropped itself. Of several copies the first is kept, in the order of the recipe's sources.
 """
 
 from collections.abc import Sequence
@@ -10,23 +10,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from clipita.system.arrays import Array
 from clipita_train.data.builder.judge import NO_CAPTION
 from clipita_train.data.builder.recipe import DataRecipe, Source
 from clipita_train.data.builder.steps import nested
 from clipita_train.data.builder.store import Chunk, row_id
-from clipita_train.data.hashes import (
-    SIGNATURE,
-    Array,
-    leaders,
-    near_any,
-    near_hashes,
-    near_marked,
-    near_signatures,
-    signature_keys,
-)
-from clipita_train.data.scores import Matcher, balanced, counts, italian_concepts
+from clipita_train.data.captions.balance import Matcher, balanced, counts, italian_concepts
+from clipita_train.data.near_duplicates.groups import leaders, near_marked
+from clipita_train.data.near_duplicates.min_hash import SIGNATURE, near_signatures, signature_keys
+from clipita_train.data.near_duplicates.perceptual_hash import near_any, near_hashes
 
-VERSION = 1
+COMPARISON_VERSION = 1
 SAME_KEY = "the same key"
 EVALUATION_IMAGE = "an evaluation set has the photograph"
 EVALUATION_CAPTION = "an evaluation set has the caption"
@@ -38,7 +32,17 @@ TRAIN, VALIDATION = "train", "validation"
 
 
 def compare(chunks: Sequence[Chunk], evaluation: Sequence[Chunk], recipe: DataRecipe) -> list[pa.Table]:
-    """The final reasons of each chunk, the row that it is a copy of, and the split of rows that are kept."""
+    """Compare the rows of all chunks.
+
+    Args:
+        chunks: Rows of the sources, with the columns of all steps.
+        evaluation: Rows of the evaluation sets.
+        recipe: Limits of the comparison.
+
+    Returns:
+        A table for each chunk: the final reasons why rows and captions are dropped, the row that each copy is a copy
+            of, and the split of each row that is kept.
+    """
     rows = _Rows(chunks)
     _same_keys(rows)
     _photographs_of(evaluation, rows, recipe)
@@ -51,7 +55,7 @@ def compare(chunks: Sequence[Chunk], evaluation: Sequence[Chunk], recipe: DataRe
 
 
 class _Rows:
-    """The columns of all chunks that rows are compared by; reasons are filled in one kind after another."""
+    """The columns of all chunks that rows are compared by, and the reasons found so far."""
 
     def __init__(self, chunks: Sequence[Chunk]) -> None:
         self.chunks = chunks
@@ -73,28 +77,28 @@ class _Rows:
         return (row for table in self.columns for row in table.select(names).to_pylist())
 
     def kept(self) -> Array:
-        """Numbers of the rows that nothing drops so far."""
+        """Return the numbers of the rows that are not dropped so far."""
         return np.flatnonzero(self.reasons == "")
 
     def kept_captions(self) -> Array:
-        """Numbers of the captions of kept rows that nothing drops so far."""
+        """Return the numbers of the captions that are not dropped so far, in rows that are not dropped either."""
         return np.flatnonzero((self.caption_reasons == "") & (self.reasons[self.row_of] == ""))
 
     def drop(self, numbers: Array, reason: str, copy_of: Array | None = None) -> None:
-        """Drops rows, as copies of others."""
+        """Drop rows for a reason; for copies, also note the rows that they are copies of."""
         self.reasons[numbers] = reason
         if copy_of is not None:
             self.copy_of[numbers] = self.ids[copy_of]
 
     def drop_captions(self, numbers: Array, reason: str) -> None:
-        """Drops captions, and rows of which none is left."""
+        """Drop captions for a reason, and then the rows that have no caption left."""
         self.caption_reasons[numbers] = reason
         left = np.bincount(self.row_of[self.kept_captions()], minlength=len(self.ids)) > 0
         kept = self.kept()
         self.drop(kept[~left[kept]], NO_CAPTION)
 
     def tables(self, validation_share: float) -> list[pa.Table]:
-        """Reasons, copies and splits, a table a chunk."""
+        """Return the reasons, copies and splits of each chunk as a table."""
         validation = (self.digests >> np.uint64(32)).astype(np.float64) < validation_share * 2**32
         split = np.where(validation, VALIDATION, TRAIN).astype(object)
         split[self.reasons != ""] = None
@@ -112,9 +116,14 @@ class _Rows:
 
 
 def _same_keys(rows: _Rows) -> None:
-    """Of two files of one name, in different folders, rows have the same keys; records of a set may not."""
-    first = dict[str, int]()
-    rows.drop(np.array([row for row in rows.kept() if first.setdefault(rows.ids[row], row) != row], np.int64), SAME_KEY)
+    """Drop rows whose key an earlier row has.
+
+    Two files of the same name in different folders give the same keys, but the ids of records must be unique in a data
+    set.
+    """
+    ids, first = rows.ids.tolist(), dict[str, int]()
+    later = [row for row in rows.kept().tolist() if first.setdefault(ids[row], row) != row]
+    rows.drop(np.array(later, np.int64), SAME_KEY)
 
 
 def _photographs_of(evaluation: Sequence[Chunk], rows: _Rows, recipe: DataRecipe) -> None:
@@ -165,11 +174,11 @@ def _repeated(rows: _Rows, recipe: DataRecipe) -> None:
 
 
 def _balance(rows: _Rows, cap: int) -> None:
-    """MetaCLIP's caps, over the concepts of data/labels; what names none of them stays."""
-    captions: dict[int, list[str]] = {row: [] for row in rows.kept()}
-    texts = _flat(rows.columns, "captions", object)
-    for number in rows.kept_captions():
-        captions[rows.row_of[number]].append(texts[number])
+    """Apply MetaCLIP's caps over the concepts of data/labels; rows that name none of them are kept."""
+    captions: dict[int, list[str]] = {row: [] for row in rows.kept().tolist()}
+    texts, row_of = _flat(rows.columns, "captions", object).tolist(), rows.row_of.tolist()
+    for number in rows.kept_captions().tolist():
+        captions[row_of[number]].append(texts[number])
     concepts = Matcher(italian_concepts())(list(captions.values()))
     kept = np.array(list(captions), np.int64)
     stays = balanced(rows.ids[kept].tolist(), concepts, counts(concepts), cap=cap, keep_unmatched=True)
@@ -177,7 +186,12 @@ def _balance(rows: _Rows, cap: int) -> None:
 
 
 def _distinct(values: Array) -> tuple[Array, Array]:
-    """Where each value (N,) stands first, in the order of these places (U,), and the number of that place (N,)."""
+    """Find the distinct values of an array.
+
+    Returns:
+        Where each distinct value stands first (U,), ascending; and for each value of the array (N,) its place among
+            these.
+    """
     _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
     order = np.argsort(first)
     place = np.empty_like(order)

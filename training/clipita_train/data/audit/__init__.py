@@ -1,0 +1,1 @@
+"""Rate the quality of translated captions by human raters."""

@@ -1,0 +1,1 @@
+"""Find photographs and captions that are nearly the same, by hashes that change little."""

@@ -1,0 +1,1 @@
+"""The collections of photographs that clipita-mini learns from, and the list of their examples."""

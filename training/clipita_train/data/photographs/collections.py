@@ -1,0 +1,220 @@
+"""The collections of photographs that clipita-mini is trained and judged on.
+
+Nothing is downloaded here. Every collection is a public Git repository that the user clones to ROOT/<owner>/<name>;
+`clipita-train sources` prints the commands.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from clipita_train.data.photographs.example import Example
+from clipita_train.data.photographs.readers import (
+    FLICKR8K_CAPTIONS,
+    CollectionItem,
+    animal_pose,
+    caltech101,
+    clothing,
+    flickr8k,
+    folders,
+    grocery,
+    imagenet_samples,
+    tiny_imagenet,
+)
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A collection of photographs: where to get it, its license, and the function that reads its folder."""
+
+    name: str
+    repository: str  # owner/name on GitHub
+    licence: str
+    read: Callable[[Path], Iterable[CollectionItem]]
+    commit: str | None = None  # set where the newest commit no longer has the photographs
+    further: tuple[str, ...] = ()  # other repositories that the reader needs
+
+    def examples(self, root: Path) -> Iterator[Example]:
+        """Yield the examples of the collection.
+
+        Args:
+            root: The folder of all clones.
+
+        Raises:
+            FileNotFoundError: The clone, or a folder in it, is missing; the message says what to clone.
+        """
+        folder = root / self.repository
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"source {self.name!r} is missing at {folder}. Get it with: {self.clone_command(root)}; "
+                f"or leave it out: --without {self.name}"
+            )
+        for found in self.read(folder):
+            path = found.path.relative_to(root).as_posix()
+            yield Example(path, self.name, found.split, found.concept, found.captions, found.judged_as)
+
+    def clone_command(self, root: Path) -> str:
+        """Return the shell command that clones the collection."""
+        repositories = (self.repository, *self.further)
+        commands = [f"git clone https://github.com/{name} {root / name}" for name in repositories]
+        if self.commit is not None:
+            commands.insert(1, f"git -C {root / self.repository} checkout {self.commit}")
+        return " && ".join(commands)
+
+
+def in_folders(
+    name: str, repository: str, licence: str, *, train: int, dev: int = 0, commit: str | None = None
+) -> Collection:
+    """Make a collection of which `labels/folders.tsv` says where the photographs of each concept are.
+
+    Args:
+        name: Name of the collection, also in the table.
+        repository: OWNER/NAME on GitHub.
+        licence: License of the photographs.
+        train: Maximum number of training photographs of a concept.
+        dev: Maximum number of development photographs of a concept.
+        commit: The commit to check out; None takes the newest.
+    """
+    return Collection(name, repository, licence, folders(name, train=train, dev=dev), commit)
+
+
+COLLECTIONS = (
+    Collection("tiny_imagenet", "seshuad/IMagenet", "ImageNet terms: research", partial(tiny_imagenet, train=200)),
+    Collection("caltech101", "MachineLearning2020/Homework2-Caltech101", "CC BY 4.0", caltech101),
+    Collection("grocery", "marcusklasson/GroceryStoreDataset", "MIT", grocery),
+    Collection("clothing", "alexeygrigorev/clothing-dataset-small", "CC0", clothing),
+    Collection("imagenet_samples", "EliSchwartz/imagenet-sample-images", "ImageNet terms: research", imagenet_samples),
+    Collection(
+        "flickr8k",
+        "RlNZLER/Image-Text-Matching",
+        "Flickr8k terms: research",
+        flickr8k,
+        commit="56a15d913c3f290e2ee896386ece6076c1eea02e",
+        further=(FLICKR8K_CAPTIONS,),
+    ),
+    in_folders(
+        "miniplaces",
+        "rathull/CTFs",
+        "Places terms: research",
+        train=100,
+        dev=20,
+        commit="f35c219885f163ca00a045236dd44be489598837",
+    ),
+    in_folders(
+        "rooms_places365",
+        "SilviuBR24/room-classification",
+        "Places365 terms: research",
+        train=300,
+    ),
+    Collection(
+        "animal_pose",
+        "mateusrafael4/Atividade_programacao_pose_estimation",
+        "none stated; PASCAL VOC: research",
+        partial(animal_pose, train=700),
+    ),
+    in_folders("pacs_photo", "MachineLearning2020/Homework3-PACS", "none stated", train=250),
+    in_folders(
+        "cats_pandas_vehicles",
+        "yahyasarhan22/comparative-study-of-image-classification",
+        "none stated",
+        train=250,
+    ),
+    in_folders("houses", "emanhamed/Houses-dataset", "none stated", train=250),
+    in_folders("man_woman", "stepanovnv95/NeuralMirror", "none stated", train=250),
+    in_folders("bird_cat_dog", "linlawre/CMPE258_hw1", "none stated", train=250),
+    in_folders("dogs_vs_cats", "ardamavi/Dog-Cat-Classifier", "none stated", train=250),
+    in_folders(
+        "chair_computer_cup_transport",
+        "krish212/vgg",
+        "none stated",
+        train=250,
+    ),
+    in_folders("furniture3", "Kshitiz07/furniture_classification", "none stated", train=250),
+    in_folders("flower_photos", "atiaisaac/flowers_classification", "CC BY", train=150),
+    in_folders("imagenette", "thunderInfy/imagenette", "ImageNet terms: research", train=60),
+    in_folders("instruments", "aizadaaskar/dl-homework", "none stated", train=80),
+    in_folders("food101_64px", "Gandolier/genai_food101_repo", "Food-101 terms: research", train=60),
+    in_folders(
+        "freiburg_groceries",
+        "aleksandar-aleksandrov/groceries-object-detection-dataset",
+        "none stated; Freiburg Groceries: research",
+        train=150,
+    ),
+    in_folders("fruits262_10", "mohabmahdy/dataset_fruit", "none stated", train=200),
+    in_folders("fruits40", "strgalt-t/Fruits-40-EU", "none stated", train=150),
+    in_folders("fruits70", "aiglegivree/FoodClassifier", "none stated", train=50),
+    in_folders("plums_apples", "XCr0s5X/Healthy-Diseased-Fruits-Vegetables", "none stated", train=100),
+    in_folders("crops", "naveengct/crop_dataset", "none stated", train=100),
+    in_folders(
+        "livestock_100px",
+        "iantagorda/image-classifier-for-farm-animals",
+        "none stated",
+        train=200,
+    ),
+    in_folders("popular_animals", "InputBlackBoxOutput/popular-animals-dataset", "MIT", train=120),
+    in_folders("sun_a", "nhantd/CMU16720-Scene-Classification", "SUN terms: research", train=150),
+    in_folders(
+        "sun_b",
+        "colegulino/Spatial-Pyramid-Matching-for-Scene-Classification",
+        "SUN terms: research",
+        train=150,
+    ),
+    in_folders(
+        "sun_c",
+        "Yorkbenno/Spatial-Pyramid-Matching-for-Scene-Classification",
+        "SUN terms: research",
+        train=150,
+    ),
+    in_folders(
+        "sun_d",
+        "akshay993/Spatial-Pyramid-Matching-for-Scene-Classification",
+        "SUN terms: research",
+        train=150,
+    ),
+    in_folders(
+        "sun_e",
+        "michael5511b/CV-Spatial-Pyramid-Matching-For-Scene-Classification",
+        "SUN terms: research",
+        train=150,
+    ),
+    in_folders(
+        "intel_scenes",
+        "yadavaditya13/Image_Classification_Using_Deep_Learning",
+        "none stated",
+        train=300,
+    ),
+    in_folders("meals", "khamar21/Meal-Detector-Backend", "none stated", train=150),
+    in_folders("meals20", "Bhavyasree2013/AI-Calorie-Estimator", "none stated", train=80),
+    in_folders("pizza_icecream", "ATG-5222/ImageClassification", "MIT", train=100),
+    in_folders("vehicle_cnn", "pavlelukic/vehicle-cnn", "none stated", train=150),
+    in_folders("buses", "PedroRodriguezHernandez/ImageViewer", "none stated", train=150),
+    in_folders("beaches_mexico", "alexcavadora/places", "none stated", train=270),
+    in_folders("weizmann_horses", "shenshutao/image_segmentation", "none stated; Weizmann: research", train=330),
+    in_folders("monkey_species", "nikhildutta333/Monkey-Species-Classification", "none stated", train=220),
+    in_folders("squirrels", "Nameless0612/squeek", "none stated", train=280),
+    in_folders("oranges", "and-kul/fruits_dataset", "none stated; ImageNet terms: research", train=150),
+    in_folders("pexels_small", "arslnysuf/image-data", "MIT", train=10),
+    # Never trained on: photographs of everyday things from other places, for judging.
+    in_folders("animals8", "herene/animals_pictures_classification", "none stated", train=0, dev=100),
+    in_folders(
+        "vehicles_unsplash",
+        "set-kaung/Image-Classification-Project",
+        "none stated",
+        train=0,
+        dev=100,
+    ),
+    in_folders("painting_finder", "lqhl/Painting-Finder", "MIT", train=0, dev=60),
+    in_folders("fruits3", "Reenatrilok/Reena_T_MLT_CM23044", "none stated", train=0, dev=100),
+    in_folders("food4", "fatemeoz/FoodClassifier", "none stated", train=0, dev=100),
+    in_folders("corel1000", "lamraouii/CBIR-Prjct", "none stated; Corel: research", train=0, dev=100),
+    in_folders(
+        "animals10_sample",
+        "SamvelKarapetyaan/animal_classification",
+        "none stated",
+        train=0,
+        dev=100,
+    ),
+    in_folders("fruits_phone", "MicrosoftLearning/AI-102-AIEngineer", "MIT", train=0, dev=100),
+    in_folders("domes_interiors", "Piyush-1332/Domes-Interiors", "none stated", train=0, dev=100),
+)

@@ -1,0 +1,161 @@
+"""Read collections of photographs: a function for each layout of folders and lists.
+
+`labels/folders.tsv` says where in a repository the photographs of a concept are. `labels/not_photographs.tsv` names
+development files that are drawings or figurines.
+"""
+
+import csv
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipita_train.data.concepts import class_concepts, read_table
+
+# For the collections of this package alone. Their files are drawn by number, so reading more or fewer files would
+# change what every recipe learns from. All other folders are read by clipita.images.photo_files.
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+POOL = 600  # photographs are drawn from the first 600 by name
+FLICKR8K_CAPTIONS = "prakhar-dhakar/Image-Captioning"
+
+
+@dataclass(frozen=True)
+class CollectionItem:
+    """A photograph as a reader yields it; its path is not yet relative to the root of all collections."""
+
+    path: Path
+    split: str
+    concept: str | None = None
+    captions: tuple[str, ...] = ()
+    judged_as: str | None = None
+
+
+def stable_order(path: Path) -> str:
+    """Return a pseudo-random sort key from the last two parts of a path, the same on every machine."""
+    return hashlib.sha1("/".join(path.parts[-2:]).encode()).hexdigest()
+
+
+def photographs(folder: Path) -> list[Path]:
+    """Return all photographs of a folder, in `stable_order`.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}: is the clone complete?")
+    return sorted((path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES), key=stable_order)
+
+
+def folders(collection: str, *, train: int, dev: int = 0) -> Callable[[Path], Iterator[CollectionItem]]:
+    """Make a reader of the photographs that `labels/folders.tsv` lists for a collection.
+
+    Photographs that `labels/not_photographs.tsv` names are left out after the choice.
+
+    Args:
+        collection: Its name in the tables.
+        train: Maximum number of training photographs of a concept.
+        dev: Maximum number of development photographs of a concept.
+    """
+
+    def read(root: Path) -> Iterator[CollectionItem]:
+        patterns: dict[str, list[str]] = defaultdict(list)
+        for name, pattern, concept in read_table("folders.tsv", 3):
+            if name == collection:
+                patterns[concept].append(pattern)
+        others = {root / path for name, path, _ in read_table("not_photographs.tsv", 3) if name == collection}
+        for concept, globs in patterns.items():
+            paths = {path for pattern in globs for path in root.glob(pattern) if path.suffix.lower() in SUFFIXES}
+            if not paths:
+                raise FileNotFoundError(f"no photographs at {root / globs[0]}: is the clone complete?")
+            pool = sorted(sorted(paths)[:POOL], key=stable_order)
+            split = {"dev": pool[:dev], "train": pool[dev : dev + train]}
+            yield from (
+                CollectionItem(path, name, concept) for name in split for path in split[name] if path not in others
+            )
+
+    return read
+
+
+def tiny_imagenet(root: Path, train: int) -> Iterator[CollectionItem]:
+    """Read Tiny ImageNet: `train` of the 500 training pictures of each class; its validation set for development."""
+    root = root / "tiny-imagenet-200"
+    for wnid in (root / "wnids.txt").read_text().split():
+        for path in photographs(root / "train" / wnid / "images")[:train]:
+            yield CollectionItem(path, "train", wnid)
+    for line in (root / "val" / "val_annotations.txt").read_text().splitlines():
+        name, wnid = line.split("\t")[:2]
+        yield CollectionItem(root / "val" / "images" / name, "dev", wnid)
+
+
+def caltech101(root: Path) -> Iterator[CollectionItem]:
+    """Read Caltech-101 without its background class and cropped faces; a fixed third is for development."""
+    for name, concept in class_concepts("caltech101").items():
+        paths = photographs(root / "101_ObjectCategories" / name)
+        for i, path in enumerate(paths):
+            yield CollectionItem(path, "dev" if i < len(paths) // 3 else "train", concept)
+
+
+def grocery(root: Path) -> Iterator[CollectionItem]:
+    """Read Grocery Store: the official test split is for development, judged by its 43 coarse classes."""
+    root = root / "dataset"
+    with (root / "classes.csv").open(newline="") as file:
+        rows = [row for row in csv.reader(file) if row[1].isdigit()]
+    fine = {int(row[1]): class_concepts("grocery")[row[0]] for row in rows}
+    coarse = {int(row[3]): class_concepts("grocery_coarse")[row[2]] for row in rows}
+    for split in ("train", "val", "test"):
+        for line in (root / f"{split}.txt").read_text().splitlines():
+            name, fine_id, coarse_id = (cell.strip() for cell in line.split(","))
+            split_name = "dev" if split == "test" else "train"
+            yield CollectionItem(root / name, split_name, fine[int(fine_id)], judged_as=coarse[int(coarse_id)])
+
+
+def clothing(root: Path) -> Iterator[CollectionItem]:
+    """Read Clothing, ten kinds of garments; its test split is for development."""
+    for split in ("train", "validation", "test"):
+        for name, concept in class_concepts("clothing").items():
+            for path in photographs(root / split / name):
+                yield CollectionItem(path, "dev" if split == "test" else "train", concept)
+
+
+def imagenet_samples(root: Path) -> Iterator[CollectionItem]:
+    """Read one photograph for each of the 1,000 ImageNet classes, such as `n01440764_tench.JPEG`."""
+    return (CollectionItem(path, "train", path.name.split("_")[0]) for path in photographs(root))
+
+
+def flickr8k(root: Path) -> Iterator[CollectionItem]:
+    """Read Flickr8k: five English captions for each photograph, which the multilingual text tower reads too.
+
+    Its 1,000 test photographs are for development. The captions are in the repository named `FLICKR8K_CAPTIONS`.
+    """
+    texts = root.parent.parent / FLICKR8K_CAPTIONS
+    if not texts.is_dir():
+        raise FileNotFoundError(
+            f"Flickr8k's captions are missing: git clone https://github.com/{FLICKR8K_CAPTIONS} {texts}"
+        )
+    captions: dict[str, list[str]] = defaultdict(list)
+    for line in (texts / "Flickr8k.token.txt").read_text("utf-8").splitlines():
+        key, caption = line.split("\t", 1)
+        captions[key.split("#")[0]].append(caption.strip().removesuffix(".").strip())
+    test = set((texts / "Flickr_8k.testImages.txt").read_text().split())
+    for path in photographs(root / "data" / "images"):
+        if path.name in captions:
+            yield CollectionItem(path, "dev" if path.name in test else "train", captions=tuple(captions[path.name]))
+
+
+def animal_pose(root: Path, train: int) -> Iterator[CollectionItem]:
+    """Read Animal Pose: photographs of PASCAL VOC and others in which all farm animals and pets are marked.
+
+    Takes `train` photographs of each kind (dog, cat, horse, sheep, cow) that show no other kind. The name of the kind
+    is the id of the concept.
+    """
+    marked = json.loads((root / "keypoints.json").read_text("utf-8"))
+    names = {kind["id"]: kind["name"] for kind in marked["categories"]}
+    kinds: dict[int, set[str]] = defaultdict(set)
+    for animal in marked["annotations"]:
+        kinds[animal["image_id"]].add(names[animal["category_id"]])
+    for name in names.values():
+        paths = [root / "images" / file for number, file in marked["images"].items() if kinds[int(number)] == {name}]
+        for path in sorted(paths, key=stable_order)[:train]:
+            yield CollectionItem(path, "train", name)
