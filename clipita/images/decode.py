@@ -115,6 +115,31 @@ def decode(image: ImageInput, how: Decoding) -> View:
             return whole
 
 
+def read_header(image: EncodedImage, name: str) -> tuple[tuple[int, int], Image.Exif]:
+    """Read an image's width and height, before it is turned upright, and its EXIF; no pixel is decoded.
+
+    Raises:
+        ImageError: it is no image in a known format, or its head is damaged.
+    """
+    with _open(image, name) as file:
+        try:
+            with _quiet_pillow():
+                found, _ = _identify(file, Decoding(name))
+                with found:
+                    try:
+                        exif = found.getexif()
+                        exif.get_ifd(ExifTags.IFD.Exif)
+                    except Exception:  # damaged EXIF: the image may be good
+                        exif = Image.Exif()
+                    return found.size, exif
+        except ImageError as error:
+            _let_go(error)
+            raise
+        except Exception as error:  # Pillow's readers raise whatever hostile bytes make them stumble over
+            _let_go(error)
+            raise _diagnosis(error, name) from error
+
+
 def _decode_quietly(source: Image.Image | BinaryIO, how: Decoding) -> View:
     try:
         return _decode(source, how)

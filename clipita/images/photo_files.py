@@ -7,11 +7,13 @@ link is known by that path.
 """
 
 import dataclasses
+import fnmatch
 import importlib.util
 import os
+import re
 import stat
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,6 +74,7 @@ _REASONS = {
         "",
     ),
     "hidden": ("hidden", "hidden", ""),
+    "excluded": ("excluded as asked", "excluded as asked", ""),
     "no_pictures": ("that is no picture", "that are no pictures", ""),
 }
 _PICTURES = ("heif", "raw", "other_formats", "not_regular")
@@ -95,7 +98,8 @@ class PhotoFiles:
         stamps: The size and time of each photograph when it was found.
         failed: Paths that could not be read, with the reason.
         left_aside: Other files and folders, by the reason: "heif", "raw", "other_formats", "not_regular",
-            "links_to_nothing", "read_already", "leads_back_up", "thumbnails_and_bins", "hidden" or "no_pictures".
+            "links_to_nothing", "read_already", "leads_back_up", "thumbnails_and_bins", "hidden", "excluded" or
+            "no_pictures".
         unseen: Folders that may hold more photographs: they cannot be listed, or are links whose target is gone now.
     """
 
@@ -155,11 +159,15 @@ def is_users_folder(path: Path) -> bool:
     return not (is_hidden(name) or name in _NO_PHOTOGRAPHS_OF_THE_USER or name.endswith(_PREVIEWS))
 
 
-def find_photos(folder: Path) -> PhotoFiles:
+def find_photos(folder: Path, *, exclude: Sequence[str] = (), any_bytes: bool = False) -> PhotoFiles:
     """Find the photographs in a folder and in all folders below it.
 
     Args:
         folder: The folder. It may be a link, and may have a name that is left aside inside other folders.
+        exclude: Patterns as a shell has them, "*.gif" or "bozze" or "2019/scarti/*". Files and folders are left aside
+            whose name, or whose path below the folder, fits one; capitals count.
+        any_bytes: Whether a name that is not valid UTF-8 is taken, as `os.fsdecode` gives it; otherwise it is among
+            `failed`.
 
     Returns:
         The contents. A folder that cannot be listed is among `failed`, and the others are read.
@@ -168,7 +176,7 @@ def find_photos(folder: Path) -> PhotoFiles:
         >>> find_photos(Path("foto")).keys
         ['2023/mare.heic', 'gatto.jpg']
     """
-    walk = _FolderWalk(folder)
+    walk = _FolderWalk(folder, exclude, any_bytes)
     walk.read(folder, followed=False)
     while walk.links:  # in the order of their names; links that are found on the way come last
         walk.follow(walk.links.popleft())
@@ -176,8 +184,9 @@ def find_photos(folder: Path) -> PhotoFiles:
 
 
 class _FolderWalk:
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, exclude: Sequence[str], any_bytes: bool) -> None:
+        self._folder, self._any_bytes = folder, any_bytes
+        self._is_excluded = _matcher(exclude)
         self._readable = readable_suffixes()
         self._seen: set[tuple[int, int] | str] = set()
         self._stamps: dict[str, Stamp] = {}
@@ -234,7 +243,9 @@ class _FolderWalk:
 
     def _look_at(self, entry: os.DirEntry[str], place: Path, waiting: list[Path]) -> None:
         path = place / entry.name
-        if not _is_folder(entry):
+        if self._is_excluded(entry.name) or self._is_excluded(self._key(path)):
+            self._left_aside["excluded"].append(self._key(path))
+        elif not _is_folder(entry):
             self._look_at_file(entry, path)
         elif not is_users_folder(path):
             self._left_aside["hidden" if is_hidden(entry.name) else "thumbnails_and_bins"].append(self._key(path))
@@ -260,7 +271,8 @@ class _FolderWalk:
     def _look_at_photo(self, entry: os.DirEntry[str], key: str) -> None:
         try:
             status = entry.stat()
-            key.encode()
+            if not self._any_bytes:
+                key.encode()
         except UnicodeEncodeError:
             self._failed[ascii(key)] = "has a name that is not valid UTF-8. Rename it."
         except FileNotFoundError:
@@ -281,6 +293,14 @@ class _FolderWalk:
 
     def _key(self, path: Path) -> str:
         return path.relative_to(self._folder).as_posix()
+
+
+def _matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
+    """Return what tells whether a name or a path fits one of the patterns."""
+    if not patterns:
+        return lambda _: False
+    fits = re.compile("|".join(fnmatch.translate(pattern.rstrip("/")) for pattern in patterns)).match
+    return lambda text: fits(text) is not None
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -49,13 +49,14 @@ def test_they_cost_no_memory() -> None:
     script = (
         "import resource, sys; sys.path.insert(0, sys.argv[1])\n"
         "import contextlib\n"
-        "from support import refused_pictures as t\n"
+        "from support.hostile_pictures import as_tower\n"
+        "from support.refused_pictures import REFUSED\n"
         "from clipita.errors import ImageError\n"
-        "cases = [make() for make, _ in t.REFUSED.values()]\n"
+        "cases = [make() for make, _ in REFUSED.values()]\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak()\n"
         "for data in cases:\n"
-        "    with contextlib.suppress(ImageError): t.as_tower(data)\n"
+        "    with contextlib.suppress(ImageError): as_tower(data)\n"
         "print((peak() - before) >> 10)"
     )
     arguments = [sys.executable, "-c", script, str(TESTS)]
