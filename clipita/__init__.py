@@ -17,6 +17,7 @@ from clipita.errors import (
 )
 from clipita.loading.load import load
 from clipita.model import Encoded, Model
+from clipita.search.index import Index
 from clipita.system.process import turn_telemetry_off
 from clipita.zero_shot import LabelBank, LabelScore
 
@@ -31,6 +32,7 @@ __all__ = [
     "Encoded",
     "ImageError",
     "ImageTooLargeError",
+    "Index",
     "LabelBank",
     "LabelScore",
     "Model",

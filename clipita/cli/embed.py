@@ -4,16 +4,12 @@ import contextlib
 import importlib.util
 import shutil
 import signal
-import sys
-import threading
-from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 import click
-from tqdm import tqdm
 
-from clipita.cli.options import Unusable, common_options, crop_option, echo, print_json, visible
+from clipita.cli.long_runs import ProgressBar, Stopped, signals_interrupt
+from clipita.cli.options import Unusable, common_options, crop_option, echo, print_json
 from clipita.images.pixels import Crop
 from clipita.loading.load import load
 from clipita.search.embed_folder import Summary, embed_folder, fingerprint_of
@@ -45,9 +41,9 @@ def embed(folder: Path, output: Path, batch_size: int, overwrite: bool, crop: Cr
     if overwrite:
         output.unlink(missing_ok=True)
         shutil.rmtree(output.with_name(output.name + ".partial"), ignore_errors=True)
-    progress = _Progress()
+    progress = ProgressBar()
     try:
-        with progress, _signals_interrupt():
+        with progress, signals_interrupt():
             summary = embed_folder(
                 loaded,
                 folder,
@@ -61,7 +57,7 @@ def embed(folder: Path, output: Path, batch_size: int, overwrite: bool, crop: Cr
     except KeyboardInterrupt as stopped:
         with contextlib.suppress(OSError):  # the signal may mean that the terminal is gone
             echo("Interrupted. Give the same command again, without --overwrite, to go on.", err=True)
-        number = stopped.number if isinstance(stopped, _Stopped) else signal.SIGINT
+        number = stopped.number if isinstance(stopped, Stopped) else signal.SIGINT
         raise click.exceptions.Exit(128 + number) from None
 
     if as_json:
@@ -98,62 +94,3 @@ def _check_output(output: Path) -> None:
         raise Unusable("a .parquet file needs pyarrow: pip install 'clipita[parquet]'. Or write a .npz file.")
     if not output.parent.is_dir():
         raise Unusable(f"{str(output.parent)!r} is not a folder. Make it first: mkdir -p {str(output.parent)!r}")
-
-
-class _Progress:
-    """Show a bar where standard error is a terminal, and always the images that failed."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-
-    def start(self, total: int, done: int) -> None:
-        self._bar = tqdm(total=total, initial=done, unit=" images", miniters=1, disable=None, file=sys.stderr)
-
-    def advance(self, count: int) -> None:
-        with contextlib.suppress(OSError):  # a terminal that is gone does not stop the run
-            self._bar.update(count)
-
-    def fail(self, key: str, error: str) -> None:
-        with contextlib.suppress(OSError):
-            self._bar.write(visible(f"{key} {error}"), file=sys.stderr)
-
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            with contextlib.suppress(OSError):
-                self._bar.close()
-
-
-class _Stopped(KeyboardInterrupt):
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-
-@contextlib.contextmanager
-def _signals_interrupt() -> Generator[None]:
-    """Let the signals that end a process (`docker stop`, a closed terminal) interrupt it as Ctrl-C does.
-
-    The work that is done is then kept. Only the first signal interrupts: systemd sends SIGHUP after SIGTERM, and the
-    second must not stop the writing that the first began. A second Ctrl-C does stop it. A signal that is ignored
-    already, such as SIGHUP below `nohup`, stays ignored.
-    """
-    taken: dict[int, Any] = {}
-
-    def stop(number: int, _: Any) -> None:
-        for other in taken:
-            signal.signal(other, signal.default_int_handler if other == signal.SIGINT else signal.SIG_IGN)
-        raise _Stopped(number)
-
-    if threading.current_thread() is threading.main_thread():  # Python sets handlers in this thread alone
-        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):  # Windows sends the last when a console is closed
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-                taken[number] = signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, before in taken.items():
-            signal.signal(number, before)

@@ -18,9 +18,12 @@ from typing import Any
 import click
 
 from clipita import __version__
+from clipita.cli.duplicates import duplicates
 from clipita.cli.embed import embed
+from clipita.cli.index import index
 from clipita.cli.models import convert, info, models
 from clipita.cli.options import Unusable, echo, visible
+from clipita.cli.search import search
 from clipita.cli.zero_shot import zero_shot
 from clipita.errors import ClipitaError
 from clipita.images.photo_files import is_picture_name
@@ -114,5 +117,5 @@ def main(context: click.Context) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore[reportUnknownMemberType]
 
 
-for command in (zero_shot, embed, info, models, convert):
+for command in (index, search, duplicates, zero_shot, embed, info, models, convert):
     main.add_command(command)

@@ -1,0 +1,93 @@
+"""The command `index`: make a folder of photographs searchable, and keep it so."""
+
+import contextlib
+import signal
+from pathlib import Path
+
+import click
+
+from clipita.cli.long_runs import ProgressBar, Stopped, signals_interrupt
+from clipita.cli.options import echo, json_option, print_json
+from clipita.search.index import Index
+from clipita.search.update import UpdateSummary
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--index",
+    "place",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep the index here, and not in the hidden folder .clipita of FOLDER.",
+)
+@click.option(
+    "--exclude",
+    "-x",
+    multiple=True,
+    metavar="PATTERN",
+    help='Leave out what fits, as "*.gif" or "bozze"; may be repeated, and is kept for the next time. "" ends it.',
+)
+@click.option("--batch-size", "-b", type=click.IntRange(1, 4096), default=32, show_default=True)
+@click.option(
+    "--model",
+    "-m",
+    envvar="CLIPITA_MODEL",
+    show_envvar=True,
+    help="An embedded model, a folder, or a name on the hub; without it the one that the index was made with.",
+)
+@json_option
+def index(
+    folder: Path, place: Path | None, exclude: tuple[str, ...], batch_size: int, model: str | None, as_json: bool
+) -> None:
+    r"""Make the photographs below FOLDER searchable.
+
+    \b
+        clipita index foto
+        clipita search "una spiaggia al tramonto" --in foto
+
+    Give it again whenever photographs were added, replaced, moved or deleted: only pictures that the index has never
+    seen go through the model. It may be stopped at any time, and searched while it runs.
+    """
+    opened = Index.open(folder, index=place, model=model)
+    patterns = [pattern for pattern in exclude if pattern] if exclude else None
+    progress = ProgressBar()
+    try:
+        with progress, signals_interrupt():
+            summary = opened.update(exclude=patterns, batch_size=batch_size, progress=progress)
+    except KeyboardInterrupt as stopped:
+        with contextlib.suppress(OSError):  # the terminal may be what is gone
+            echo("Interrupted. Give the same command again to go on.", err=True)
+        number = stopped.number if isinstance(stopped, Stopped) else signal.SIGINT
+        raise click.exceptions.Exit(128 + number) from None
+    if as_json:
+        print_json(
+            index=str(opened.folder),
+            added=summary.added,
+            changed=summary.changed,
+            moved=summary.moved,
+            removed=summary.removed,
+            unchanged=summary.unchanged,
+            failed=len(summary.failed),
+            embedded=summary.embedded,
+            failures=[{"path": key, "error": reason} for key, reason in summary.failed.items()],
+            left_aside=summary.found.counts(),
+        )
+    else:
+        echo(f"{opened.folder}: {_in_words(summary)}")
+    if left_aside := summary.found.describe():
+        echo(left_aside, err=True)
+    if summary.failed:
+        raise click.exceptions.Exit(1)
+
+
+def _in_words(summary: UpdateSummary) -> str:
+    counts = {
+        "added": summary.added,
+        "changed": summary.changed,
+        "moved": summary.moved,
+        "removed": summary.removed,
+        "unchanged": summary.unchanged,
+        "failed": len(summary.failed),
+    }
+    told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing to do"
+    return f"{told}; {summary.embedded:,} embedded"
