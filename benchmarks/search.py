@@ -1,0 +1,228 @@
+"""Time the index and the search of photo archives.
+
+Run `python -m benchmarks.search`; with `pip install usearch` its approximate search stands beside. Photographs of 500 x 375 are really embedded; archives of 100,000 and of a million are made of vectors without files, or
+of empty files with rows, since only sizes and times are looked at where nothing has changed.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import clipita
+from benchmarks._measure import THREADS, Figures, Spread, interleaved, process, publish, spread
+from benchmarks._photographs import jpegs
+from clipita.images.photo_files import Stamp
+from clipita.search.cosines import best, cosines
+from clipita.search.index import Index
+from clipita.search.store import Content, Row, Store
+from clipita.search.update import hash_of
+
+PHOTOGRAPHS = 512
+MANY, MILLION, RENAMED = 100_000, 1_000_000, 10_000
+SENTENCE = "una spiaggia al tramonto"
+
+_RESIDENT = """
+import re, sys
+from pathlib import Path
+from clipita.search.index import Index
+index = Index.open(sys.argv[1])
+index.search("un gatto nero", show_all=True)
+print(re.search(r"VmRSS:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
+"""
+
+
+def measure() -> Figures:
+    """Return all figures."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        return {
+            "photographs": PHOTOGRAPHS,
+            "indexing": indexing(folder),
+            "updates": updates(folder),
+            "search": searches(folder),
+        }
+
+
+def indexing(folder: Path) -> dict[str, Spread]:
+    """Time an index of new photographs, and the same photographs through `iter_encode_image`."""
+    photos = folder / "photographs"
+    photos.mkdir()
+    for number, data in enumerate(jpegs(500, 375, PHOTOGRAPHS)):
+        (photos / f"{number}.jpg").write_bytes(data)
+    model = clipita.load()
+    paths = sorted(photos.iterdir())
+
+    def index() -> None:
+        shutil.rmtree(photos / ".clipita", ignore_errors=True)
+        assert Index.open(photos, model=model).update().embedded == PHOTOGRAPHS
+
+    def encode() -> None:
+        assert all(result.error is None for result in model.iter_encode_image(paths))
+
+    return interleaved({"iter_encode_image": encode, "Index.update": index}, rounds=5)
+
+
+def updates(folder: Path) -> dict[str, Any]:
+    """Time updates that embed nothing: of files that did not change, and of a folder that was renamed."""
+    photos = folder / "unchanged"
+    model = clipita.load()
+    random = np.random.default_rng(0)
+    for number in range(MANY):
+        path = photos / f"{number // 1000:03}" / f"IMG_{number:06}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Only files that will be renamed are read.
+        path.write_bytes(random.bytes(100_000) if number < RENAMED else b"")
+    index = Index.open(photos, model=model)
+    _fill(index, photos, MANY)
+    seconds = {"unchanged": [_timed(index) for _ in range(5)]}
+    (photos / "000").rename(photos / "rinominata")
+    for number in range(1, RENAMED // 1000):
+        (photos / f"{number:03}").rename(photos / "rinominata" / f"{number:03}")
+    start = time.perf_counter()
+    summary = index.update()
+    seconds["renamed"] = [time.perf_counter() - start]
+    assert (summary.moved, summary.embedded) == (RENAMED, 0), summary
+    size = sum(path.stat().st_size for path in index.folder.iterdir())
+    return {"seconds": seconds, "bytes": size, "photographs": MANY, "renamed": RENAMED}
+
+
+def _timed(index: Index) -> float:
+    start = time.perf_counter()
+    assert index.update().unchanged == MANY
+    return time.perf_counter() - start
+
+
+def _fill(index: Index, photos: Path, count: int) -> None:
+    """Write rows and vectors of files as an update would, without embedding them."""
+    random = np.random.default_rng(1)
+    with _new_store(index).writing() as writer:
+        for number in range(count):
+            path = photos / f"{number // 1000:03}" / f"IMG_{number:06}.jpg"
+            status = path.stat()
+            digest = hash_of(path) if status.st_size else number.to_bytes(16)
+            vector = random.standard_normal(index.model.embed_dim, np.float32)
+            content = writer.add(Content(digest, (vector / np.linalg.norm(vector)).astype(np.float32), None, 500, 375))
+            key = path.relative_to(photos).as_posix()
+            writer.put(key, Row(Stamp(status.st_size, status.st_mtime_ns), content, None))
+        writer.commit()
+
+
+def _new_store(index: Index) -> Store:
+    return Store.create(index.folder, index.settings_of_new())
+
+
+def searches(folder: Path) -> dict[str, Any]:
+    """Time a search as a process and in a held `Index`, and beside it NumPy and usearch over the same vectors."""
+    archive = folder / "unchanged"
+    index = Index.open(archive)
+    command = [sys.executable, "-c", "from clipita.cli.main import main; main()"]
+    command += ["search", SENTENCE, "--all", "--in", str(archive), "--json"]
+    cold: list[float] = []
+    for _ in range(11):
+        start = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        cold.append(time.perf_counter() - start)
+        assert len(json.loads(done.stdout)["results"]) == 20, done.stderr
+    held = interleaved({"held": lambda: index.search(SENTENCE, show_all=True)}, rounds=20)["held"]
+    query = index.model.encode_text(SENTENCE)[None]
+    products = {f"{count:,}": _products(count, query) for count in (MANY, MILLION)}
+    return {
+        "process": spread(cold[1:]),
+        "held": held,
+        "products": products,
+        "resident_megabytes": int(process(_RESIDENT, archive)) / 1000,
+    }
+
+
+def _products(count: int, query: np.ndarray[Any, np.dtype[np.float32]]) -> dict[str, Any]:
+    random = np.random.default_rng(2)
+    width = query.shape[1]
+    half = np.empty((count, width), np.float16)
+    for start in range(0, count, 100_000):
+        block = random.standard_normal((100_000, width), np.float32)
+        half[start : start + 100_000] = block / np.linalg.norm(block, axis=1, keepdims=True)
+    whole = half.astype(np.float32)
+    cases: dict[str, Any] = {
+        "clipita, float16": lambda: best(cosines(half, query)[:, 0], 20),
+        "NumPy, float32": lambda: np.argpartition(-(whole @ query[0]), 20)[:20],
+        "NumPy, float16 converted": lambda: np.argpartition(-(half.astype(np.float32) @ query[0]), 20)[:20],
+    }
+    recall: dict[str, float] = {}
+    try:
+        from usearch.index import Index as Approximate  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        pass
+    else:
+        approximate: Any = Approximate(ndim=width, metric="cos", dtype="f16")
+        start = time.perf_counter()
+        approximate.add(np.arange(count), whole, threads=THREADS)
+        recall["seconds to build"] = time.perf_counter() - start
+        some = whole[random.integers(0, count, 100)] + random.standard_normal((100, width), np.float32) / 16
+        some /= np.linalg.norm(some, axis=1, keepdims=True)
+        exact = [set(best(row, 20).tolist()) for row in cosines(half, some.astype(np.float32)).T]
+        found = [set(approximate.search(row, 20).keys.tolist()) for row in some]
+        recall["recall at 20"] = float(np.mean([len(one & two) / 20 for one, two in zip(exact, found, strict=True)]))
+        cases["usearch, approximate"] = lambda: approximate.search(query[0], 20)
+    return {"seconds": interleaved(cases, rounds=11), "usearch": recall}
+
+
+def markdown(report: Figures) -> str:
+    """Return the tables."""
+    indexing, updated, searched = report["indexing"], report["updates"], report["search"]
+    encode, index = indexing["iter_encode_image"]["median"], indexing["Index.update"]["median"]
+    per_second = report["photographs"] / index
+    lines = [
+        "# Index and search",
+        "",
+        f"Indexing {report['photographs']} new JPEG photographs of 500 x 375 takes {index / encode:.2f} times as long "
+        f"as `iter_encode_image` over the same files ({_range(indexing['Index.update'])} against "
+        f"{_range(indexing['iter_encode_image'])}): {per_second:.0f} photographs a second.",
+        "",
+        "| an archive of 100,000 | |",
+        "|---|---|",
+        f"| update, nothing has changed | {min(updated['seconds']['unchanged']):.1f} to "
+        f"{max(updated['seconds']['unchanged']):.1f} s |",
+        f"| update after {updated['renamed']:,} of them (100 kB each) were renamed; none is embedded | "
+        f"{updated['seconds']['renamed'][0]:.1f} s |",
+        f"| the index on the disk | {updated['bytes'] / 1e6:.1f} MB |",
+        f"| `clipita search` as a process | {_range(searched['process'])} |",
+        f"| its resident memory | {searched['resident_megabytes']:.0f} MB |",
+        f"| `Index.search` of an index that is held | {_range(searched['held'])} |",
+        "",
+        "The product of one query with all vectors, and its 20 best:",
+        "",
+        "| | " + " | ".join(searched["products"]) + " |",
+        "|---|" + "---|" * len(searched["products"]),
+    ]
+    names = next(iter(searched["products"].values()))["seconds"]
+    for name in names:
+        cells = [_range(each["seconds"][name]) for each in searched["products"].values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    for count, each in searched["products"].items():
+        if each["usearch"]:
+            lines += [
+                "",
+                f"usearch over {count}: {each['usearch']['recall at 20']:.0%} of the 20 best are found; its graph "
+                f"takes {each['usearch']['seconds to build']:.0f} s to build. The others find all of them.",
+            ]
+    return "\n".join(lines)
+
+
+def _range(seconds: Spread) -> str:
+    """Return a median and its quartiles in the unit that suits them."""
+    if seconds["median"] >= 1:
+        return f"{seconds['median']:.2f} s ({seconds['low']:.2f} to {seconds['high']:.2f})"
+    return f"{1e3 * seconds['median']:.1f} ms ({1e3 * seconds['low']:.1f} to {1e3 * seconds['high']:.1f})"
+
+
+if __name__ == "__main__":
+    os.environ.pop("CLIPITA_MODEL", None)
+    publish("search", measure, markdown)
