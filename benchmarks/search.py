@@ -1,7 +1,10 @@
 """Time the index and the search of photo archives.
 
-Run `python -m benchmarks.search`; with `pip install usearch` its approximate search stands beside. Photographs of 500 x 375 are really embedded; archives of 100,000 and of a million are made of vectors without files, or
-of empty files with rows, since only sizes and times are looked at where nothing has changed.
+    python -m benchmarks.search
+
+With `pip install usearch` its approximate search stands beside. Photographs of 500 x 375 are really embedded; archives of
+100,000 and of a million are vectors without files, or empty files with rows, since an update looks at no more than the
+sizes and times of files that have not changed.
 """
 
 import json

@@ -303,7 +303,7 @@ class Index:
         found, presence = True, self._presence()
         if presence is not None and isinstance(wanted, str):
             first = snapshot.vectors[positions[chosen[0]]].astype(np.float32)
-            found = presence.is_there(vector, float(scores[chosen[0]]), first)
+            found = presence.is_there(vector, float(scores[chosen[0]]), first, len(scores))
         if not (found or show_all):
             return SearchResult(False, [])
         return SearchResult(found, self._matches(positions[chosen], scores[chosen]))

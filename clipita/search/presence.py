@@ -2,8 +2,9 @@
 
 The highest cosine says most of it. Where the query lies among other phrases, the background, says more: the phrases
 that fit the first photograph best mean nearly what the query means, if the photograph shows that; and a query that many
-phrases are near to finds a high cosine in any archive. The three are weighed as a logistic regression found best on
-photographs and queries that no model was trained on. docs/search.md says which, and how often this errs.
+phrases are near to finds a high cosine in any archive. So does any query in a large one. The four are weighed by a
+logistic regression that was found on photographs and queries that no model was trained on. docs/search.md says which,
+and how often this errs.
 
 All numbers hold for one model. `presence.npz` has them for clipita-mini; of other models nothing is judged.
 """
@@ -28,7 +29,7 @@ class Presence:
         fingerprints: Of the model, in each way of preparing images.
         background: (B, E) float32 of unit norm, the vectors of the phrases in `background_phrases.txt`.
         logit_scale: Of the model.
-        weights: (3,) of the evidence, in the order of `evidence`.
+        weights: (4,) of the evidence, in the order of `evidence`.
         bias: Is added to it.
         threshold: What is below is held to be absent.
     """
@@ -40,23 +41,29 @@ class Presence:
     bias: float
     threshold: float
 
-    def is_there(self, query: FloatVectors, cosine: float, first: FloatVectors) -> bool:
+    def is_there(self, query: FloatVectors, cosine: float, first: FloatVectors, count: int) -> bool:
         """Tell whether the photograph that fits a sentence best shows what it says.
 
         Args:
             query: (E,) the sentence's vector.
             cosine: That of the sentence and the photograph.
             first: (E,) the photograph's vector.
+            count: How many photographs there are.
         """
-        evidence = self.evidence(query, cosine, first)
+        evidence = self.evidence(query, cosine, first, count)
         return float(self.weights @ evidence + self.bias) >= self.threshold
 
-    def evidence(self, query: FloatVectors, cosine: float, first: FloatVectors) -> npt.NDArray[np.float64]:
-        """Return (3,): the cosine, how near to the query the photograph's phrases are, and its sixth nearest phrase."""
+    def evidence(self, query: FloatVectors, cosine: float, first: FloatVectors, count: int) -> npt.NDArray[np.float64]:
+        """Return what speaks for the query, and against it.
+
+        Returns:
+            (4,): the cosine; how near to the query the phrases are that fit the photograph; how near the query's sixth
+            nearest phrase is; and the logarithm of the number of photographs.
+        """
         near = self.background @ query  # (B,)
         fits = self.logit_scale * (self.background @ first).astype(np.float64)  # (B,)
         shares = np.exp(fits - np.logaddexp.reduce(fits))
-        return np.array([cosine, shares @ near, np.partition(near, -_NEAREST)[-_NEAREST]])
+        return np.array([cosine, shares @ near, np.partition(near, -_NEAREST)[-_NEAREST], np.log(count)])
 
     def to_bytes(self) -> bytes:
         """Return the file that `read_presence` reads; the vectors are in 8 bits, 0.5 MB of 2,033 phrases."""

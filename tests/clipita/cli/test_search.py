@@ -104,14 +104,14 @@ def test_search_for_scripts(ask: Run, indexed: Path) -> None:
 
 
 def test_nothing_found_is_said_and_has_a_status_of_its_own(ask: Run, indexed: Path) -> None:
-    nothing = ask("search", "la bolletta del gas", "--in", indexed)
+    nothing = ask("search", "il fondo del mare", "--in", indexed)
     assert nothing.exit_code == 1
     assert nothing.stdout == ""
     assert nothing.stderr.startswith("Non ho trovato nulla.")
-    for_scripts = ask("search", "la bolletta del gas", "--in", indexed, "--json")
+    for_scripts = ask("search", "il fondo del mare", "--in", indexed, "--json")
     assert for_scripts.exit_code == 1
-    assert json.loads(for_scripts.stdout) == {"query": "la bolletta del gas", "found": False, "results": []}
-    nearest = ask("search", "la bolletta del gas", "--in", indexed, "--all", "-n", 3)
+    assert json.loads(for_scripts.stdout) == {"query": "il fondo del mare", "found": False, "results": []}
+    nearest = ask("search", "il fondo del mare", "--in", indexed, "--all", "-n", 3)
     assert nearest.exit_code == 1
     assert len(nearest.stdout.splitlines()) == 3
 

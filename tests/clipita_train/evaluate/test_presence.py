@@ -1,9 +1,12 @@
 """Calibrating "nothing found": on vectors whose answer is known it finds weights that tell present from absent."""
 
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from clipita_train.cli import main
 from clipita_train.evaluate import presence
 from clipita_train.evaluate.presence import Query, calibrate, markdown, read_queries
 from support.tiny_bundle import WORDS
@@ -54,8 +57,21 @@ def test_what_is_there_is_told_from_what_is_not(archive: Path, shared_bundle: Pa
     assert errors["cosine"]["words"].count == 2 * len(presence.SIZES) * presence.REPEATS * len(presence.read_queries())
     assert "| all | presence | " in markdown(errors)
     vector = model.encode_text("cane")
-    assert found.is_there(vector, 1.0, vector)
-    assert not found.is_there(vector, -0.2, model.encode_text("mare"))
+    assert found.is_there(vector, 1.0, vector, 100)
+    assert not found.is_there(vector, -0.2, model.encode_text("mare"), 100)
+
+
+@pytest.mark.filterwarnings("ignore:.*are longer than .* tokens")
+def test_the_command_writes_what_search_reads(archive: Path, shared_bundle: Path, tmp_path: Path) -> None:
+    arguments = ["--model", shared_bundle, "--embeddings", archive, "--write", tmp_path / "p.npz"]
+    result = CliRunner().invoke(main, ["evaluate", "presence", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    assert "| all | presence | " in result.output
+    with np.load(tmp_path / "p.npz") as written, np.load(resources.files("clipita.search") / "presence.npz") as shipped:
+        assert {name: written[name].dtype for name in written if name != "fingerprints"} == {
+            name: shipped[name].dtype for name in shipped if name != "fingerprints"
+        }
+        assert clipita.load(shared_bundle).fingerprint in written["fingerprints"].tolist()
 
 
 def test_photographs_that_are_missing_are_named(tmp_path: Path, shared_bundle: Path) -> None:

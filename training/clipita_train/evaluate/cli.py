@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -13,7 +14,7 @@ from clipita.errors import ClipitaError
 from clipita_train.data.captions.files import FORMATS, read_captions
 from clipita_train.data.concepts import load_ontology
 from clipita_train.data.photographs.manifest import read_manifest
-from clipita_train.evaluate import calibration, comparison, development, templates, zero_shot
+from clipita_train.evaluate import calibration, comparison, development, presence, templates, zero_shot
 from clipita_train.evaluate.embedding_cache import cache_folder
 from clipita_train.evaluate.image_folders import find_labeled_images
 from clipita_train.evaluate.label_sets import IMAGENET_IT, read_label_set
@@ -69,6 +70,31 @@ def development_command(model: str, root: Path, work: Path, cache: Path | None, 
     facts = {"model": loaded.name, "fingerprint": loaded.fingerprint, "templates": loaded.templates}
     facts |= {"logit_scale": loaded.logit_scale, "logit_bias": loaded.logit_bias}
     _write(development.markdown(scores), {**facts, "scores": [score.to_json() for score in scores]}, out)
+
+
+@evaluate.command("presence")
+@click.option("--model", default="clipita-mini", help="An embedded model, a folder, or a name on the hub.")
+@click.option(
+    "--embeddings",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    required=True,
+    help="What `clipita embed` wrote of the collections that presence_queries.tsv names.",
+)
+@click.option("--write", type=Out, help="Write the numbers to this file, as clipita/search/presence.npz has them.")
+@_out
+def presence_command(model: str, embeddings: Path, write: Path | None, out: Path | None) -> None:
+    """Find the numbers by which a search says that it found nothing, and how often that errs."""
+    try:
+        loaded = clipita.load(model)
+        fingerprints = (loaded.fingerprint, clipita.load(model, exact=True).fingerprint)
+        found, errors = presence.calibrate(loaded, fingerprints, embeddings)
+    except (ValueError, ClipitaError) as error:
+        raise click.ClickException(str(error)) from None
+    if write is not None:
+        write.write_bytes(found.to_bytes())
+    facts = {"model": loaded.name, "fingerprint": loaded.fingerprint, "threshold": found.threshold}
+    listed = {name: {group: asdict(each) for group, each in groups.items()} for name, groups in errors.items()}
+    _write(presence.markdown(errors), {**facts, "weights": found.weights.tolist(), "errors": listed}, out)
 
 
 @evaluate.command("certainty")

@@ -1,6 +1,6 @@
 """Find the numbers by which `clipita search` says that an archive does not show what was asked for, and how it errs.
 
-Queries are asked of everyday photographs, 200, 500 or 1,999 at a time: of things that these show, of things that one to
+Queries are asked of everyday photographs, 10 to 1,999 at a time: of things that these show, of things that one to
 three photographs show which are put among them, and of things that they do not show. `clipita.search.presence` says
 what speaks for a query; here it is weighed, by logistic regression, each kind of query with the same weight in all.
 What is reported was found on queries that the regression did not see, a tenth at a time.
@@ -20,8 +20,9 @@ from clipita.search.embedding_file import read_embeddings
 from clipita.search.presence import Presence, background_phrases
 
 EVERYDAY = "Sarthak-Thareja/"
-SIZES = (200, 500, 1999)
+SIZES = (10, 50, 200, 500, 1999)
 REPEATS = 2
+FEW = 200  # of fewer photographs one at least shows what is asked for
 LOST = 0.05  # of the queries whose thing is among the first five answers
 _FOLDS = 10
 _PENALTY = 3.0  # on the squares of the weights of standardized evidence
@@ -41,7 +42,7 @@ class Asked(NamedTuple):
     Attributes:
         query: Which of the queries it is.
         group: "words", "everyday words" or "sentences".
-        evidence: (3,) as of `Presence.evidence`.
+        evidence: (4,) as of `Presence.evidence`.
         there: Whether the archive shows it.
         first: Whether a photograph that shows it is among the first five; where that is not known, whether it is there.
     """
@@ -104,7 +105,7 @@ def calibrate(
             f"{str(embeddings)!r} lacks {len(missing):,} photographs, the first of which is {missing[0]!r}."
         )
     background = model.encode_text(background_phrases())
-    unweighed = Presence(tuple(fingerprints), background, model.logit_scale, np.zeros(3), 0.0, 0.0)
+    unweighed = Presence(tuple(fingerprints), background, model.logit_scale, np.zeros(4), 0.0, 0.0)
     everyday = np.array([number for key, number in place.items() if key.startswith(EVERYDAY)])
     asked = list(
         _ask(queries, model.encode_text([query.text for query in queries]), stored.vectors, everyday, place, unweighed)
@@ -170,7 +171,7 @@ def _ask(
         ) -> Asked:
             cosines = vectors[archive] @ vector
             first = archive[np.argsort(-cosines)[:5]]
-            evidence = presence.evidence(vector, float(cosines.max()), vectors[first[0]])
+            evidence = presence.evidence(vector, float(cosines.max()), vectors[first[0]], len(archive))
             return Asked(number, group, evidence, there, bool(np.isin(first, showing).any()) if len(showing) else there)
 
         for size in SIZES:
@@ -180,6 +181,8 @@ def _ask(
                     yield ask(np.r_[some, random.permutation(showing)[: random.integers(1, 4)]], "words", True)
                     yield ask(some, "words", False)
                 elif query.kind in ("shown", "complete"):
+                    if size < FEW:
+                        some[:1] = random.choice(showing)
                     if np.isin(some, showing).any():
                         yield ask(some, "everyday words", True)
                     if query.kind == "complete":
@@ -188,7 +191,7 @@ def _ask(
                     yield ask(some, "sentences", False)
         if query.kind == "there":
             nearest = everyday[np.argsort(-(vectors[everyday] @ vector))]
-            for size in SIZES[1:]:  # those that show it are among the nearest fortieth, as far as anybody can tell
+            for size in (500, 1999):  # those that show it are among the nearest fortieth, as far as anybody can tell
                 kept = size // 40
                 others = random.permutation(nearest[kept:])[: size - kept]
                 yield ask(np.r_[nearest[:kept], others], "sentences", True)
@@ -197,18 +200,18 @@ def _ask(
 def _regress(
     evidence: npt.NDArray[np.float64], there: npt.NDArray[np.bool_], shares: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], float]:
-    """Return the weights (3,) and the bias of a logistic regression, by Newton's method."""
+    """Return the weights (4,) and the bias of a logistic regression, by Newton's method."""
     mean, spread = evidence.mean(axis=0), evidence.std(axis=0)
-    columns = np.c_[(evidence - mean) / spread, np.ones(len(evidence))]  # (N, 4)
+    columns = np.c_[(evidence - mean) / spread, np.ones(len(evidence))]  # (N, 5)
     shares = shares / shares.sum() * len(shares)
-    penalty = _PENALTY * np.diag([1.0, 1.0, 1.0, 0.0])
-    found = np.zeros(4)
+    penalty = _PENALTY * np.diag([1.0, 1.0, 1.0, 1.0, 0.0])
+    found = np.zeros(5)
     for _ in range(50):
         chances = 1 / (1 + np.exp(-columns @ found))
         gradient = columns.T @ (shares * (chances - there)) + penalty @ found
         curvature = (columns * (shares * chances * (1 - chances))[:, None]).T @ columns + penalty
         found -= np.linalg.solve(curvature, gradient)
-    return found[:3] / spread, float(found[3] - (found[:3] * mean / spread).sum())
+    return found[:4] / spread, float(found[4] - (found[:4] * mean / spread).sum())
 
 
 def _errors(
