@@ -2,9 +2,9 @@
 
     python -m benchmarks.search
 
-With `pip install usearch` its approximate search stands beside. Photographs of 500 x 375 are really embedded; archives of
-100,000 and of a million are vectors without files, or empty files with rows, since an update looks at no more than the
-sizes and times of files that have not changed.
+With `pip install usearch` its approximate search stands beside. Photographs of 500 x 375 are really embedded; archives
+of 100,000 and of a million are vectors without files, or empty files with rows, since an update looks at no more than
+the sizes and times of files that have not changed.
 """
 
 import json

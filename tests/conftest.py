@@ -27,6 +27,12 @@ def pytest_configure(config: pytest.Config) -> None:
         reference.left_out |= reference.LARGE
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.write_line(
+        "One test by itself: .venv-check/bin/python -m pytest tests/clipita/text/test_spelling.py -k answer"
+    )
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("fast"):
         slow = [item for item in items if item.get_closest_marker("slow")]
