@@ -6,7 +6,7 @@ phrases are near to finds a high cosine in any archive. So does any query in a l
 logistic regression that was found on photographs and queries that no model was trained on. docs/search.md says which,
 and how often this errs.
 
-All numbers hold for one model. `presence.npz` has them for clipita-mini; of other models nothing is judged.
+All numbers hold for one model. `background/clipita-mini.npz` has them for clipita-mini; of other models nothing is judged.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ class Presence:
 
     Attributes:
         fingerprints: Of the model, in each way of preparing images.
-        background: (B, E) float32 of unit norm, the vectors of the phrases in `background_phrases.txt`.
+        background: (B, E) float32 of unit norm, the vectors of the phrases in `background/phrases.txt`.
         logit_scale: Of the model.
         weights: (4,) of the evidence, in the order of `evidence`.
         bias: Is added to it.
@@ -88,7 +88,10 @@ def read_presence(fingerprint: str) -> Presence | None:
     Args:
         fingerprint: That of its embeddings.
     """
-    with resources.files("clipita.search").joinpath("presence.npz").open("rb") as file, np.load(file) as stored:
+    with (
+        resources.files("clipita.search").joinpath("background/clipita-mini.npz").open("rb") as file,
+        np.load(file) as stored,
+    ):
         fingerprints = tuple(str(each) for each in stored["fingerprints"])
         if fingerprint not in fingerprints:
             return None
@@ -106,5 +109,5 @@ def read_presence(fingerprint: str) -> Presence | None:
 
 def background_phrases() -> tuple[str, ...]:
     """Return what photographs commonly show, as 2,033 Italian phrases with their articles."""
-    text = resources.files("clipita.search").joinpath("background_phrases.txt").read_text(encoding="utf-8")
+    text = resources.files("clipita.search").joinpath("background/phrases.txt").read_text(encoding="utf-8")
     return tuple(line for line in text.splitlines() if not line.startswith("#"))

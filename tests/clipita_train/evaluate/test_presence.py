@@ -67,7 +67,10 @@ def test_the_command_writes_what_search_reads(archive: Path, shared_bundle: Path
     result = CliRunner().invoke(main, ["evaluate", "presence", *map(str, arguments)])
     assert result.exit_code == 0, result.output
     assert "| all | presence | " in result.output
-    with np.load(tmp_path / "p.npz") as written, np.load(resources.files("clipita.search") / "presence.npz") as shipped:
+    with (
+        np.load(tmp_path / "p.npz") as written,
+        np.load(resources.files("clipita.search") / "background/clipita-mini.npz") as shipped,
+    ):
         assert {name: written[name].dtype for name in written if name != "fingerprints"} == {
             name: shipped[name].dtype for name in shipped if name != "fingerprints"
         }

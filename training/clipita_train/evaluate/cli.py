@@ -80,7 +80,9 @@ def development_command(model: str, root: Path, work: Path, cache: Path | None, 
     required=True,
     help="What `clipita embed` wrote of the collections that presence_queries.tsv names.",
 )
-@click.option("--write", type=Out, help="Write the numbers to this file, as clipita/search/presence.npz has them.")
+@click.option(
+    "--write", type=Out, help="Write the numbers to this file, as clipita/search/background/clipita-mini.npz has them."
+)
 @_out
 def presence_command(model: str, embeddings: Path, write: Path | None, out: Path | None) -> None:
     """Find the numbers by which a search says that it found nothing, and how often that errs."""
