@@ -6,7 +6,7 @@ phrases are near to finds a high cosine in any archive. So does any query in a l
 logistic regression that was found on photographs and queries that no model was trained on. docs/search.md says which,
 and how often this errs.
 
-All numbers hold for one model. `background/clipita-mini.npz` has them for clipita-mini; of other models nothing is judged.
+All numbers hold for one model. `background/clipita-mini.npz` has those of clipita-mini; of others nothing is judged.
 """
 
 import dataclasses
