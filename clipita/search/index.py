@@ -21,7 +21,7 @@ from clipita.search.cosines import FloatVectors, HalfVectors, best, cosines
 from clipita.search.duplicates import DuplicateGroup, find_duplicates
 from clipita.search.embed_folder import fingerprint_of
 from clipita.search.embedding_file import Embeddings, read_embeddings, write_embeddings
-from clipita.search.presence import Presence, background_phrases, read_presence
+from clipita.search.presence import Background, Presence, background_phrases, read_presence
 from clipita.search.query import Wanted, Weighted, query_vector
 from clipita.search.store import Photo, Row, Store
 from clipita.search.update import Progress, UpdateSummary, content_of, hash_of, stamp_of, update
@@ -96,7 +96,7 @@ class Index:
         self._snapshot: _Snapshot | None = None
         self._presence_read = False
         self._known_presence: Presence | None = None
-        self._mean_sentence: FloatVectors | None = None
+        self._kept_background: Background | None = None
 
     @classmethod
     def open(
@@ -394,15 +394,24 @@ class Index:
                 self._presence_read = True
             return self._known_presence
 
+    def _background(self) -> Background:
+        """Return the background of the model; what is not known of it is made once and kept in the index."""
+        with self._lock:
+            if self._kept_background is None:
+                presence, model = self._presence(), self.model
+                if presence is not None:
+                    self._kept_background = presence.background
+                else:
+                    vectors = self._store.background(len(background_phrases()), model.embed_dim)
+                    if vectors is None:
+                        vectors = model.encode_text(background_phrases())
+                        self._store.keep_background(vectors)
+                    self._kept_background = Background(vectors, model.logit_scale)
+            return self._kept_background
+
     def _usual_sentence(self) -> FloatVectors:
         """Return the mean (E,) of many sentences' vectors."""
-        with self._lock:
-            mean = self._mean_sentence
-            if mean is None:
-                presence = self._presence()
-                some = self.model.encode_text(background_phrases()[::20]) if presence is None else presence.background
-                mean = self._mean_sentence = some.mean(axis=0)
-            return mean
+        return self._background().vectors.mean(axis=0)
 
     def _matches(self, positions: np.ndarray[Any, np.dtype[np.int64]], scores: FloatVectors) -> list[Match]:
         files: dict[int, list[Photo]] = {}

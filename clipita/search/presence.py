@@ -22,21 +22,32 @@ _NEAREST = 6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Background:
+    """Phrases that queries and labels are compared with.
+
+    Attributes:
+        vectors: (B, E) float32 of unit norm, those of the phrases in `background/phrases.txt`.
+        logit_scale: Of the model that made them.
+    """
+
+    vectors: FloatVectors
+    logit_scale: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Presence:
     """What a model's cosines say about whether something is there.
 
     Attributes:
         fingerprints: Of the model, in each way of preparing images.
-        background: (B, E) float32 of unit norm, the vectors of the phrases in `background/phrases.txt`.
-        logit_scale: Of the model.
+        background: Of the model.
         weights: (4,) of the evidence, in the order of `evidence`.
         bias: Is added to it.
         threshold: What is below is held to be absent.
     """
 
     fingerprints: tuple[str, ...]
-    background: FloatVectors
-    logit_scale: float
+    background: Background
     weights: npt.NDArray[np.float64]
     bias: float
     threshold: float
@@ -60,21 +71,21 @@ class Presence:
             (4,): the cosine; how near to the query the phrases are that fit the photograph; how near the query's sixth
             nearest phrase is; and the logarithm of the number of photographs.
         """
-        near = self.background @ query  # (B,)
-        fits = self.logit_scale * (self.background @ first).astype(np.float64)  # (B,)
+        near = self.background.vectors @ query  # (B,)
+        fits = self.background.logit_scale * (self.background.vectors @ first).astype(np.float64)  # (B,)
         shares = np.exp(fits - np.logaddexp.reduce(fits))
         return np.array([cosine, shares @ near, np.partition(near, -_NEAREST)[-_NEAREST], np.log(count)])
 
     def to_bytes(self) -> bytes:
         """Return the file that `read_presence` reads; the vectors are in 8 bits, 0.5 MB of 2,033 phrases."""
-        scales = np.abs(self.background).max(axis=1, keepdims=True) / 127  # (B, 1)
+        scales = np.abs(self.background.vectors).max(axis=1, keepdims=True) / 127  # (B, 1)
         file = io.BytesIO()
         np.savez_compressed(
             file,
             fingerprints=np.array(self.fingerprints),
-            background=np.rint(self.background / scales).astype(np.int8),
+            background=np.rint(self.background.vectors / scales).astype(np.int8),
             scales=scales.astype(np.float32),
-            logit_scale=np.array(self.logit_scale),
+            logit_scale=np.array(self.background.logit_scale),
             weights=self.weights,
             bias=np.array(self.bias),
             threshold=np.array(self.threshold),
@@ -99,8 +110,7 @@ def read_presence(fingerprint: str) -> Presence | None:
         background /= np.linalg.norm(background, axis=1, keepdims=True)
         return Presence(
             fingerprints,
-            background,
-            float(stored["logit_scale"]),
+            Background(background, float(stored["logit_scale"])),
             stored["weights"],
             float(stored["bias"]),
             float(stored["threshold"]),

@@ -22,6 +22,7 @@ from clipita.images.photo_files import Stamp
 from clipita.search.cosines import FloatVectors, HalfVectors
 
 ROWS = "index.sqlite"
+_BACKGROUND = "background.f16"  # of a model that is not inside the package
 _FORMAT = "1"
 _WAIT_SECONDS = 30.0  # of a reader for a writer's commit, and the other way round: each takes milliseconds
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -231,6 +232,21 @@ class Store:
             except (OSError, ValueError) as error:
                 raise _damaged(self.folder, f"{path.name}: {error}") from error
         raise AssertionError
+
+    def background(self, count: int, width: int) -> FloatVectors | None:
+        """Return the vectors (count, width) that `keep_background` kept; None if there are none of that shape."""
+        try:
+            kept = np.fromfile(self.folder / _BACKGROUND, "<f2")
+        except OSError:
+            return None
+        return kept.reshape(count, width).astype(np.float32) if kept.size == count * width else None
+
+    def keep_background(self, vectors: FloatVectors) -> None:
+        """Keep the vectors of phrases; where nothing can be written they are made again the next time."""
+        part = self.folder / f".{_BACKGROUND}.{os.getpid()}.part"
+        with contextlib.suppress(OSError):
+            part.write_bytes(vectors.astype("<f2").tobytes())
+            os.replace(part, self.folder / _BACKGROUND)
 
     @contextlib.contextmanager
     def writing(self) -> Generator["Writer"]:

@@ -399,8 +399,8 @@ def test_nothing_found_is_judged_by_numbers_of_the_embedded_model() -> None:
     presence = read_presence(model.fingerprint)
     assert presence is not None
     assert presence.fingerprints == (model.fingerprint, clipita.load(exact=True).fingerprint)
-    assert len(background_phrases()) == len(presence.background)
-    some = list(range(0, len(presence.background), 100))
+    assert len(background_phrases()) == len(presence.background.vectors)
+    some = list(range(0, len(presence.background.vectors), 100))
     vectors = model.encode_text([background_phrases()[number] for number in some])
-    assert ((vectors * presence.background[some]).sum(axis=1) > 0.999).all()
+    assert ((vectors * presence.background.vectors[some]).sum(axis=1) > 0.999).all()
     assert read_presence("another") is None

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 import clipita
 from clipita.search.embedding_file import read_embeddings
-from clipita.search.presence import Presence, background_phrases
+from clipita.search.presence import Background, Presence, background_phrases
 
 EVERYDAY = "Sarthak-Thareja/"
 SIZES = (10, 50, 200, 500, 1999)
@@ -104,8 +104,8 @@ def calibrate(
         raise ValueError(
             f"{str(embeddings)!r} lacks {len(missing):,} photographs, the first of which is {missing[0]!r}."
         )
-    background = model.encode_text(background_phrases())
-    unweighed = Presence(tuple(fingerprints), background, model.logit_scale, np.zeros(4), 0.0, 0.0)
+    background = Background(model.encode_text(background_phrases()), model.logit_scale)
+    unweighed = Presence(tuple(fingerprints), background, np.zeros(4), 0.0, 0.0)
     everyday = np.array([number for key, number in place.items() if key.startswith(EVERYDAY)])
     asked = list(
         _ask(queries, model.encode_text([query.text for query in queries]), stored.vectors, everyday, place, unweighed)
