@@ -4,14 +4,14 @@ import dataclasses
 import datetime
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from clipita.errors import CheckpointError, ClipitaError
+from clipita.errors import CheckpointError, ClipitaError, TextError
 from clipita.images.decode import ImageInput
 from clipita.images.pixels import Crop
 from clipita.loading.load import DEFAULT_MODEL, load
@@ -21,10 +21,13 @@ from clipita.search.cosines import FloatVectors, HalfVectors, best, cosines
 from clipita.search.duplicates import DuplicateGroup, find_duplicates
 from clipita.search.embed_folder import fingerprint_of
 from clipita.search.embedding_file import Embeddings, read_embeddings, write_embeddings
+from clipita.search.examples import ExamplesBank, examples_bank
+from clipita.search.labelling import Labelled, labelled_files, matches_of, thresholds_of
 from clipita.search.presence import Background, Presence, background_phrases, read_presence
 from clipita.search.query import Wanted, Weighted, query_vector
 from clipita.search.store import Photo, Row, Store
 from clipita.search.update import Progress, UpdateSummary, content_of, hash_of, stamp_of, update
+from clipita.zero_shot import LabelBank
 
 FOLDER = ".clipita"
 
@@ -321,6 +324,89 @@ class Index:
         files = [file for file in self._store.photos() if file.content < len(snapshot.vectors)]
         held = np.unique(np.array([file.content for file in files], np.int64))
         return find_duplicates(self.photos, files, snapshot.vectors, held, on_done=on_done)
+
+    def label(
+        self,
+        labels: Iterable[str] | LabelBank,
+        *,
+        templates: str | Sequence[str] | None = None,
+        threshold: float | Mapping[str, float] | None = None,
+        min_cosine: float | None = None,
+        top_k: int | None = None,
+        below: str | None = None,
+        since: datetime.date | None = None,
+        until: datetime.date | None = None,
+    ) -> list[Labelled]:
+        """Give each photograph those of the labels that it shows, which may be none; no photograph is read again.
+
+        Args:
+            labels: Distinct labels, or a bank of `Model.label_bank` or `examples_bank`.
+            templates: As for `Model.label_bank`. A bank has its own in it, and takes no others.
+            threshold: The share that a label needs among the background phrases and itself, above 0 and at most 1; or
+                those of some labels. None means 0.1, for labels by example 0.5.
+            min_cosine: Give instead every label of at least this cosine.
+            top_k: Most labels of a photograph, the best.
+            below: As for `search`.
+            since: Likewise.
+            until: Likewise.
+
+        Returns:
+            All photographs by their paths, copies too, each with its labels.
+
+        Raises:
+            ClipitaError: there is no index yet, or a threshold is no share.
+            TextError: a label or a template cannot be used.
+            CheckpointError: the bank was made by another model.
+        """
+        if top_k is not None and top_k < 1:
+            raise ClipitaError(f"top_k must be a number from 1 on, or None for all labels, not {top_k!r}.")
+        snapshot, model = self._current(), self.model
+        bank = labels if isinstance(labels, LabelBank) else model.label_bank(labels, templates=templates)
+        if isinstance(labels, LabelBank) and templates is not None:
+            raise TextError("a LabelBank has its templates in it: give them to label_bank.")
+        if bank.fingerprint != model.fingerprint:
+            raise CheckpointError(
+                f"the labels were embedded by a model with fingerprint {bank.fingerprint}, and the index's is "
+                f"{model.fingerprint}: make the bank with the index's model."
+            )
+        files = [(photo.key, photo.content) for photo in self._store.photos()]
+        chosen = self._store.positions(below=_folder(below), since=_start(since), until=_end(until))
+        chosen = chosen[chosen < len(snapshot.vectors)]  # what a writer may have added in between
+        held, folder = set(chosen.tolist()), _folder(below)
+        files = [file for file in files if file[1] in held and (not folder or file[0].startswith(f"{folder}/"))]
+        thresholds = thresholds_of(bank, threshold)
+        found = matches_of(
+            snapshot.vectors,
+            chosen,
+            bank,
+            self._background(),
+            thresholds=thresholds,
+            min_cosine=min_cosine,
+            top_k=top_k,
+        )
+        return labelled_files(files, found)
+
+    def examples_bank(
+        self, examples: Mapping[str, Sequence[ImageInput]], *, words: Iterable[str] = ()
+    ) -> ExamplesBank:
+        """Embed labels by photographs that show them, as `examples_bank` does, told apart from those of this archive.
+
+        Args:
+            examples: For each label its photographs.
+            words: Labels in words; one that has examples too is known by both.
+
+        Raises:
+            ClipitaError: there is no index yet.
+            TextError, ImageError: a label or a photograph cannot be used.
+        """
+        snapshot = self._current()
+        return examples_bank(
+            self.model,
+            examples,
+            words=words,
+            usual_sentence=self._usual_sentence(),
+            usual_photo=_mean(snapshot.vectors, snapshot.positions) if len(snapshot.positions) else None,
+        )
 
     def export(self, path: str | os.PathLike[str]) -> int:
         """Write the vectors of all photographs to a file as `clipita embed` does.
