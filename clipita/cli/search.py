@@ -85,7 +85,7 @@ def search(
         "count": count,
         "more": [_weighted(item) for item in more],
         "less": [_weighted(item) for item in less],
-        "below": _below(inside, below),
+        "below": below_of(inside, below),
         "since": _day(since, "--since", last=False),
         "until": _day(until, "--until", last=True),
     }
@@ -119,7 +119,8 @@ def open_index(photos: Path, place: Path | None) -> tuple[Index, str]:
     raise Unusable(f"there is no index in {str(photos)!r} or above it. Make one first: clipita index {str(photos)!r}")
 
 
-def _below(inside: str, below: str | None) -> str | None:
+def below_of(inside: str, below: str | None) -> str | None:
+    """Return the folder of an archive that --in and --below mean together, None for all."""
     parts = [part for part in (inside, (below or "").strip("/").removeprefix("./")) if part]
     return "/".join(parts) or None
 

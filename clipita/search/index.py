@@ -386,9 +386,12 @@ class Index:
         )
         return labelled_files(files, found)
 
-    def examples_bank(
-        self, examples: Mapping[str, Sequence[ImageInput]], *, words: Iterable[str] = ()
-    ) -> ExamplesBank:
+    def changed_since(self, paths: Iterable[str]) -> set[str]:
+        """Return those of some photographs that are gone, or were changed since the index read them."""
+        rows = self._store.rows()
+        return {path for path in paths if path not in rows or stamp_of(self.photos / path) != rows[path].stamp}
+
+    def examples_bank(self, examples: Mapping[str, Sequence[ImageInput]], *, words: Iterable[str] = ()) -> ExamplesBank:
         """Embed labels by photographs that show them, as `examples_bank` does, told apart from those of this archive.
 
         Args:

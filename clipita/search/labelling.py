@@ -8,6 +8,7 @@ photograph, so that a longer list or a larger archive does not change what a pho
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -119,7 +120,8 @@ def matches_of(
         given = share >= thresholds if fits is None else fits[rows]
         for row, shares, gives in zip(rows.tolist(), share, given, strict=True):
             if gives.any():
-                order = [k for k in np.argsort(-cosine[row], kind="stable").tolist() if gives[k]]
+                order = np.argsort(-cosine[row], kind="stable")
+                order = cast(list[int], order[gives[order]].tolist())
                 found[int(block[row])] = [
                     LabelMatch(bank.labels[k], float(shares[k]), float(cosine[row, k])) for k in order[:top_k]
                 ]
