@@ -42,7 +42,7 @@ from clipita.search.sidecars import SidecarSummary, write_sidecars
     "--threshold",
     type=float,
     callback=number_between(0.000001, 1, "a threshold"),
-    help="The share that a label needs among 2,033 other phrases.  [default: 0.1, by example 0.5]",
+    help="The share that a label needs among 2,033 other phrases.  [default: 0.2, by example 0.6]",
 )
 @click.option(
     "--min-cosine",
@@ -156,6 +156,6 @@ def _print_json(opened: Index, given: list[Labelled], written: SidecarSummary | 
 def _print(given: list[Labelled], *, quiet: bool) -> None:
     if not quiet:
         for item in given:
-            echo(f"{item.path}\t{', '.join(match.label for match in item.labels) or '-'}")
+            echo(f"{item.path}: {', '.join(match.label for match in item.labels) or '-'}")
     some = sum(bool(item.labels) for item in given)
     echo(f"{some:,} of {len(given):,} photographs have labels", err=True)

@@ -71,5 +71,5 @@ def _line(line: str, place: str) -> LabelLine:
     except ValueError:
         threshold = 0.0
     if not 0 < threshold <= 1:
-        raise ClipitaError(f"{place}: {number.strip()!r} is no threshold: above 0 and at most 1, e.g. 0.1.")
+        raise ClipitaError(f"{place}: {number.strip()!r} is no threshold: above 0 and at most 1, e.g. 0.2.")
     return LabelLine(path, threshold)

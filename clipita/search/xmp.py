@@ -51,19 +51,32 @@ class _Field(NamedTuple):
         namespace: Its namespace.
         name: Its name there.
         container: "Bag" or "Seq", as its specification says.
-        levels: The pattern that separates the levels of a keyword; none by default.
+        separator: What is between the levels of a keyword; "" where each level is a keyword by itself.
     """
 
     prefix: str
     namespace: str
     name: str
     container: str
-    levels: str = r"(?!)"
+    separator: str = ""
 
     @property
     def qualified(self) -> str:
         """The name as expat gives it."""
         return f"{self.namespace} {self.name}"
+
+    def level(self, name: str) -> str:
+        """Return the name of a level as it can stand there, without the separator in it."""
+        return name.replace(self.separator, "-") if self.separator else name
+
+    def values(self, levels: Sequence[str]) -> list[str]:
+        """Return what a keyword is there."""
+        names = [self.level(name) for name in levels]
+        return [self.separator.join(names)] if self.separator else names
+
+    def last_level(self, value: str) -> str:
+        """Return the label itself, without what it is a kind of."""
+        return value.split(self.separator)[-1] if self.separator else value
 
     @property
     def record(self) -> "_Field":
@@ -72,7 +85,7 @@ class _Field(NamedTuple):
 
 
 _SUBJECT = _Field("dc", "http://purl.org/dc/elements/1.1/", "subject", "Bag")
-_HIERARCHY = _Field("lr", "http://ns.adobe.com/lightroom/1.0/", "hierarchicalSubject", "Bag", r"\|")
+_HIERARCHY = _Field("lr", "http://ns.adobe.com/lightroom/1.0/", "hierarchicalSubject", "Bag", "|")
 _TAGS = _Field("digiKam", "http://www.digikam.org/ns/1.0/", "TagsList", "Seq", "/")
 
 
@@ -93,28 +106,26 @@ def with_keywords(xmp: bytes | None, paths: Iterable[Sequence[str]], among: Iter
     Raises:
         XmpError: it is no XMP, has a DOCTYPE, or keeps its keywords in a form that is not known.
     """
-    paths = [[_clean(part) for part in path] for path in paths]
-    wanted = {
-        _SUBJECT: [part for path in paths for part in path],
-        # The separators of levels, which names cannot have in them.
-        _HIERARCHY: ["|".join(part.replace("|", "/") for part in path) for path in paths],
-        _TAGS: ["/".join(part.replace("/", "|") for part in path) for path in paths],
-    }
-    scope = {_same(_clean(part)) for path in among for part in path}
+    paths = [levels for path in paths if (levels := _clean(path))]
+    names = {level for path in among for level in _clean(path)}
     xmp = EMPTY.encode() if xmp is None else xmp
-    for field, values in wanted.items():
+    for field in (_SUBJECT, _HIERARCHY, _TAGS):
+        values = [value for path in paths for value in field.values(path)]
+        scope = {_same(field.level(name)) for name in names}
         there, record = _values(xmp, field), _values(xmp, field.record)
         added = {_same(value) for value in record} & {_same(value) for value in there}
         of_others = {_same(value) for value in there} - added
-        kept = {value for value in added if _same(re.split(field.levels, value)[-1]) not in scope}
+        kept = {value for value in added if field.last_level(value) not in scope}
         ours = {_same(value): value for value in values if _same(value) not in of_others | kept}
         for place, keep in ((field, of_others | kept | ours.keys()), (field.record, kept | ours.keys())):
             xmp = _changed(xmp, place, keep, list(ours.values()))
     return xmp
 
 
-def _clean(text: str) -> str:
-    return _NOT_XML.sub("\ufffd", unicodedata.normalize("NFC", text))
+def _clean(path: Sequence[str]) -> list[str]:
+    """Return the levels of a keyword as XML can hold them, and as it gives them back: white space is one space."""
+    levels = [" ".join(_NOT_XML.sub("\ufffd", unicodedata.normalize("NFC", level)).split()) for level in path]
+    return [level for level in levels if level]
 
 
 def _same(text: str) -> str:
