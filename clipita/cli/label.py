@@ -42,7 +42,7 @@ from clipita.search.sidecars import SidecarSummary, write_sidecars
     "--threshold",
     type=float,
     callback=number_between(0.000001, 1, "a threshold"),
-    help="The share that a label needs among 2,033 other phrases.  [default: 0.2, by example 0.6]",
+    help="The share that a label needs among 2,033 other phrases.  [default: 0.2, by example 0.7]",
 )
 @click.option(
     "--min-cosine",

@@ -343,7 +343,7 @@ class Index:
             labels: Distinct labels, or a bank of `Model.label_bank` or `examples_bank`.
             templates: As for `Model.label_bank`. A bank has its own in it, and takes no others.
             threshold: The share that a label needs among the background phrases and itself, above 0 and at most 1; or
-                those of some labels. None means 0.2, for labels by example 0.6.
+                those of some labels. None means 0.2, for labels by example 0.7.
             min_cosine: Give instead every label of at least this cosine.
             top_k: Most labels of a photograph, the best.
             below: As for `search`.

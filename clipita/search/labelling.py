@@ -19,10 +19,10 @@ from clipita.search.examples import ExamplesBank
 from clipita.search.presence import Background
 from clipita.zero_shot import LabelBank
 
-# Shares that a label needs. On photographs that no model was trained on, 76 % of the words given at 0.2 are right; labels
-# by example are given wrongly as rarely at 0.6. docs/search.md has more.
+# Shares that a label needs. On photographs that no model was trained on, 76 % of the words given at 0.2 are right, and
+# labels by example are given wrongly about as rarely at 0.7. docs/search.md has more.
 WORD_SHARE = 0.2
-EXAMPLE_SHARE = 0.6
+EXAMPLE_SHARE = 0.7
 
 _PHOTOS = 4096  # in one step: 4,096 x 255 phrases x 4 bytes = 4 MB
 _PARTS = 8  # of the background; most photographs are out after the first

@@ -94,9 +94,7 @@ def test_dropping_photographs_early_changes_no_share() -> None:
     cosine = photos.astype(np.float64) @ bank.embeddings.T
     others = np.exp(22 * (photos.astype(np.float64) @ background.vectors.T)).sum(axis=1)
     share = np.exp(22 * cosine) / (np.exp(22 * cosine) + others[:, None])  # (N, K)
-    expected = {
-        (n, bank.labels[k]): share[n, k] for n, k in np.argwhere(share >= thresholds).tolist() if n >= 500
-    }
+    expected = {(n, bank.labels[k]): share[n, k] for n, k in np.argwhere(share >= thresholds).tolist() if n >= 500}
     assert len(expected) > 100
     assert {(n, m.label): m.share for n, row in found.items() for m in row} == pytest.approx(expected, abs=1e-4)
     for row in found.values():
