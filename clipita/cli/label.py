@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from clipita.cli.options import Unusable, echo, json_option, number_between, print_json
-from clipita.cli.search import below_of, open_index
+from clipita.cli.search import archive_options, below_of, open_index
 from clipita.search.examples import read_examples
 from clipita.search.index import Index
 from clipita.search.labelling import Labelled
@@ -17,16 +17,7 @@ from clipita.search.sidecars import SidecarSummary, write_sidecars
 
 
 @click.command()
-@click.option(
-    "--in",
-    "photos",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=Path(),
-    help="The folder of photographs, or one in it; by default the one you are in.",
-)
-@click.option(
-    "--index", "place", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Where its index is."
-)
+@archive_options
 @click.option(
     "--labels",
     metavar="FILE|LIST",
