@@ -39,7 +39,7 @@ from clipita.search.update import UpdateSummary
 def index(
     folder: Path, place: Path | None, exclude: tuple[str, ...], batch_size: int, model: str | None, as_json: bool
 ) -> None:
-    r"""Make the photographs below FOLDER searchable.
+    """Make the photographs below FOLDER searchable.
 
     \b
         clipita index foto
@@ -47,7 +47,7 @@ def index(
 
     Give it again whenever photographs were added, replaced, moved or deleted: only pictures that the index has never
     seen go through the model. It may be stopped at any time, and searched while it runs.
-    """
+    """  # noqa: D301 (click reads the character \b)
     opened = Index.open(folder, index=place, model=model)
     patterns = [pattern for pattern in exclude if pattern] if exclude else None
     progress = ProgressBar()

@@ -61,7 +61,7 @@ def label(
     table: Path | None,
     as_json: bool,
 ) -> None:
-    r"""Give each photograph of an index those of your labels that it shows, or none.
+    """Give each photograph of an index those of your labels that it shows, or none.
 
     \b
         clipita label --in foto --labels animals
@@ -70,7 +70,7 @@ def label(
 
     --xmp leaves the photographs as they are. In an XMP file that is there already, keywords are added and nothing else
     is touched; labels of the list that do not fit any more are taken out again, if it was clipita that wrote them.
-    """
+    """  # noqa: D301 (click reads the character \b)
     if labels is None and examples is None:
         raise click.UsageError("Give --labels, --examples or both.")
     lines = read_labels(labels) if labels is not None else []

@@ -72,14 +72,14 @@ def search(
     html: Path | None,
     as_json: bool,
 ) -> None:
-    r"""Find the photographs that fit a sentence best, or resemble a photograph.
+    """Find the photographs that fit a sentence best, or resemble a photograph.
 
     \b
         clipita search "una spiaggia al tramonto"
         clipita search foto.jpg --less "la neve" -n 5
 
     Exit status: 0 if something was found, 1 if nothing was, 2 if the search could not be made.
-    """
+    """  # noqa: D301 (click reads the character \b)
     opened, inside = open_index(photos, place)
     chosen = {
         "count": count,

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 from support.tiny_bundle import tiny_config, tiny_files
 
 import clipita
 from clipita.bundles.bundle import write_bundle
+from clipita.cli.main import main
 
 
 def test_zero_shot_prints_labels_best_first(run: Any, shared_bundle: Path, photos: Path) -> None:
@@ -259,3 +260,12 @@ def test_zero_shot_sees_what_crop_says(run: Any, shared_bundle: Path, photos: Pa
     result = run("zero-shot", wide, "cane", "gatto", "--crop", "whole")
     assert result.exit_code == 2
     assert "'whole' is not one of 'auto', 'center', 'pad', 'tiles'" in result.stderr
+
+
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_help_shows_its_examples_line_by_line(command: str) -> None:
+    told = CliRunner().invoke(main, [command, "--help"])
+    assert told.exit_code == 0
+    assert "\\b" not in told.output
+    shown = [line.strip() for line in told.output.splitlines() if line.strip().startswith("clipita ")]
+    assert all(" clipita " not in line for line in shown)
