@@ -92,7 +92,7 @@ class Index:
         folder: Where the index is.
     """
 
-    def __init__(self, photos: Path, store: Store, model: Model | None, model_name: str | None) -> None:
+    def __init__(self, photos: Path, store: Store, model: Model | None, model_name: str) -> None:
         self.photos, self.folder = photos, store.folder
         self._store, self._model, self._model_name = store, model, model_name
         self._lock = threading.RLock()
@@ -134,7 +134,7 @@ class Index:
         if not photos_folder.is_dir():
             raise ClipitaError(f"{str(photos_folder)!r} is not a folder.")
         if isinstance(model, Model):
-            opened = cls(photos_folder, store, model, None)
+            opened = cls(photos_folder, store, model, _name_of(model))
         elif model is not None:
             opened = cls(photos_folder, store, None, lasting_name(model))
         else:
@@ -156,11 +156,6 @@ class Index:
         """The model that embeds photographs and sentences; it is loaded when it is first needed."""
         with self._lock:
             if self._model is None:
-                if not self._model_name:
-                    raise ClipitaError(
-                        f"the index {str(self.folder)!r} was made with a Model that has no name here: give it as "
-                        "model=."
-                    )
                 self._model = load(self._model_name)
                 if self._store.exists():
                     self._check_model()
@@ -534,7 +529,7 @@ class Index:
         inside = self.folder.parent == self.photos
         return {
             "fingerprint": fingerprint_of(self.model, crop),
-            "model": self._model_name or "",
+            "model": self._model_name,
             "model_name": self.model.name,
             "width": str(self.model.embed_dim),
             "crop": crop,
@@ -559,6 +554,12 @@ def _mean(vectors: HalfVectors, positions: npt.NDArray[np.int64]) -> FloatVector
     """Return the mean (E,) of the vectors, of 1,000 of them if there are more."""
     some = positions[:: max(1, len(positions) // 1000)]
     return vectors[some].astype(np.float32).mean(axis=0)
+
+
+def _name_of(model: Model) -> str:
+    """Return what `load` made a model of, by what it is pickled as."""
+    _, (settings, _) = model.__reduce__()
+    return str(dict(settings)["name_or_path"])
 
 
 def _crop(name: str) -> Crop:

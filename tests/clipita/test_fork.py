@@ -131,6 +131,7 @@ def test_multiprocessing_by_fork(model: clipita.Model) -> None:
             np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_flax_says_that_it_cannot_go_on_in_a_child() -> None:
     model = clipita.load(backend="flax")
 

@@ -28,6 +28,8 @@ from clipita.convert.layouts import checkpoint
 from clipita.errors import CheckpointError
 from clipita.loading import repository as _repository
 
+pytestmark = pytest.mark.slow
+
 # One of each row of what loads.
 LAYOUTS = {
     "vision-text": "the same of transformers 4, BERT x CLIP",

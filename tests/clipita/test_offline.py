@@ -29,9 +29,13 @@ IDLE = "\nimport time; time.sleep(5)\n"
 # Any of these would keep a telemetry that is there from showing itself.
 HUSHES = ("ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "CI", "TF_BUILD", "GITHUB_ACTIONS", "PYTEST_CURRENT_TEST")
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("strace") is None, reason="needs strace, which shows a process's system calls: apt-get install strace"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        shutil.which("strace") is None,
+        reason="needs strace, which shows a process's system calls: apt-get install strace",
+    ),
+]
 
 
 def traced(home: Path, code: str, scratch: Path) -> tuple[list[str], list[str]]:

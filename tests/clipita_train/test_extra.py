@@ -7,6 +7,8 @@ from support import ROOT
 
 import clipita
 
+pytestmark = pytest.mark.slow
+
 
 def import_training(preparation):
     code = f"import sys, importlib.util as u; {preparation}; import clipita_train; print(sorted(sys.modules))"

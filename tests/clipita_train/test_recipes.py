@@ -36,6 +36,7 @@ def test_every_recipe_is_here():
     assert all(isinstance(recipe, PairRecipe) for recipe in RECIPES.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(TOWERS))
 def test_the_stages_account_for_every_parameter(name):
     recipe, (image, text, preprocessing) = RECIPES[name], TOWERS[name]

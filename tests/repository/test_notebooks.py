@@ -9,6 +9,8 @@ import pytest
 from support import ROOT
 from support.reference import nbclient, nbformat
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = ROOT / "examples"
 
 # Run after the last cell, with what the notebook has computed.

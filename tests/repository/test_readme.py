@@ -42,6 +42,7 @@ def test_the_python_snippets_print_what_their_comments_say(tmp_path: Path, monke
     assert [*map(words_of, printed.getvalue().splitlines())] == [*map(words_of, expected)]
 
 
+@pytest.mark.slow
 def test_the_commands_print_what_is_shown(tmp_path: Path) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}

@@ -25,6 +25,8 @@ from clipita.towers.config import DualConfig, ProjectionConfig
 from clipita.towers.dual import DualEncoder
 from clipita.towers.parameters import set_parameters
 
+pytestmark = pytest.mark.slow
+
 rng = np.random.default_rng(0)
 PIXELS = rng.integers(0, 256, (5, 40, 40, 3)).astype(np.uint8)
 IDS = rng.integers(0, CONFIG.text.vocabulary, (7, 11))

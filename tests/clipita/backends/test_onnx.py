@@ -59,6 +59,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_comes_back_after_large_batches() -> None:
     done = subprocess.run([sys.executable, "-c", _RESIDENT], capture_output=True, text=True, check=True)

@@ -240,6 +240,7 @@ def many_photos(folder: Path, count: int) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_a_run_that_was_stopped_goes_on(run: Any, tmp_path: Path, stop: signal.Signals, code: int) -> None:
     shards = 80  # enough that the first is seen while others are still to come, be the machine ever so busy

@@ -261,6 +261,7 @@ def test_duplicates_are_listed(run: Run, photos: Path) -> None:
     assert told == {"groups": [{"paths": ["b.png", "mare/copia.png"], "same_bytes": True}]}
 
 
+@pytest.mark.slow
 def test_interrupted_it_keeps_what_is_done(tmp_path: Path) -> None:
     folder = tmp_path / "foto"
     folder.mkdir()

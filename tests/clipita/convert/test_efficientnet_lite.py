@@ -38,6 +38,7 @@ def tower_of(config, table, folded: bool = False) -> EfficientNetLite:
     return tower
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("version", "config", "size"), [(0, LITE0, 224), (1, LITE1, 240), (2, LITE2, 260)])
 def test_equals_the_original(version: int, config, size: int) -> None:
     pixels = photographs(size)
@@ -59,6 +60,7 @@ def test_equals_the_original(version: int, config, size: int) -> None:
     assert logits[1].argmax() in (504, 967)  # coffee mug, espresso
 
 
+@pytest.mark.slow
 def test_folding_keeps_the_features_and_round_trips() -> None:
     weights = read_efficientnet_lite(lite_path(0), LITE0)
     apart = tower_of(LITE0, weights.tower)

@@ -28,6 +28,7 @@ def test_good_files_are_read(form: Format) -> None:
             assert attempt(form, folder, form.pack(seed)) == "read"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_damaged_files_are_read_or_refused(name: str) -> None:
     # A graph that is whole goes through ONNX Runtime, which takes 10 ms.

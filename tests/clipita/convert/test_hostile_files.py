@@ -26,6 +26,7 @@ def outcomes() -> dict[str, Outcome]:
     return {name: Outcome(**outcome) for name, outcome in json.loads(run.stdout).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", all_cases())
 def test_a_hostile_file_is_refused(outcomes: dict[str, Outcome], name: str) -> None:
     outcome, message = outcomes[name], all_cases()[name].message

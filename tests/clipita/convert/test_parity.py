@@ -21,6 +21,8 @@ from clipita.convert.layouts.checkpoint import read_dual
 from clipita.text.tokenizer import TokenizerConfig
 from clipita.towers.config import DualConfig
 
+pytestmark = pytest.mark.slow
+
 BACKENDS = ("onnx", "portable", "flax")
 TOLERANCE = 1e-5
 

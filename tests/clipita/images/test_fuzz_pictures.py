@@ -28,6 +28,7 @@ def test_good_pictures_are_read(name: str) -> None:
             assert as_tower(data) is not None
 
 
+@pytest.mark.slow
 def test_damaged_pictures_are_read_or_refused() -> None:
     arguments = [sys.executable, "-c", FUZZ, str(TESTS)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)

@@ -17,6 +17,8 @@ from clipita.loading import hub
 from clipita.loading.hub import resolve
 from clipita.loading.known import KNOWN
 
+pytestmark = pytest.mark.slow
+
 NEWER = "abcdef0123" * 4
 
 # Resolves each of the calls given as JSON, in order, and prints a folder or the error of each.

@@ -15,6 +15,8 @@ from support.hub_stand_in import COMMIT, Hub
 
 from clipita.loading import download as _download
 
+pytestmark = pytest.mark.slow
+
 # Resolves the names that are given, and prints what came of each, and the seconds that it took. argv[1] is run before.
 CLIENT = """
 import sys, time

@@ -159,6 +159,7 @@ print(index.update(batch_size=2, progress=Print()).added, flush=True)
 """
 
 
+@pytest.mark.slow
 def test_killed_at_ten_moments_it_goes_on_and_is_whole(
     tmp_path: Path, shared_bundle: Path, model: clipita.Model
 ) -> None:
@@ -277,6 +278,13 @@ def test_photographs_behind_a_link_to_a_disk_that_is_gone_stay(archive: Path, in
     disk.rename(archive.parent / "staccato")
     assert index.update().removed == 0
     assert len(index) == 12
+
+
+def test_an_index_made_with_a_model_object_is_opened_by_its_name(archive: Path, model: clipita.Model) -> None:
+    Index.open(archive, model=model).update()
+    opened = Index.open(archive)
+    assert len(opened.search("mare", show_all=True).matches) == 12
+    assert opened.model.fingerprint == model.fingerprint
 
 
 def test_another_model_is_refused(archive: Path, index: Index, tmp_path: Path) -> None:

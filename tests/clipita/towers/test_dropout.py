@@ -19,7 +19,7 @@ from clipita.towers.dual import DualEncoder
 from clipita.towers.parameters import set_parameters
 from clipita.towers.transformer import dropped
 
-pytestmark = pytest.mark.usefixtures("strict_types")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("strict_types")]
 
 RATE = 0.1
 CAUSAL = ClipTextConfig(64, 96, 2, 3, 128, 40, "quick_gelu", 1e-5, "causal", "highest")

@@ -27,6 +27,7 @@ def dual(config: DualConfig) -> DualEncoder:
     return model
 
 
+@pytest.mark.slow
 def test_padding_and_batch_do_not_change_a_text() -> None:
     model = dual(CONFIG)
     features = np.asarray(model.text_features(IDS, MASK))
@@ -47,6 +48,7 @@ def test_order_and_pooling_matter() -> None:
     np.testing.assert_allclose(first.text_features(IDS, MASK)[2], features[2], atol=1e-6)  # of one token
 
 
+@pytest.mark.slow
 def test_call_is_the_sum_of_its_parts() -> None:
     model = dual(CONFIG)
     image, text = nnx.jit(lambda model, *inputs: model(*inputs))(model, PIXELS, IDS, MASK)

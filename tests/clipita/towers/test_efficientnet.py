@@ -11,7 +11,7 @@ from clipita.towers.efficientnet import EfficientNetLite, depthwise_conv
 from clipita.towers.efficientnet_config import LITE0, LITE1, LITE2, EfficientNetLiteConfig, block_shapes, same_padding
 from clipita.towers.parameters import parameter_table, set_parameters
 
-pytestmark = pytest.mark.usefixtures("strict_types")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("strict_types")]
 
 TINY = EfficientNetLiteConfig(width=0.25, depth=0.1, stem_width=8, head_width=32)
 

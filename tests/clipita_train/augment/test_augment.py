@@ -16,7 +16,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from clipita.images.pixels import Preprocessing, load_pixels
 
-pytestmark = pytest.mark.usefixtures("strict_types")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("strict_types")]
 
 CANVAS = Preprocessing(72, "shortest", "bicubic", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
 SIZE = 64

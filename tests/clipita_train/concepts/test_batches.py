@@ -203,6 +203,7 @@ def test_validation_shows_every_photograph_once(count: int) -> None:
         assert (batch["positive"][batch["mask"]].max(1) >= 0.5).all()
 
 
+@pytest.mark.slow
 def test_padding_does_not_change_the_validation_loss() -> None:
     held_back = photographs([DOG, CAT, CAR])
     (padded,) = validation_batches(ONTOLOGY, held_back, PHRASES, MIX)

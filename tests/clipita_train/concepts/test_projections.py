@@ -15,6 +15,8 @@ from clipita.towers.config import ProjectionConfig
 from clipita.towers.dual import Projection, unit_norm
 from clipita.towers.parameters import parameter_table, set_parameters
 
+pytestmark = pytest.mark.slow
+
 WIDE = replace(
     CONFIG, image_projection=ProjectionConfig(bias=True), text_projection=ProjectionConfig(hidden=16, bias=True)
 )

@@ -84,6 +84,7 @@ def test_maps_that_were_not_cached_are_missed_at_once() -> None:
         shown.model_inputs(mapped=True)
 
 
+@pytest.mark.slow
 def test_gradients_reach_every_weight_of_the_tail() -> None:
     first = first_block(CONFIG, 2)
     tail = image_tail(CONFIG, TOWER, first)

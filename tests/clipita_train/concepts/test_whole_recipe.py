@@ -41,6 +41,8 @@ from clipita.text.tokenizer import Tokenizer, TokenizerConfig
 from clipita.towers.config import ProjectionConfig
 from clipita.towers.efficientnet_config import LITE0
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = ("n01440764", "n02099712", "n02124075", "n02129165")  # the classes that the tiny classifier knows
 SHOWN = SAMPLES[1:3]  # those with photographs: a labrador, a cat
 PROJECTIONS = StageConfig(

@@ -134,6 +134,7 @@ def test_the_hold_out_is_a_fixed_share_of_the_synonyms_and_of_no_label() -> None
     assert {c.id: c.held_out for c in load_ontology().concepts if c.held_out} == held_out
 
 
+@pytest.mark.slow
 def test_no_held_out_phrase_is_in_a_training_text_of_any_concept_not_even_as_a_part() -> None:
     trained = {" ".join(re.findall(r"\w+", text.lower())) for c in ONTOLOGY.concepts for text in training_texts(c)}
     everything = " | ".join(sorted(trained))

@@ -37,6 +37,7 @@ def assert_same(one, other):
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(plain(a), plain(b)), one, other)
 
 
+@pytest.mark.slow
 def test_all_of_it_comes_back(tmp_path):
     state, progress = make_state(1, step=3), Progress(best_step=2, best_loss=0.5, waiting=1)
     with Checkpoints(tmp_path, 0, "prova") as checkpoints:

@@ -11,7 +11,7 @@ from clipita_train.losses.contrastive import softmax_contrastive
 from flax import nnx
 from support.training_toy import HEADS, LOCKED, Pairs, Towers
 
-pytestmark = pytest.mark.usefixtures("strict_types")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("strict_types")]
 
 ALL = (ParameterRule(".*"),)
 

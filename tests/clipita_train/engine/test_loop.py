@@ -17,7 +17,7 @@ from flax import nnx
 from support import environment
 from support.training_toy import HEADS, LOCKED, Pairs, Towers, loss_fn, make_batches, make_config
 
-pytestmark = pytest.mark.usefixtures("strict_types", "compile_once")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("strict_types", "compile_once")]
 
 PROGRAM = [sys.executable, "-m", "support.training_toy"]
 CONFIG = make_config(save_every=3)

@@ -13,7 +13,7 @@ from flax import nnx
 from support import training_devices
 from support.training_toy import Towers, loss_fn, make_batches, make_config
 
-pytestmark = pytest.mark.usefixtures("strict_types")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("strict_types")]
 
 PARAMS = {"image": {"kernel": jnp.ones((6, 8)), "bias": jnp.ones(8)}}
 

@@ -27,6 +27,7 @@ def one_update(stage, gradients, total_steps=100):
     return jax.jit(optimizer.update)(gradients, optimizer.transform.init(PARAMS), PARAMS)
 
 
+@pytest.mark.slow
 def test_frozen_parameters_hold_no_state_and_do_not_move():
     optimizer = build_optimizer(make_stage(LOCKED, HEAD), PARAMS, total_steps=10)
     state = optimizer.transform.init(PARAMS)
@@ -139,6 +140,7 @@ def stack_and_parts():
     return stack, {"blocks": {f"{i}": {"kernel": kernels[i], "bias": biases[i]} for i in range(LAYERS)}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [{}, {"kind": "adamw", "eps": 1e-8, "weight_decay": 0.3}])
 @pytest.mark.parametrize("layer_decay", [1.0, 0.5])
 def test_stacked_layers_learn_as_they_would_by_themselves(optimizer, layer_decay):

@@ -33,6 +33,7 @@ def first_batch():
     return put_batch(take_ids(next(Pairs(160, 16, train=True)))[0], MESH)
 
 
+@pytest.mark.slow
 def test_a_step_consumes_its_state_and_leaves_the_model_alone():
     model = Towers(nnx.Rngs(0))
     graphdef, optimizer, state = prepare(model, LOCKED, HEADS)

@@ -92,6 +92,7 @@ def test_twins_in_the_gallery_tie_wherever_they_stand() -> None:
     assert found[1000] == 1
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_product_of_queries_and_gallery() -> None:
     rng = np.random.default_rng(0)
     texts, images = unit(rng, 20_000, 4), unit(rng, 30_000, 4)  # all scores would be 2.4 GB
@@ -192,6 +193,7 @@ def test_groups_of_unequal_size_weigh_by_their_queries() -> None:
     assert (estimate.value, estimate.low, estimate.high) == (0.25, 0, 1)
 
 
+@pytest.mark.slow
 @given(hnp.arrays(np.float64, (20, 2), elements=st.floats(0, 1, width=16)))
 def test_a_model_does_not_differ_from_itself(values: np.ndarray) -> None:
     for difference in differences(values, values, np.arange(20) // 2):

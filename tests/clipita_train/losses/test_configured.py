@@ -9,7 +9,7 @@ from flax import nnx
 from support import training_devices
 from support.training_devices import slow_sigmoid_pairs, slow_softmax_pairs, unit_rows
 
-pytestmark = pytest.mark.usefixtures("strict_types")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("strict_types")]
 
 MESH = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 IMAGE, TEXT = (unit_rows(np.random.default_rng(seed), 12) for seed in range(2))

@@ -151,6 +151,7 @@ def test_extremes_stay_finite(positive, known, scale):
             assert (gradient == 0).all()
 
 
+@pytest.mark.slow
 def test_other_positives_are_not_pushed_away():
     """A picture of a dog gains nothing by leaving "animale" when "cane" is right too."""
     image, text = jnp.eye(4)[:1], jnp.eye(4)
@@ -186,6 +187,7 @@ for loss, more in ((softmax_contrastive, {}), (sigmoid_contrastive, {"logit_bias
 """
 
 
+@pytest.mark.slow
 def test_sharded_over_eight_devices_is_the_loss_of_the_global_batch():
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, "-W", "error", "-c", SHARDED], env=environment, check=True)

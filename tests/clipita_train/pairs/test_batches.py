@@ -169,6 +169,7 @@ def test_what_is_left_out_is_named_once_and_too_much_is_an_error(tmp_path):
         left_out("uno: 20", "truncated")
 
 
+@pytest.mark.slow
 def test_broken_lists_and_photographs_are_named_and_the_rest_is_read(tmp_path):
     folder = write_toy(tmp_path, 40)
     lines = (folder / "pairs.jsonl").read_text().splitlines()

@@ -33,7 +33,7 @@ from support.pair_toy import (
 import clipita
 from clipita.errors import CheckpointError
 
-pytestmark = pytest.mark.usefixtures("compile_once")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compile_once")]
 
 
 @pytest.fixture(scope="module")

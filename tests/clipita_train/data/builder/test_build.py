@@ -28,6 +28,8 @@ from support import TESTS
 from support.sources_of_photographs import CAPTIONS, RECIPE, jpeg, picture, write_sources
 from support.web_stand_in import Web, answer
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import sys
 from pathlib import Path

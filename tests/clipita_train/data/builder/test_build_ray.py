@@ -15,7 +15,10 @@ from clipita_train.data.builder.runners import LocalRunner
 from support import TESTS
 from support.sources_of_photographs import RECIPE, write_sources
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs clipita[ray]")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs clipita[ray]"),
+]
 
 SCRIPT = """
 import os, signal, sys

@@ -73,6 +73,7 @@ def test_captions_that_differ_in_little_have_near_signatures(other: str, near: b
     assert ((first == second).mean() >= 0.8) == near
 
 
+@pytest.mark.slow
 def test_a_signature_estimates_the_jaccard_index() -> None:
     words = [f"parola{number}" for number in range(400)]
     rng = np.random.default_rng(0)

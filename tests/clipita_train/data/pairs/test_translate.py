@@ -16,6 +16,8 @@ from support.hub_stand_in import COMMIT, Hub
 from support.reference import deepl
 from support.web_stand_in import Web, answer
 
+pytestmark = pytest.mark.slow
+
 
 class Shout:
     """Translates into capitals; what has a digit fails, and after `patience` calls it stops."""

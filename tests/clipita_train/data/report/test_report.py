@@ -73,6 +73,7 @@ def built(tmp_path_factory):
     return root, out
 
 
+@pytest.mark.slow
 def test_counts_are_those_of_the_build(built):
     _, out = built
     told, found = json.loads((out / "build.json").read_text())["sources"], gather(out)
@@ -235,6 +236,7 @@ def test_a_browser_runs_nothing_of_it(hostile, tmp_path):
     assert not re.search(r"<script|<img(?! src=\"data:image/jpeg)", dom)
 
 
+@pytest.mark.slow
 @in_browser
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_browser_shows_its_pictures_light_and_dark(hostile, tmp_path, dark):
