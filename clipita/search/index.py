@@ -292,8 +292,9 @@ class Index:
             positions = positions[positions < len(snapshot.vectors)]  # what a writer may have added in between
         if not len(positions):
             return SearchResult(False, [])
-        usual_photo = _mean(snapshot.vectors, snapshot.positions)
-        vector = query_vector(self.model, wanted, more, less, self._usual_sentence, usual_photo)
+        vector = query_vector(
+            self.model, wanted, more, less, self._usual_sentence, lambda: _mean(snapshot.vectors, snapshot.positions)
+        )
         scores = cosines(snapshot.vectors, vector[None])[:, 0]
         if len(positions) < len(scores):
             scores = scores[positions]

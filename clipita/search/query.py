@@ -20,7 +20,7 @@ def query_vector(
     more: Iterable[Weighted],
     less: Iterable[Weighted],
     usual_sentence: Callable[[], FloatVectors],
-    usual_photo: FloatVectors,
+    usual_photo: Callable[[], FloatVectors],
 ) -> FloatVectors:
     """Return the direction that is asked for.
 
@@ -33,7 +33,7 @@ def query_vector(
         more: Others that are to fit too, each with its weight or of weight 1.
         less: Others that are not to fit.
         usual_sentence: Gives (E,), the mean of many sentences; it is called if it is needed.
-        usual_photo: (E,) the mean of the archive's photographs.
+        usual_photo: Gives (E,), the mean of the archive's photographs, likewise.
 
     Returns:
         (E,) float32 of unit norm.
@@ -45,7 +45,7 @@ def query_vector(
     for sign, items in ((1.0, more), (-1.0, less)):
         for item in items:
             other, weight = item if isinstance(item, tuple) else (item, 1.0)
-            usual = usual_sentence() if isinstance(other, str) else usual_photo
+            usual = usual_sentence() if isinstance(other, str) else usual_photo()
             vector += sign * weight * (_embed(model, other) - usual)
     return (vector / max(float(np.linalg.norm(vector)), 1e-12)).astype(np.float32)
 
