@@ -196,7 +196,7 @@ class Store:
                 )
                 ((used, count),) = rows.execute(counts)
                 if used == count:  # as is usual: 100,000 numbers need not be read one by one
-                    return np.arange(count)
+                    return np.arange(count, dtype=np.int64)
             query = f"SELECT DISTINCT p.content FROM {table} WHERE {' AND '.join(where)}"
             found = np.fromiter((position for (position,) in rows.execute(query, values)), np.int64)
         found.sort()
