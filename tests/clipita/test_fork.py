@@ -58,6 +58,7 @@ def in_a_fork(action: Callable[[], object], *, seconds: float = 20) -> int:
     pytest.fail(f"the child hangs: not ended after {seconds} s")
 
 
+@pytest.mark.slow
 def test_a_child_answers_as_its_parent_does(model: clipita.Model) -> None:
     image, text = model.encode_image(PHOTO), model.encode_text("un cane")
 
@@ -69,6 +70,7 @@ def test_a_child_answers_as_its_parent_does(model: clipita.Model) -> None:
     np.testing.assert_array_equal(model.encode_image(PHOTO), image)
 
 
+@pytest.mark.slow
 def test_a_child_may_fork_again(model: clipita.Model) -> None:
     def ask_in_a_grandchild() -> None:
         model.encode_text("un gatto")
@@ -103,6 +105,7 @@ PROGRAMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", PROGRAMS)
 def test_a_forked_program_ends(what: str) -> None:
     import subprocess
@@ -124,6 +127,7 @@ def embed(path: Path) -> list[float]:
     return clipita.encode_image(path).tolist()
 
 
+@pytest.mark.slow
 def test_multiprocessing_by_fork(model: clipita.Model) -> None:
     expected = clipita.encode_image(PHOTO)
     with multiprocessing.get_context("fork").Pool(2) as pool:

@@ -128,6 +128,7 @@ def test_labels_that_do_not_fit_are_left_out() -> None:
     assert rank(("a", "b", "c"), scores, None, ~fits & fits) == []
 
 
+@pytest.mark.slow
 def test_a_photograph_of_none_of_the_labels_has_no_label_by_its_cosines() -> None:
     model = clipita.load()
     bank = model.label_bank(["gatto", "cane", "cavallo"])

@@ -43,6 +43,7 @@ def test_every_example_is_tried_here_and_short() -> None:
     assert all(len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) <= 30 for name in scripts)
 
 
+@pytest.mark.slow
 def test_label_photo_knows_the_cat(tmp_path: Path) -> None:
     best, *others = run("label_photo.py", folder=tmp_path)
     share, label = best.split(maxsplit=1)
@@ -51,12 +52,14 @@ def test_label_photo_knows_the_cat(tmp_path: Path) -> None:
     assert len(others) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("photo", "label"), SHOWS.items())
 def test_label_photo_knows_each_photograph(photo: str, label: str, tmp_path: Path) -> None:
     lines = run("label_photo.py", PHOTOS / photo, *sorted(SHOWS.values()), folder=tmp_path)
     assert lines[0].split(maxsplit=1)[1] == label
 
 
+@pytest.mark.slow
 def test_embed_folder_writes_what_the_library_gives(tmp_path: Path) -> None:
     (line,) = run("embed_folder.py", folder=tmp_path)
     model = clipita.load()
@@ -68,6 +71,7 @@ def test_embed_folder_writes_what_the_library_gives(tmp_path: Path) -> None:
         np.testing.assert_allclose(stored["embeddings"], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sentence", "photo"),
     [

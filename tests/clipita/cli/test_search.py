@@ -185,6 +185,7 @@ def test_the_contact_sheet_needs_nothing_else_and_runs_nothing(ask: Run, run: Ru
     assert "http" not in re.sub(r"http-equiv", "", page)
 
 
+@pytest.mark.slow
 def test_photographs_are_shown_where_a_terminal_can(indexed: Path) -> None:
     code = "from clipita.cli.main import main; main()"
     command = [sys.executable, "-c", code, "search", "un gatto", "--in", str(indexed), "-n", "1", "--preview"]

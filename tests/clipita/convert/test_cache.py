@@ -103,6 +103,7 @@ def test_a_killed_process_leaves_nothing_half_made(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [".0123.lock", "0123"]
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_makes_it_and_the_other_waits(tmp_path: Path) -> None:
     processes = [start(tmp_path / "0123", 2) for _ in range(2)]
     outputs = [process.communicate(timeout=60)[0] for process in processes]

@@ -40,6 +40,7 @@ FREE = re.compile(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", STRICT)
 def test_every_leaf_counts(layout: str, tmp_path: Path) -> None:
     oracle = ORACLES[layout](tmp_path / "checkpoint")

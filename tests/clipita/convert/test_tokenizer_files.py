@@ -107,6 +107,7 @@ def train_sentencepiece(corpus: Path, model: Path, **options: Any) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["nmt_nfkc", "identity"])
 def test_xlm_roberta_sentencepiece(corpus: Path, tmp_path: Path, rule: str) -> None:
     train_sentencepiece(corpus, tmp_path / "m.model", vocab_size=900, normalization_rule_name=rule)

@@ -68,6 +68,7 @@ def test_padding_shows_the_whole_on_the_mean_color(panorama: Image.Image) -> Non
     assert len(np.unique(padded[15:17])) > 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crop", ["auto", "center", "pad", "tiles"])
 def test_every_way_in_gives_the_same(crop: Crop, panorama: Image.Image, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
@@ -85,6 +86,7 @@ def test_every_way_in_gives_the_same(crop: Crop, panorama: Image.Image, tmp_path
     np.testing.assert_allclose(clipita.encode_image(path, crop=crop), one, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_by_default_only_panoramas_are_seen_in_tiles(panorama: Image.Image) -> None:
     def squares(size: tuple[int, int], **options: Any) -> int:
         return len(load_squares(panorama.resize(size), SQUARE, crop="auto", name="a", **options))
@@ -99,6 +101,7 @@ def test_by_default_only_panoramas_are_seen_in_tiles(panorama: Image.Image) -> N
     np.testing.assert_array_equal(model.encode_image(PHOTO), model.encode_image(PHOTO, crop="center"))
 
 
+@pytest.mark.slow
 def test_what_is_at_the_end_of_a_panorama_is_found(panorama: Image.Image) -> None:
     labels = ["gatto", "cielo", "cavallo"]
     whole = {score.label: score.score for score in clipita.zero_shot(panorama, labels)}

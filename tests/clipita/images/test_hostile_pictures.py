@@ -102,6 +102,7 @@ def test_large_pictures_of_one_color_are_read() -> None:
     assert _bounds.cost(hundred_megapixels, hundred_megapixels.size) == _bounds._FREE
 
 
+@pytest.mark.slow
 def test_honest_files_of_unusual_structure_are_read() -> None:
     picture = noise(1200, 800)
     tiled = {"tile_size": (128, 128), "precinct_size": (64, 64), "quality_layers": [40, 20, 10, 1]}
@@ -224,6 +225,7 @@ def test_what_a_picture_takes_is_given_back_also_when_it_is_refused(monkeypatch:
     assert _budget._shared.taken == 0
 
 
+@pytest.mark.slow
 def test_threads_take_no_more_memory_than_one() -> None:
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"

@@ -160,6 +160,7 @@ print(index.update(batch_size=2, progress=Print()).added, flush=True)
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_killed_at_ten_moments_it_goes_on_and_is_whole(
     tmp_path: Path, shared_bundle: Path, model: clipita.Model
 ) -> None:
@@ -193,6 +194,7 @@ def test_two_updates_at_once_do_not_mix_and_one_may_search_meanwhile(archive: Pa
     assert counts(index.update()) == {"unchanged": 12}  # what was not committed was not done
 
 
+@pytest.mark.slow
 def test_threads_may_search_while_one_updates(archive: Path, index: Index) -> None:
     stop, errors = threading.Event(), list[BaseException]()
 

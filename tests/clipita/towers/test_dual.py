@@ -39,6 +39,7 @@ def test_padding_and_batch_do_not_change_a_text() -> None:
     np.testing.assert_allclose(model.text_features(other_padding, MASK), features, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_order_and_pooling_matter() -> None:
     model = dual(CONFIG)
     first = dual(replace(CONFIG, text=replace(CONFIG.text, pooling="cls")))

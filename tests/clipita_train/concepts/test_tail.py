@@ -36,6 +36,7 @@ def features(paths: list[Path], folder: Path, tower: dict[str, np.ndarray]) -> n
     return image_features(locked, paths, CONFIG, folder)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, BLOCKS - 1])
 def test_the_tail_goes_on_where_the_first_blocks_end(photographs: list[Path], tmp_path: Path, count: int) -> None:
     first = first_block(CONFIG, count)

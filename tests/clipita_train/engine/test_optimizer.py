@@ -48,6 +48,7 @@ def test_multipliers_scale_the_update():
     assert moved["image"]["kernel"] == pytest.approx(0.1 * moved["head"]["kernel"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_update_equals_the_chain_written_out():
     """Adaptive clipping, AdaBelief, warm-up and cosine, against optax's own pieces."""
     random = np.random.default_rng(0)
@@ -197,6 +198,7 @@ def test_frozen_stacks_hold_no_state():
     assert sorted(shapes) == sorted(2 * [(4, 2), (2,)])
 
 
+@pytest.mark.slow
 def test_weight_decay_spares_tokens_and_numbers():
     params = {"token": jnp.ones((1, 1, 4)), "scale": jnp.float32(3), "kernel": jnp.ones((4, 4))}
     stage = make_stage(ParameterRule(".*"), kind="adamw", eps=1e-8, weight_decay=0.5, warmup=0.0)

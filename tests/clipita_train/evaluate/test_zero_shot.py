@@ -143,6 +143,7 @@ def test_what_is_told_is_that_of_the_whole_matrix() -> None:
     assert (said[ranks == 1] == shown[ranks == 1]).all()
 
 
+@pytest.mark.slow
 def test_fifty_thousand_photographs_and_a_thousand_labels_need_little_memory() -> None:
     rng = np.random.default_rng(0)
     images, labels, shown = unit(rng, 50_000, 4), unit(rng, 1000, 4), rng.integers(1000, size=50_000)

@@ -80,6 +80,7 @@ def test_sigmoid_equals_its_definition(seed):
     np.testing.assert_allclose(got, slow_sigmoid(image, text, 10.0, -10.0, positive, known), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_gradients_equal_differences_of_the_definition(seed):
     image, text, positive, known = make_case(seed)
@@ -135,6 +136,7 @@ def test_padded_rows_change_nothing(loss):
     np.testing.assert_allclose(padded, loss(image[:5], text[:5], logit_scale=20.0), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positive", [jnp.zeros((3, 3), bool), jnp.ones((3, 3), bool), jnp.eye(3, dtype=bool)])
 @pytest.mark.parametrize("known", [jnp.zeros((3, 3), bool), jnp.ones((3, 3), bool), jnp.eye(3, dtype=bool)])
 @pytest.mark.parametrize("scale", [1.0, 1000.0])

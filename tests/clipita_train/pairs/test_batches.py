@@ -99,6 +99,7 @@ def test_a_stream_goes_on_from_its_state_with_another_number_of_threads(threads)
     same(take(again, 5), whole[4:])
 
 
+@pytest.mark.slow
 def test_sources_are_mixed_by_weight():
     numbers = np.concatenate([b["number"] for b in take(stream([listed(30), listed(10, "due")], weights=[1, 6]), 100)])
     assert np.mean(numbers >= 30) == pytest.approx(2 / 3, abs=0.02)
@@ -229,6 +230,7 @@ def test_shards_hold_the_same_pairs_and_one_cut_in_half_is_refused(tmp_path):
         PairRun(recipe, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_lists_that_are_not_there_are_named(tmp_path):
     folder = write_toy(tmp_path, 4)
     for source, message in (

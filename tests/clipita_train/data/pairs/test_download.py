@@ -222,6 +222,7 @@ def test_owners_who_opt_out_are_obeyed(web, tmp_path):
     assert len(web.requests) == 3  # nor asked again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_seconds", [True, False])
 def test_a_busy_host_is_left_alone_for_as_long_as_it_asks(web, tmp_path, in_seconds):
     later = datetime.now(UTC) + timedelta(seconds=3)
@@ -342,6 +343,7 @@ download(rows, Path(folder), Settings("a@example.org", allowed=("127.0.0.0/8",),
 """
 
 
+@pytest.mark.slow
 def test_a_kill_loses_nothing_that_was_done(web, tmp_path):
     web.pages = {f"/{i}": answer(picture(20 + i, 20)) for i in range(200)}
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(web.port), str(tmp_path)])

@@ -204,6 +204,7 @@ def hostile(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_captions_are_text_and_nothing_else(hostile):
     text = (hostile / "report.html").read_text()
     parsed = Page(text)
