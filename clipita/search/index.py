@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +71,7 @@ class _Snapshot(NamedTuple):
     """What is searched: the state after so many changes."""
 
     changes: str
-    positions: np.ndarray[Any, np.dtype[np.int64]]
+    positions: npt.NDArray[np.int64]
     vectors: HalfVectors
 
 
@@ -305,7 +305,7 @@ class Index:
             found = presence.is_there(vector, float(scores[chosen[0]]), first, len(scores))
         if not (found or show_all):
             return SearchResult(False, [])
-        return SearchResult(found, self._matches(positions[chosen], scores[chosen]))
+        return SearchResult(found, self._matches(positions[chosen], scores[chosen], _folder(below)))
 
     def duplicates(self, *, on_done: Callable[[int], object] = lambda _: None) -> list[DuplicateGroup]:
         """Group the files that show the same picture, the best of each group first; nothing is deleted.
@@ -498,22 +498,19 @@ class Index:
         """Return the mean (E,) of many sentences' vectors."""
         return self._background().vectors.mean(axis=0)
 
-    def _matches(self, positions: np.ndarray[Any, np.dtype[np.int64]], scores: FloatVectors) -> list[Match]:
+    def _matches(self, positions: npt.NDArray[np.int64], scores: FloatVectors, below: str | None = None) -> list[Match]:
+        """Return the files that hold these contents; of copies the one comes first that is in the folder asked for."""
         files: dict[int, list[Photo]] = {}
         for photo in self._store.photos(positions.tolist()):
             files.setdefault(photo.content, []).append(photo)
-        return [
-            Match(
-                first.key,
-                float(score),
-                tuple(photo.key for photo in copies),
-                first.taken,
-                first.width,
-                first.height,
-            )
-            for position, score in zip(positions.tolist(), scores, strict=True)
-            for first, *copies in [files.get(position, [])]
-        ]
+        matches: list[Match] = []
+        for position, score in zip(positions.tolist(), scores, strict=True):
+            if position in files:  # or it was removed in this moment
+                found = sorted(files[position], key=lambda photo: bool(below) and not photo.key.startswith(f"{below}/"))
+                first, *others = found
+                copies = tuple(photo.key for photo in others)
+                matches.append(Match(first.key, float(score), copies, first.taken, first.width, first.height))
+        return matches
 
     def _current(self) -> _Snapshot:
         """Return the state on the disk, read again if it has changed."""

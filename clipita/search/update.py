@@ -19,7 +19,7 @@ from clipita.search.embedding_file import UNKNOWN
 from clipita.search.store import Content, Row, Store, Writer
 
 _HASH_BYTES = 16
-_COMMIT_SECONDS = 1.0  # between commits at most, as far as batches end: each waits some milliseconds for the disk
+_COMMIT_SECONDS = 1.0  # between commits of files that need no model; each waits some milliseconds for the disk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +202,7 @@ class _Run:
                 else:
                     self._take(waiting, result.embedding)
                 if (index + 1) % self._batch_size == 0:
-                    self._commit()
+                    self._commit(at_once=True)
         self._commit(at_once=True)
 
     def _unknown(self, todo: Sequence[_Todo]) -> Iterator[Path]:

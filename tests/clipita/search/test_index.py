@@ -345,6 +345,13 @@ def test_filters_by_folder_and_date(tmp_path: Path, shared_bundle: Path) -> None
     assert (best.path, best.taken, best.width, best.height) == ("a/1.jpg", datetime.datetime(2019, 8, 14, 12), 32, 32)
 
 
+def test_of_copies_the_one_in_the_folder_asked_for_comes_first(archive: Path, index: Index) -> None:
+    shutil.copy(archive / "0/0.png", archive / "2/copia.png")
+    index.update()
+    (match,) = index.search("mare", below="2", show_all=True, count=1, more=[(archive / "0/0.png", 100.0)]).matches
+    assert (match.path, match.copies) == ("2/copia.png", ("0/0.png",))
+
+
 def test_vectors_are_exchanged_with_files_of_embed(archive: Path, index: Index, shared_bundle: Path) -> None:
     for time, suffix in enumerate((".npz", ".parquet")):
         file = archive.parent / f"tutte{suffix}"
