@@ -24,7 +24,7 @@ import click
 import numpy as np
 
 from benchmarks import plot
-from benchmarks._measure import Figures, publish, result_file
+from benchmarks.tools.measure import Figures, publish, result_file
 
 DEVICES, SEEDS, TUNING_SEED = 8, (0, 1, 2), 9
 BATCH = 64

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._measure import Figures, process, publish
+from benchmarks.tools.measure import Figures, process, publish
 
 TEXTS = ["un gatto nero", "una foto di un cane", "il mare d'inverno", "due bambini giocano a pallone in un parco"] * 2
 IMAGES = 4

@@ -28,8 +28,8 @@ from clipita_train.data.near_duplicates.perceptual_hash import near_hashes
 from clipita_train.data.shards import Record, ShardReader, write_shards
 from clipita_train.tagger.taggers import WEIGHTS
 
-from benchmarks._measure import Figures, publish, spread
-from benchmarks._photographs import jpegs
+from benchmarks.tools.measure import Figures, publish, spread
+from benchmarks.tools.photographs import jpegs
 
 ROWS = 256
 SIZES = {"500 x 375": (500, 375), "1024 x 768": (1024, 768)}

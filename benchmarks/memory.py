@@ -10,9 +10,9 @@ import json
 import tempfile
 from pathlib import Path
 
-from benchmarks._measure import Figures, process, publish
-from benchmarks._photographs import jpegs
 from benchmarks.convert import full_size_checkpoint
+from benchmarks.tools.measure import Figures, process, publish
+from benchmarks.tools.photographs import jpegs
 
 PHOTOGRAPHS = 1000
 STREAMED = 20_000

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks._measure import Figures, result_file
+from benchmarks.tools.measure import Figures, result_file
 
 ABLATION_COLUMNS = {
     "loss": "validation loss",

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks._measure import Figures, interleaved, milliseconds, publish
-from benchmarks._photographs import jpegs
+from benchmarks.tools.measure import Figures, interleaved, milliseconds, publish
+from benchmarks.tools.photographs import jpegs
 from clipita.images.pixels import Preprocessing, load_pixels
 
 SIZES = {(500, 375): 60, (1024, 768): 40, (4000, 3000): 9}

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._measure import Figures, interleaved, open_towers, publish
-from benchmarks._photographs import jpegs
 from benchmarks.convert import full_size_checkpoint
+from benchmarks.tools.measure import Figures, interleaved, open_towers, publish
+from benchmarks.tools.photographs import jpegs
 from clipita.backends.onnx import OnnxBackend, session_options
 from clipita.bundles.bundle import Bundle
 from clipita.images.pixels import Preprocessing, load_pixels

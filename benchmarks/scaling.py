@@ -10,8 +10,8 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks._measure import THREADS, Figures, interleaved, open_towers, publish
 from benchmarks.convert import full_size_checkpoint
+from benchmarks.tools.measure import THREADS, Figures, interleaved, open_towers, publish
 from clipita.bundles.bundle import Bundle
 from clipita.images.pixels import Preprocessing
 

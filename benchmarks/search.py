@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 import clipita
-from benchmarks._measure import THREADS, Figures, Spread, interleaved, process, publish, spread
-from benchmarks._photographs import jpegs
+from benchmarks.tools.measure import THREADS, Figures, Spread, interleaved, process, publish, spread
+from benchmarks.tools.photographs import jpegs
 from clipita.images.photo_files import Stamp
 from clipita.search.cosines import best, cosines
 from clipita.search.index import Index

@@ -19,9 +19,18 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import memory, plot, startup
-from benchmarks._measure import THREADS, Figures, Spread, interleaved, milliseconds, open_towers, publish, result_file
-from benchmarks._photographs import jpegs
 from benchmarks.convert import full_size_checkpoint
+from benchmarks.tools.measure import (
+    THREADS,
+    Figures,
+    Spread,
+    interleaved,
+    milliseconds,
+    open_towers,
+    publish,
+    result_file,
+)
+from benchmarks.tools.photographs import jpegs
 
 Row = dict[str, Any]
 Case = Callable[[], object]

@@ -8,7 +8,7 @@ Beside them stand `import numpy`, which clipita cannot do without, and the impor
 
 import sys
 
-from benchmarks._measure import PHOTOS, Figures, interleaved, process, publish
+from benchmarks.tools.measure import PHOTOS, Figures, interleaved, process, publish
 
 PHOTO = next(path for path in PHOTOS if path.stem == "gatto")
 CASES = {

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._measure import THREADS, Figures, interleaved, publish
-from benchmarks._photographs import jpegs
 from benchmarks.convert import full_size_checkpoint
+from benchmarks.tools.measure import THREADS, Figures, interleaved, publish
+from benchmarks.tools.photographs import jpegs
 
 BATCH, STEPS, ROUNDS, TOKENS = 16, 4, 5, 16
 CAPTION = "una foto di un cane " * 8  # cut to `TOKENS`

@@ -19,9 +19,9 @@ from clipita_train.evaluate.label_sets import IMAGENET_IT, LabelSet, read_label_
 from clipita_train.evaluate.zero_shot import PHRASINGS, classify
 
 import clipita
-from benchmarks._measure import machine
 from benchmarks.quality import tables
 from benchmarks.quality.sets import HERE, MODELS, ORIGINAL_LABELS, RETRIEVAL, ZERO_SHOT
+from benchmarks.tools.measure import machine
 from clipita.errors import ModelNotFoundError
 
 Row = dict[str, Any]

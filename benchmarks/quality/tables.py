@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks._measure import describe_machine
 from benchmarks.quality.published import PROTOCOLS, PUBLISHED
 from benchmarks.quality.sets import TRAINED_ON
+from benchmarks.tools.measure import describe_machine
 
 Report = dict[str, Any]
 Row = dict[str, Any]

@@ -9,11 +9,11 @@ import click
 
 from clipita.cli.options import Unusable, echo, json_option, number_between, print_json
 from clipita.cli.search import archive_options, below_of, open_index
-from clipita.search.examples import read_examples
 from clipita.search.index import Index
-from clipita.search.labelling import Labelled
-from clipita.search.labels_file import read_labels
-from clipita.search.sidecars import SidecarSummary, write_sidecars
+from clipita.search.labels.examples import read_examples
+from clipita.search.labels.file import read_labels
+from clipita.search.labels.labeling import Labelled
+from clipita.search.labels.sidecars import SidecarSummary, write_sidecars
 
 
 @click.command()

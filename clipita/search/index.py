@@ -21,8 +21,8 @@ from clipita.search.cosines import FloatVectors, HalfVectors, best, cosines
 from clipita.search.duplicates import DuplicateGroup, find_duplicates
 from clipita.search.embed_folder import fingerprint_of
 from clipita.search.embedding_file import Embeddings, read_embeddings, write_embeddings
-from clipita.search.examples import ExamplesBank, examples_bank
-from clipita.search.labelling import Labelled, labelled_files, matches_of, thresholds_of
+from clipita.search.labels.examples import ExamplesBank, examples_bank
+from clipita.search.labels.labeling import Labelled, labelled_files, matches_of, thresholds_of
 from clipita.search.presence import Background, Presence, background_phrases, read_presence
 from clipita.search.query import Wanted, Weighted, query_vector
 from clipita.search.store import Photo, Row, Store

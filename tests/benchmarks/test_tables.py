@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks._measure import RESULTS, describe_machine, interleaved, spread
-from benchmarks._photographs import jpegs
+from benchmarks.tools.measure import RESULTS, describe_machine, interleaved, spread
+from benchmarks.tools.photographs import jpegs
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*/*.json")), ids=lambda path: path.stem)

@@ -75,7 +75,7 @@ class Errors:
 
 def read_queries() -> list[Query]:
     """Return the queries that come with this package."""
-    text = resources.files("clipita_train.evaluate").joinpath("presence_queries.tsv").read_text(encoding="utf-8")
+    text = resources.files("clipita_train.evaluate").joinpath("labels/presence_queries.tsv").read_text(encoding="utf-8")
     rows = [line.split("\t") for line in text.splitlines() if line and not line.startswith("#")]
     return [Query(query, kind, tuple(names.split("; ")) if names else ()) for query, kind, names in rows]
 

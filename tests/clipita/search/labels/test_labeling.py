@@ -12,10 +12,10 @@ from support.tiny_bundle import tiny_config, tiny_files
 import clipita
 from clipita.bundles.bundle import write_bundle
 from clipita.errors import CheckpointError, ClipitaError, ImageError, TextError
-from clipita.search.examples import examples_bank, read_examples
 from clipita.search.index import Index
-from clipita.search.labelling import EXAMPLE_SHARE, WORD_SHARE, matches_of, thresholds_of
-from clipita.search.labels_file import LabelLine, read_labels
+from clipita.search.labels.examples import examples_bank, read_examples
+from clipita.search.labels.file import LabelLine, read_labels
+from clipita.search.labels.labeling import EXAMPLE_SHARE, WORD_SHARE, matches_of, thresholds_of
 from clipita.search.presence import Background
 from clipita.zero_shot import LabelBank
 

@@ -3,7 +3,7 @@
 Sentences and photographs have directions of their own kind, and photographs are nearer to each other than to any
 sentence. So a label's photographs tell only by what distinguishes them from others, which is added to a sentence: to
 the label's own words if there are any, and otherwise to what all sentences have in common. Such a label may stand among
-words; its cosines are still higher than theirs, which its threshold takes into account (`clipita.search.labelling`).
+words; its cosines are still higher than theirs, which its threshold takes into account (see `labeling`).
 """
 
 import dataclasses

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from clipita.images.photo_files import is_picture_name
-from clipita.search.labelling import Labelled
-from clipita.search.xmp import EMPTY, XmpError, with_keywords
+from clipita.search.labels.labeling import Labelled
+from clipita.search.labels.xmp import EMPTY, XmpError, with_keywords
 
 _SUFFIX = ".xmp"
 _MOST_BYTES = 64 << 20  # darktable's largest, with painted masks, have a few million

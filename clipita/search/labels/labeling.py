@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from clipita.errors import ClipitaError, TextError
 from clipita.search.cosines import FloatVectors, HalfVectors, cosines
-from clipita.search.examples import ExamplesBank
+from clipita.search.labels.examples import ExamplesBank
 from clipita.search.presence import Background
 from clipita.zero_shot import LabelBank
 

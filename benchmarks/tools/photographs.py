@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from benchmarks._measure import PHOTOS
+from benchmarks.tools.measure import PHOTOS
 
 # Standard deviation, in levels of 255. At quality 90 a photograph of 4000 x 3000 pixels then has some 5 MB, as from a
 # camera; without grain it has 1 MB.

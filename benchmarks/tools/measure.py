@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # startup.py measures processes that import as little as they
     from clipita.backends.onnx import OnnxBackend
     from clipita.bundles.bundle import Bundle
 
-RESULTS = Path(__file__).parent / "results"
-PHOTOS = sorted((Path(__file__).parent.parent / "examples" / "photos").glob("*.jpg"))
+RESULTS = Path(__file__).parents[1] / "results"
+PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))
 THREADS = len(os.sched_getaffinity(0))
 PACKAGES = (
     "clipita",

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from clipita.search.labelling import Labelled, LabelMatch
-from clipita.search.sidecars import SidecarSummary, write_sidecars
-from clipita.search.xmp import EMPTY, XmpError, with_keywords
+from clipita.search.labels.labeling import Labelled, LabelMatch
+from clipita.search.labels.sidecars import SidecarSummary, write_sidecars
+from clipita.search.labels.xmp import EMPTY, XmpError, with_keywords
 
 CAT, SEA = ("Animali", "Felini", "gatto"), ("mare",)
 ALL = [CAT, SEA, ("montagna",)]
@@ -229,8 +229,8 @@ def test_links_modes_and_photographs_that_are_gone(tmp_path: Path) -> None:
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
-from clipita.search.labelling import Labelled, LabelMatch
-from clipita.search.sidecars import write_sidecars
+from clipita.search.labels.labeling import Labelled, LabelMatch
+from clipita.search.labels.sidecars import write_sidecars
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
 done = write_sidecars(Path(sys.argv[1]), [Labelled("a.jpg", [LabelMatch("mare", 1.0, 1.0)])], [("mare",)])

@@ -1,4 +1,4 @@
-"""Compare labels by example with labels in words: python -m benchmarks.labels_by_example FOLDER [EXAMPLES].
+"""Compare labels by example with labels in words: python -m benchmarks.quality.labels_by_example FOLDER [EXAMPLES].
 
 FOLDER has a folder for each label, named by the Italian word, with more photographs than EXAMPLES (3). Several times,
 EXAMPLES photographs of each label are drawn as its examples, and the labels of all others are asked for: top-1 among
@@ -17,7 +17,7 @@ THRESHOLDS = (0.1, 0.2, 0.5, 0.7, 0.8)
 def main(folder: Path, count: int) -> None:
     """Print the table."""
     import clipita
-    from clipita.search.examples import examples_bank, read_examples
+    from clipita.search.labels.examples import examples_bank, read_examples
     from clipita.search.presence import background_phrases
 
     model = clipita.load()
