@@ -89,5 +89,5 @@ def _in_words(summary: UpdateSummary) -> str:
         "unchanged": summary.unchanged,
         "failed": len(summary.failed),
     }
-    told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing to do"
-    return f"{told}; {summary.embedded:,} embedded"
+    words = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing to do"
+    return f"{words}; {summary.embedded:,} embedded"

@@ -115,17 +115,17 @@ class PhotoFiles:
         for reason, names in self.left_aside.items():
             what = _suffixes(names) if reason in _BY_SUFFIX else _first(names)
             one, several, advice = _REASONS[reason]
-            told = f"{len(names):,} {one if len(names) == 1 else several} ({what})"
-            parts.append(f"{told}: {advice}" if advice else told)
+            count = f"{len(names):,} {one if len(names) == 1 else several} ({what})"
+            parts.append(f"{count}: {advice}" if advice else count)
         return f"Left aside: {'; '.join(parts)}." if parts else ""
 
     def pictures_not_read(self) -> dict[str, str]:
         """Return the pictures that are left aside for their format, each with the reason and a remedy."""
-        told: dict[str, str] = {}
+        reasons: dict[str, str] = {}
         for reason in _PICTURES:
             one, _, advice = _REASONS[reason]
-            told |= dict.fromkeys(self.left_aside.get(reason, ()), f"{one}: {advice}" if advice else one)
-        return told
+            reasons |= dict.fromkeys(self.left_aside.get(reason, ()), f"{one}: {advice}" if advice else one)
+        return reasons
 
     def counts(self) -> dict[str, int]:
         """Return how many were left aside for each reason."""

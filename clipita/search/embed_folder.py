@@ -113,7 +113,7 @@ def embed_folder(
     on_start(len(found.keys) + len(failed), len(found.keys) + len(failed) - len(todo))
     for key, reason in failed.items():
         on_failed(key, reason)
-    told = 0
+    counted = 0
     with (
         _Shards(parts, source, maker) as shards,
         contextlib.closing(_encoded(model, [folder / key for key in todo], crop, batch_size)) as results,
@@ -126,8 +126,8 @@ def embed_folder(
                 kept[key] = (vector, found.stamps[key])
                 shards.add(key, *kept[key])
             if index % batch_size == 0 or index + 1 == len(todo):  # a batch is complete
-                on_done(index + 1 - told)
-                told = index + 1
+                on_done(index + 1 - counted)
+                counted = index + 1
 
     write_embeddings(output, _embeddings(maker, sorted(kept.items())))
     shutil.rmtree(parts, ignore_errors=True)
