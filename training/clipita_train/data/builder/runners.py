@@ -1,5 +1,6 @@
 """Run tasks in a pool of processes on this machine, or on a Ray cluster. Both write the same files."""
 
+import importlib
 import multiprocessing
 import os
 import threading
@@ -78,26 +79,23 @@ class RayRunner(Runner):
 
     def __init__(self, workers: int) -> None:
         try:
-            import ray
+            self._ray: Any = importlib.import_module("ray")  # by name: most who check the types do not have it
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("--runner ray needs Ray: pip install 'clipita[ray]'", name=error.name) from None
         self.workers = workers
-        if not ray.is_initialized():
-            ray.init(num_cpus=None if "RAY_ADDRESS" in os.environ else workers)
+        if not self._ray.is_initialized():
+            self._ray.init(num_cpus=None if "RAY_ADDRESS" in os.environ else workers)
 
     def __exit__(self, *_: object) -> None:
-        import ray
-
-        ray.shutdown()
+        self._ray.shutdown()
 
     def run(self, tasks: Sequence[Task]) -> Iterator[None]:
         """Run the tasks on the cluster, and yield once for each that is done."""
-        import ray
-
         if not tasks:
             return
-        items: Any = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=min(len(tasks), 1000))
-        pool = ray.data.ActorPoolStrategy(min_size=1, max_size=self.workers)
+        blocks = min(len(tasks), 1000)
+        items = self._ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=blocks)
+        pool = self._ray.data.ActorPoolStrategy(min_size=1, max_size=self.workers)
         for _ in items.map_batches(_Actor, batch_size=1, compute=pool).iter_rows():
             yield
 
