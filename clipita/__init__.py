@@ -5,6 +5,8 @@
 [LabelScore(label='gatto', score=0.98), LabelScore(label='cane', score=0.02)]
 """
 
+from typing import TYPE_CHECKING, Any
+
 from clipita.default_model import encode_image, encode_text, zero_shot
 from clipita.errors import (
     BackendError,
@@ -17,9 +19,11 @@ from clipita.errors import (
 )
 from clipita.loading.load import load
 from clipita.model import Encoded, Model
-from clipita.search.index import Index
 from clipita.system.process import turn_telemetry_off
 from clipita.zero_shot import LabelBank, LabelScore
+
+if TYPE_CHECKING:
+    from clipita.search.index import Index
 
 turn_telemetry_off()  # nothing above imports ONNX Runtime: it is imported with the first model
 
@@ -44,3 +48,12 @@ __all__ = [
     "load",
     "zero_shot",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `Index` when it is first asked for: who only compares texts and images does not wait for SQLite."""
+    if name == "Index":
+        from clipita.search.index import Index
+
+        return Index
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
