@@ -1,14 +1,12 @@
 """Define the command `embed`, which embeds the photographs of a folder into one file."""
 
-import contextlib
 import importlib.util
 import shutil
-import signal
 from pathlib import Path
 
 import click
 
-from clipita.cli.long_runs import ProgressBar, Stopped, signals_interrupt
+from clipita.cli.long_runs import ProgressBar, kept_when_stopped
 from clipita.cli.options import Unusable, common_options, crop_option, echo, print_json
 from clipita.images.pixels import Crop
 from clipita.loading.load import load
@@ -42,23 +40,17 @@ def embed(folder: Path, output: Path, batch_size: int, overwrite: bool, crop: Cr
         output.unlink(missing_ok=True)
         shutil.rmtree(output.with_name(output.name + ".partial"), ignore_errors=True)
     progress = ProgressBar()
-    try:
-        with progress, signals_interrupt():
-            summary = embed_folder(
-                loaded,
-                folder,
-                output,
-                crop=crop,
-                batch_size=batch_size,
-                on_start=progress.start,
-                on_done=progress.advance,
-                on_failed=progress.fail,
-            )
-    except KeyboardInterrupt as stopped:
-        with contextlib.suppress(OSError):  # the signal may mean that the terminal is gone
-            echo("Interrupted. Give the same command again, without --overwrite, to go on.", err=True)
-        number = stopped.number if isinstance(stopped, Stopped) else signal.SIGINT
-        raise click.exceptions.Exit(128 + number) from None
+    with kept_when_stopped("Interrupted. Give the same command again, without --overwrite, to go on."), progress:
+        summary = embed_folder(
+            loaded,
+            folder,
+            output,
+            crop=crop,
+            batch_size=batch_size,
+            on_start=progress.start,
+            on_done=progress.advance,
+            on_failed=progress.fail,
+        )
 
     if as_json:
         print_json(

@@ -1,12 +1,10 @@
 """The command `index`: make a folder of photographs searchable, and keep it so."""
 
-import contextlib
-import signal
 from pathlib import Path
 
 import click
 
-from clipita.cli.long_runs import ProgressBar, Stopped, signals_interrupt
+from clipita.cli.long_runs import ProgressBar, kept_when_stopped
 from clipita.cli.options import echo, json_option, print_json
 from clipita.search.index import Index
 from clipita.search.update import UpdateSummary
@@ -51,14 +49,8 @@ def index(
     opened = Index.open(folder, index=place, model=model)
     patterns = [pattern for pattern in exclude if pattern] if exclude else None
     progress = ProgressBar()
-    try:
-        with progress, signals_interrupt():
-            summary = opened.update(exclude=patterns, batch_size=batch_size, progress=progress)
-    except KeyboardInterrupt as stopped:
-        with contextlib.suppress(OSError):  # the terminal may be what is gone
-            echo("Interrupted. Give the same command again to go on.", err=True)
-        number = stopped.number if isinstance(stopped, Stopped) else signal.SIGINT
-        raise click.exceptions.Exit(128 + number) from None
+    with kept_when_stopped("Interrupted. Give the same command again to go on."), progress:
+        summary = opened.update(exclude=patterns, batch_size=batch_size, progress=progress)
     if as_json:
         print_json(
             index=str(opened.folder),

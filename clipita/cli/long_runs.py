@@ -7,9 +7,10 @@ import threading
 from collections.abc import Generator
 from typing import Any
 
+import click
 from tqdm import tqdm
 
-from clipita.cli.options import visible
+from clipita.cli.options import echo, visible
 from clipita.search.update import Progress
 
 
@@ -75,3 +76,20 @@ def signals_interrupt() -> Generator[None]:
     finally:
         for number, before in taken.items():
             signal.signal(number, before)
+
+
+@contextlib.contextmanager
+def kept_when_stopped(advice: str) -> Generator[None]:
+    """End the command with the status of the signal that stopped it, after the work that is done was kept.
+
+    Args:
+        advice: What to do then; it is printed.
+    """
+    try:
+        with signals_interrupt():
+            yield
+    except KeyboardInterrupt as stopped:
+        with contextlib.suppress(OSError):  # the signal may mean that the terminal is gone
+            echo(advice, err=True)
+        number = stopped.number if isinstance(stopped, Stopped) else signal.SIGINT
+        raise click.exceptions.Exit(128 + number) from None
