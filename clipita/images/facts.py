@@ -12,7 +12,7 @@ _TURNED_BY_90 = (5, 6, 7, 8)  # values of EXIF's orientation
 
 
 class PhotoFacts(NamedTuple):
-    """What the head of a photograph says.
+    """Holds what the head of a photograph says.
 
     Attributes:
         width: In pixels, as the photograph is seen upright.

@@ -112,7 +112,7 @@ def _group(photos: Path, files: list[Photo]) -> DuplicateGroup:
 
 
 class _Thumbnail(NamedTuple):
-    """What pictures are compared by: gray values (24, 24) of mean 0 and spread 1, and the mean color (3,)."""
+    """Holds what pictures are compared by: gray values (24, 24), mean 0 and spread 1, and the mean color (3,)."""
 
     gray: npt.NDArray[np.float32]
     color: npt.NDArray[np.float32]

@@ -56,7 +56,7 @@ class Match:
 
 @dataclasses.dataclass(frozen=True)
 class SearchResult:
-    """What a search found.
+    """Holds what a search found.
 
     Attributes:
         found: Whether anything in the archive shows what was asked for, as far as the model can tell.
@@ -68,7 +68,7 @@ class SearchResult:
 
 
 class _Snapshot(NamedTuple):
-    """What is searched: the state after so many changes."""
+    """Holds the state of an index after so many changes, for searches of it."""
 
     changes: str
     positions: npt.NDArray[np.int64]
@@ -148,7 +148,7 @@ class Index:
 
     @property
     def exists(self) -> bool:
-        """Whether it was made already, by an `update`."""
+        """Tell whether an `update` has made the index already."""
         return self._store.exists()
 
     @property
@@ -286,10 +286,7 @@ class Index:
         if count < 1:
             raise ClipitaError(f"count must be a number from 1 on, not {count!r}.")
         snapshot = self._current()
-        positions = snapshot.positions
-        if below is not None or since is not None or until is not None:
-            positions = self._store.positions(below=_folder(below), since=_start(since), until=_end(until))
-            positions = positions[positions < len(snapshot.vectors)]  # what a writer may have added in between
+        positions = self._chosen(snapshot, below, since, until)
         if not len(positions):
             return SearchResult(False, [])
         vector = query_vector(
@@ -366,8 +363,7 @@ class Index:
                 f"{model.fingerprint}: make the bank with the index's model."
             )
         files = [(photo.key, photo.content) for photo in self._store.photos()]
-        chosen = self._store.positions(below=_folder(below), since=_start(since), until=_end(until))
-        chosen = chosen[chosen < len(snapshot.vectors)]  # what a writer may have added in between
+        chosen = self._chosen(snapshot, below, since, until)
         held, folder = set(chosen.tolist()), _folder(below)
         files = [file for file in files if file[1] in held and (not folder or file[0].startswith(f"{folder}/"))]
         thresholds = thresholds_of(bank, threshold)
@@ -469,6 +465,15 @@ class Index:
                 taken += 1
             writer.commit()
         return taken
+
+    def _chosen(
+        self, snapshot: _Snapshot, below: str | None, since: datetime.date | None, until: datetime.date | None
+    ) -> npt.NDArray[np.int64]:
+        """Return the positions of the pictures that `below`, `since` and `until` leave, of those in the snapshot."""
+        if below is None and since is None and until is None:
+            return snapshot.positions
+        found = self._store.positions(below=_folder(below), since=_start(since), until=_end(until))
+        return found[found < len(snapshot.vectors)]  # a writer may have added some in between
 
     def _presence(self) -> Presence | None:
         """Return what is known of the model's cosines, if anything is."""

@@ -36,7 +36,7 @@ class Background:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Presence:
-    """What a model's cosines say about whether something is there.
+    """Holds what a model's cosines say about whether something is there.
 
     Attributes:
         fingerprints: Of the model, in each way of preparing images.

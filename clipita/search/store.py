@@ -43,7 +43,7 @@ CREATE TABLE photos (
 
 
 class Row(NamedTuple):
-    """What is known of one file.
+    """Holds what is known of one file.
 
     Attributes:
         stamp: Its size and time when it was read.
@@ -57,7 +57,7 @@ class Row(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What is known of what one or several files hold.
+    """Holds what is known of a picture, which one or several files hold.
 
     Attributes:
         hash: BLAKE2b of the bytes, 16 bytes.

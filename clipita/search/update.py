@@ -24,7 +24,7 @@ _COMMIT_SECONDS = 1.0  # between commits of files that need no model; each waits
 
 @dataclasses.dataclass(frozen=True)
 class UpdateSummary:
-    """What an update did. The first six counts are of files and make up all photographs that the folder holds or held.
+    """Says what an update did. The first six counts are of files: all photographs that the folder holds or held.
 
     Attributes:
         added: New paths.

@@ -18,7 +18,7 @@ _MOST_BYTES = 64 << 20  # darktable's largest, with painted masks, have a few mi
 
 @dataclasses.dataclass(frozen=True)
 class SidecarSummary:
-    """What was done to the XMP files of photographs.
+    """Says what was done to the XMP files of photographs.
 
     Attributes:
         written: Files that were made or changed.

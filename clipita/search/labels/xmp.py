@@ -135,7 +135,7 @@ def _same(text: str) -> str:
 
 @dataclasses.dataclass
 class _Element:
-    """Where an element is: bytes from `start` to `end`, its tag to `inside`, its end tag from `outside`."""
+    """Says where an element is: bytes from `start` to `end`, its tag to `inside`, its end tag from `outside`."""
 
     name: str
     start: int
