@@ -7,7 +7,6 @@ tokenizer.json       the text tower's tokenizer, in the format of the tokenizers
 weights.safetensors  the weights of both towers
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -20,6 +19,7 @@ from typing import Any, cast
 from clipita.bundles.limits import check_limits
 from clipita.bundles.strict import did_you_mean, from_mapping
 from clipita.errors import CheckpointError
+from clipita.system.files import replacing
 
 FORMAT_VERSION = 1
 MANIFEST = "clipita.json"
@@ -321,13 +321,8 @@ def _replace(path: Path, source: Path | bytes, *, move: bool = False) -> None:
     if move and isinstance(source, Path):
         os.replace(source, path)
         return
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as part:
         if isinstance(source, bytes):
             part.write_bytes(source)
         else:
             shutil.copyfile(source, part)
-        os.replace(part, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            part.unlink()

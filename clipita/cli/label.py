@@ -14,6 +14,7 @@ from clipita.search.labels.examples import read_examples
 from clipita.search.labels.file import read_labels
 from clipita.search.labels.labeling import Labelled
 from clipita.search.labels.sidecars import SidecarSummary, write_sidecars
+from clipita.system.files import replacing
 
 
 @click.command()
@@ -109,10 +110,12 @@ def _write_xmp(opened: Index, given: list[Labelled], labels: list[tuple[str, ...
 
 def _write_table(table: Path, given: list[Labelled]) -> None:
     """Write a row for each label of each photograph; one without labels has a row with none."""
-    part = table.with_name(f".{table.name}.{os.getpid()}.part")
     try:
         # With a mark that spreadsheets need to read accents; names that are not UTF-8 are written visibly.
-        with part.open("w", encoding="utf-8-sig", errors="backslashreplace", newline="") as file:
+        with (
+            replacing(table) as part,
+            part.open("w", encoding="utf-8-sig", errors="backslashreplace", newline="") as file,
+        ):
             rows = csv.writer(file)
             rows.writerow(("path", "label", "share", "cosine"))
             for item in given:
@@ -120,11 +123,8 @@ def _write_table(table: Path, given: list[Labelled]) -> None:
                     rows.writerow((item.path, match.label, f"{match.share:.4f}", f"{match.cosine:.4f}"))
                 if not item.labels:
                     rows.writerow((item.path, "", "", ""))
-        os.replace(part, table)
     except OSError as error:
         raise Unusable(f"{str(table)!r} cannot be written: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
     echo(f"{table}: {len(given):,} photographs", err=True)
 
 

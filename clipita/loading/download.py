@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import urljoin, urlsplit
 
 from clipita.errors import CheckpointError
+from clipita.system.files import replacing
 
 T = TypeVar("T")
 
@@ -399,9 +400,8 @@ def _refer(store: Path, revision: str, commit: str) -> None:
     if revision == commit or not reference.resolve().is_relative_to((store / "refs").resolve()):
         return
     reference.parent.mkdir(parents=True, exist_ok=True)
-    part = reference.with_name(f"{reference.name}.{secrets.token_hex(4)}.tmp")
-    part.write_text(commit)
-    os.replace(part, reference)
+    with replacing(reference) as part:
+        part.write_text(commit)
 
 
 def _point(pointer: Path, blob: Path) -> None:

@@ -1,10 +1,7 @@
 """Read and write the files of `clipita embed`: embeddings of photographs under their paths, as .npz or .parquet."""
 
-import contextlib
 import dataclasses
 import errno
-import os
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import numpy as np
 from clipita.errors import CheckpointError, ClipitaError
 from clipita.images.photo_files import Stamp
 from clipita.system.arrays import FloatArray, IntArray
+from clipita.system.files import replacing
 
 # The stamp of an entry from a time when files did not hold stamps.
 UNKNOWN = Stamp(-1, -1)
@@ -51,20 +49,23 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> None:
         ClipitaError: The file cannot be written.
     """
     stamps = np.array(embeddings.stamps, np.int64).reshape(-1, 2)
-    with _replacing(path) as part:
-        if path.suffix == ".parquet":
-            _write_parquet(part, embeddings, stamps)
-            return
-        with part.open("wb") as file:
-            np.savez(
-                file,
-                keys=np.array(embeddings.keys, dtype=np.str_),
-                embeddings=embeddings.vectors,
-                fingerprint=np.array(embeddings.fingerprint),
-                model=np.array(embeddings.model),
-                sizes=stamps[:, 0],
-                mtimes_ns=stamps[:, 1],
-            )
+    try:
+        with replacing(path) as part:
+            if path.suffix == ".parquet":
+                _write_parquet(part, embeddings, stamps)
+                return
+            with part.open("wb") as file:
+                np.savez(
+                    file,
+                    keys=np.array(embeddings.keys, dtype=np.str_),
+                    embeddings=embeddings.vectors,
+                    fingerprint=np.array(embeddings.fingerprint),
+                    model=np.array(embeddings.model),
+                    sizes=stamps[:, 0],
+                    mtimes_ns=stamps[:, 1],
+                )
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def read_embeddings(path: Path) -> Embeddings:
@@ -138,16 +139,3 @@ def _arrow() -> tuple[Any, Any]:
     import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
 
     return pyarrow, pyarrow.parquet
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Generator[Path]:
-    """Give a path to write to, and move it to `path` if no error came."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    finally:
-        part.unlink(missing_ok=True)

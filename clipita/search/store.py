@@ -20,6 +20,7 @@ import numpy as np
 from clipita.errors import CheckpointError, ClipitaError
 from clipita.images.photo_files import Stamp
 from clipita.search.cosines import FloatVectors, HalfVectors
+from clipita.system.files import replacing
 
 ROWS = "index.sqlite"
 _BACKGROUND = "background.f16"  # of a model that is not inside the package
@@ -115,21 +116,16 @@ class Store:
             ClipitaError: it cannot be written.
         """
         store = cls(folder)
-        part = folder / f".{ROWS}.{os.getpid()}.part"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            part.unlink(missing_ok=True)
-            with contextlib.closing(sqlite3.connect(part)) as rows, rows:
-                rows.executescript(_SCHEMA)
-                values = {**settings, "format": _FORMAT, "vectors": "vectors.1.f16", "changes": "0"}
-                rows.executemany("INSERT INTO settings VALUES (?, ?)", values.items())
-            (folder / "vectors.1.f16").write_bytes(b"")
-            os.replace(part, folder / ROWS)
+            with replacing(folder / ROWS) as part:
+                with contextlib.closing(sqlite3.connect(part)) as rows, rows:
+                    rows.executescript(_SCHEMA)
+                    values = {**settings, "format": _FORMAT, "vectors": "vectors.1.f16", "changes": "0"}
+                    rows.executemany("INSERT INTO settings VALUES (?, ?)", values.items())
+                (folder / "vectors.1.f16").write_bytes(b"")
         except (OSError, sqlite3.Error) as error:
             raise cannot_write(folder, error) from error
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
         return store
 
     def exists(self) -> bool:
@@ -250,10 +246,8 @@ class Store:
 
     def keep_background(self, vectors: FloatVectors) -> None:
         """Keep the vectors of phrases; where nothing can be written they are made again the next time."""
-        part = self.folder / f".{_BACKGROUND}.{os.getpid()}.part"
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), replacing(self.folder / _BACKGROUND) as part:
             part.write_bytes(vectors.astype("<f2").tobytes())
-            os.replace(part, self.folder / _BACKGROUND)
 
     @contextlib.contextmanager
     def writing(self) -> Generator["Writer"]:

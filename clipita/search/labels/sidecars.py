@@ -1,6 +1,5 @@
 """Write labels into XMP files beside the photographs, which digiKam, darktable and Lightroom read; originals stay."""
 
-import contextlib
 import dataclasses
 import os
 import shutil
@@ -11,6 +10,7 @@ from pathlib import Path
 from clipita.images.photo_files import is_picture_name
 from clipita.search.labels.labeling import Labelled
 from clipita.search.labels.xmp import EMPTY, XmpError, with_keywords
+from clipita.system.files import replacing
 
 _SUFFIX = ".xmp"
 _MOST_BYTES = 64 << 20  # darktable's largest, with painted masks, have a few million
@@ -116,16 +116,8 @@ def _update(sidecar: Path, paths: Sequence[Sequence[str]], among: Iterable[Seque
     if after == EMPTY.encode():  # made by clipita, and nobody wrote anything else into it
         target.unlink()
         return True
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(after)
-            file.flush()
-            os.fsync(file.fileno())
+    with replacing(target, lasting=True) as part:
+        part.write_bytes(after)
         if before is not None:
             shutil.copymode(target, part)
-        os.replace(part, target)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
     return True

@@ -1,12 +1,10 @@
 """Write files so that they are complete or absent, whenever a process is killed."""
 
-import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PARTIAL = ".partial"
+from clipita.system.files import PARTIAL, replacing
 
 
 @contextmanager
@@ -17,14 +15,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     file that is finished later stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
-    try:
+    with replacing(path, lasting=True) as partial:
         yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def remove_partial(folder: Path) -> None:
