@@ -104,6 +104,7 @@ def pairs(_: Recipe, work: Path, out: Path, each: int | None) -> None:
 @click.option(
     "--tower", type=Folder, help="A bundle whose image tower to use, so that only the projections are trained."
 )
+@click.option("--tail-from", type=Folder, help="A bundle whose image tower's end to train on, instead of ImageNet's.")
 @click.option("--resume", is_flag=True, help="Go on with the run in WORK.")
 def run_projections(
     recipe: Recipe,
@@ -114,14 +115,18 @@ def run_projections(
     assignments: tuple[str, ...],
     left_out: HeldOutSource | None,
     tower: Path | None,
+    tail_from: Path | None,
     resume: bool,
 ) -> None:
     """Train. Features that are already in WORK are not computed again."""
     try:
         recipe = replace_from_strings(recipe, assignments)
         corpus = Corpus(recipe, load_towers(recipe), root, nouns, omw, work)
-        taken = None if tower is None else image_tower_of(tower, corpus.towers.config.image)
-        trained = train(corpus, tower=taken, left_out=left_out, resume=resume)
+        taken, begun = (
+            None if bundle is None else image_tower_of(bundle, corpus.towers.config.image)
+            for bundle in (tower, tail_from)
+        )
+        trained = train(corpus, tower=taken, tail_from=begun, left_out=left_out, resume=resume)
     except ERRORS as error:
         raise click.ClickException(str(error)) from None
     if jax.process_index():

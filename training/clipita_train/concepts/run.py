@@ -43,6 +43,7 @@ def train(
     corpus: Corpus,
     *,
     tower: Mapping[str, Array] | None = None,
+    tail_from: Mapping[str, Array] | None = None,
     left_out: HeldOutSource | None = None,
     resume: bool = False,
 ) -> Trained:
@@ -51,17 +52,27 @@ def train(
     Args:
         corpus: What to train on.
         tower: An image tower whose end has been trained, as bundles store it; then only projections are trained.
+        tail_from: An image tower, as bundles store it, whose end is trained on instead of the pretrained one.
         left_out: A source to leave out.
         resume: Go on with the run that is in the work folder.
 
     Raises:
-        ValueError: `tower` and `left_out` are both given; the tower may have been trained on that source.
+        ValueError: `left_out` is given with a tower, which may have been trained on that source; or both towers are
+            given, or `tail_from` for a recipe that trains no tail.
     """
     recipe, folder = corpus.recipe, run_folder(corpus.work, left_out)
-    if tower is not None and left_out is not None:
+    if left_out is not None and not (tower is None and tail_from is None):
         raise ValueError(
-            f"the given image tower may have been trained on {left_out.source}: leave the source out without --tower"
+            f"the given image tower may have been trained on {left_out.source}: "
+            "leave the source out without --tower and --tail-from"
         )
+    if tail_from is not None and (tower is not None or recipe.tail is None):
+        raise ValueError(
+            "--tail-from trains the end of an image tower on, but "
+            + ("--tower keeps it as it is: give one of them" if tower is not None else "this recipe trains none")
+        )
+    if tail_from is not None:
+        corpus = corpus.with_tower(dequantize(tail_from))
     if tower is None and recipe.tail is not None:
         tower = _train_tail(corpus, recipe.tail, folder / "tail", left_out, resume)
     if tower is not None:

@@ -10,7 +10,7 @@ from clipita_train.data.concepts import class_concepts, load_ontology, read_tabl
 from clipita_train.data.photographs.collections import COLLECTIONS, Collection
 from clipita_train.data.photographs.example import Example
 from clipita_train.data.photographs.manifest import counts, read_manifest, write_manifest
-from clipita_train.data.photographs.readers import SUFFIXES, CollectionItem, folders, photographs
+from clipita_train.data.photographs.readers import SUFFIXES, CollectionItem, described, folders, photographs
 
 BY_NAME = {source.name: source for source in COLLECTIONS}
 
@@ -39,7 +39,7 @@ def test_tiny_imagenet(tmp_path: Path, clone: Callable[[str], Path]) -> None:
     touch(root / "val" / "images" / "val_0.JPEG")
     (root / "wnids.txt").write_text("\n".join(wnids) + "\n")
     (root / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn01443537\t0\t32\t44\t62\n")
-    expected = {("train", wnid): 200 for wnid in wnids} | {("dev", "n01443537"): 1}
+    expected = {("train", wnid): 120 for wnid in wnids} | {("dev", "n01443537"): 1}
     assert found("tiny_imagenet", tmp_path) == expected
 
 
@@ -209,9 +209,31 @@ def test_sources_and_the_table_of_folders_know_each_other() -> None:
     rows = list(read_table("folders.tsv", 3))
     assert len(names) == len(set(names))
     assert {row[0] for row in rows} <= set(names)
-    assert [row for row in rows if row[2] not in load_ontology().index] == []
+    assert [row for row in rows if not described(row[2]) and row[2] not in load_ontology().index] == []
     assert [row for row in rows if Path(row[1]).is_absolute() or ".." in row[1] or "\\" in row[1]] == []
     assert len({tuple(row[:2]) for row in rows}) == len(rows)
+
+
+def test_a_cell_of_folders_names_a_concept_or_describes_what_is_shown() -> None:
+    assert described('"una strada di notte; a street at night"') == ("una strada di notte", "a street at night")
+    assert described("street") == ()
+
+
+def test_photographs_for_other_evaluations_are_for_development_and_show_no_concept(tmp_path: Path) -> None:
+    root = tmp_path / BY_NAME["flash_cards"].repository
+    touch(root / "assets" / "images" / "owl.jpg", root / "assets" / "js" / "game.js", root / "documentation" / "a.png")
+    examples = list(BY_NAME["flash_cards"].examples(tmp_path))
+    assert [(Path(e.path).name, e.split, e.concept, e.captions) for e in examples] == [("owl.jpg", "dev", None, ())]
+
+
+def test_a_table_of_classes_names_its_photographs_by_a_path_of_elsewhere(tmp_path: Path) -> None:
+    root = tmp_path / BY_NAME["activities"].repository
+    classes = class_concepts("activities")
+    names = [f"Image_{i}.jpg" for i in range(len(classes))]
+    touch(*(root / "train" / name for name in names))
+    lines = [f"C:/Users/x/train/{name},{label}" for name, label in zip(names, classes, strict=True)]
+    (root / "Training_set.csv").write_text("\n".join(["filename,label", *lines, "C:/x/gone.jpg,sitting", "y,unknown"]))
+    assert found("activities", tmp_path) == {("train", concept): 1 for concept in classes.values()}
 
 
 def test_an_example_as_a_line_of_a_manifest_and_back() -> None:

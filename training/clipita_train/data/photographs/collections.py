@@ -9,17 +9,21 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from clipita_train.data.photographs.captioned import captions_table, named_files, words_json
 from clipita_train.data.photographs.example import Example
 from clipita_train.data.photographs.readers import (
     FLICKR8K_CAPTIONS,
     CollectionItem,
     animal_pose,
     caltech101,
+    classes_table,
     clothing,
     flickr8k,
     folders,
     grocery,
+    imagenet_named,
     imagenet_samples,
+    kept_out,
     tiny_imagenet,
 )
 
@@ -79,8 +83,26 @@ def in_folders(
     return Collection(name, repository, licence, folders(name, train=train, dev=dev), commit)
 
 
+# Wallpapers by the time of day, which pupils of one course chose for a page with a clock.
+HOURS = (
+    "artemnovik1529/imagesForMomentum",
+    "milkycocomoon/momentum_images",
+    "JohanL1bert/imageDay",
+    "Tonia-SE/momentum",
+    "MikhailStn/images",
+    "Olmeor/momentum-backgrounds",
+    "igo-l/Momentum-resources",
+    "norsuwhe/imgMomentum",
+    "viGITory/momentum-images",
+    "VasBel/rs-workshop",
+    "ViachaslauBY/images",
+    "maks19891/momentum-images",
+    "vulGUN/images_for_momentum_task",
+    "mabay919/momentum",
+)
+
 COLLECTIONS = (
-    Collection("tiny_imagenet", "seshuad/IMagenet", "ImageNet terms: research", partial(tiny_imagenet, train=200)),
+    Collection("tiny_imagenet", "seshuad/IMagenet", "ImageNet terms: research", partial(tiny_imagenet, train=120)),
     Collection("caltech101", "MachineLearning2020/Homework2-Caltech101", "CC BY 4.0", caltech101),
     Collection("grocery", "marcusklasson/GroceryStoreDataset", "MIT", grocery),
     Collection("clothing", "alexeygrigorev/clothing-dataset-small", "CC0", clothing),
@@ -195,6 +217,99 @@ COLLECTIONS = (
     in_folders("squirrels", "Nameless0612/squeek", "none stated", train=280),
     in_folders("oranges", "and-kul/fruits_dataset", "none stated; ImageNet terms: research", train=150),
     in_folders("pexels_small", "arslnysuf/image-data", "MIT", train=10),
+    in_folders("professions", "ninja3697/Profession-Detection-System", "MIT; IdenProf", train=350),
+    in_folders("sports22", "ashishodu2023/image-classification-pytorch", "none stated", train=220),
+    in_folders("weather6", "pmlodzianowski/WeatherClassification", "none stated", train=400),
+    in_folders("sunrise_sunset", "supriya357/sunrise-sunset-classifier", "none stated", train=200),
+    in_folders(
+        "fog_traffic", "ankitaS11/Vechicle-Detection-in-Adverse-Weather", "none stated; DAWN: research", train=120
+    ),
+    in_folders("desk_things", "Chima200057/PDE3802_CW1a", "none stated", train=200),
+    in_folders("waste", "congduytran12/Trash-Classification-", "none stated; TrashNet: MIT", train=120),
+    in_folders("chess_pieces", "tunlaton11/Chess-Image-Recognition-Project", "none stated", train=300),
+    in_folders("coworking", "getcroissant/coworking-stock-photos", "none stated", train=160),
+    Collection("imagenet_1000", "ajschumacher/imagen", "ImageNet terms: research", imagenet_named),
+    Collection(
+        "landscapes",
+        "mohammadzainabbas/Deep-Learning-CS",
+        "none stated",
+        captions_table("data/raw/input_images/*", "data/captions.csv", name="image", texts=["caption"], take=4000),
+    ),
+    Collection(
+        "flowers102",
+        "Igoreduardobraga/Image-to-text-Deep-Learning",
+        "none stated; Oxford-102: research",
+        captions_table("jpg/*", "captions.csv", name="file", texts=["caption"], take=1500),
+    ),
+    Collection(
+        "sports_vietnamese",
+        "DoDucDat642004/data_image_caption",
+        "none stated",
+        captions_table("images/*", "captions.txt", without=[f"0000{n}" for n in range(237, 242)]),  # of COCO val2014
+    ),
+    Collection(
+        "sports_capydata",
+        "vnpq/CapyData_SportImageClassifier",
+        "none stated",
+        captions_table("data/raw_images/*", "data/captions.txt", delimiter="\t"),
+    ),
+    *(
+        Collection(
+            f"heritage{part}",
+            "irfanamal/HeritageImageCaptioning",
+            "none stated",
+            captions_table(
+                f"dataset/data{part}/images/*", f"dataset/data{part}/dataset.csv", name="filename", texts=texts
+            ),
+        )
+        for part, texts in ((1, ["caption"]), (3, [f"caption{n}" for n in range(1, 6)]))
+    ),
+    Collection(
+        "rslang",
+        "rolling-scopes-school/react-rslang-be",
+        "MIT",
+        words_json("words/words.json", image="image", texts=["word", "textExample"]),
+    ),
+    Collection(
+        "fashion",
+        "knowrohit/Fashion-Rec-Sys",
+        "none stated",
+        captions_table("data/*/*/*", "data/fashion.csv", name="Image", texts=["ProductTitle"], take=1800),
+    ),
+    Collection(
+        "houses_described",
+        "jcalz23/lora-stable-diffusion-houses",
+        "none stated",
+        captions_table("data/imgs/*", "data/metadata.jsonl", name="file_name", texts=["text"]),
+    ),
+    Collection(
+        "products",
+        "Demyan228/tbank_sirius_cv",
+        "none stated",
+        captions_table("sirius_data/*", "descriptions.csv", name="file_name", texts=["short_desc"]),
+    ),
+    Collection("word_game", "limingqing61/word_game", "none stated", named_files("images/*")),
+    Collection("spell_quest", "nirmalkumargcp-ux/spell-quest", "none stated", named_files("images/*")),
+    Collection("finnish_cards", "pydeoxy/suomi_englanti_cards", "none stated", named_files("images/*")),
+    Collection("animapi", "aosasona/animapi", "none stated", named_files("images/*.jpeg")),
+    in_folders("sports100", "HoldenLauer/Sports_Image_Classification", "none stated", train=60),
+    in_folders("day_or_night", "luchko/digital-camera-day-or-night", "MIT License", train=330),
+    in_folders("portfolio_liscf4", "liscf4/my-portfolio-images", "none stated", train=60),
+    in_folders("phone_sunsets", "shreyas2k4/vihanproject", "none stated", train=60),
+    in_folders(
+        "family_events", "anurag173/Event-Classification-For-Personal-Photo-Collections-", "none stated", train=250
+    ),
+    in_folders("food101_512px", "srohit0/food_mnist", "Food-101: research only", train=100),
+    Collection(
+        "activities",
+        "umareddy123/Human_activity_recognition",
+        "none stated",
+        classes_table("activities", "train", "Training_set.csv", name="filename", label="label", take=250),
+    ),
+    *(
+        in_folders(f"hours_{repository.split('/')[0].lower()}", repository, "none stated", train=40)
+        for repository in HOURS
+    ),
     # Never trained on: photographs of everyday things from other places, for judging.
     in_folders("animals8", "herene/animals_pictures_classification", "none stated", train=0, dev=100),
     in_folders(
@@ -217,4 +332,9 @@ COLLECTIONS = (
     ),
     in_folders("fruits_phone", "MicrosoftLearning/AI-102-AIEngineer", "MIT", train=0, dev=100),
     in_folders("domes_interiors", "Piyush-1332/Domes-Interiors", "none stated", train=0, dev=100),
+    # Never trained on either: `clipita-train evaluate presence` asks these.
+    Collection("flash_cards", "IuliiaKonovalova/flash_cards", "none stated", kept_out("assets/images/*")),
+    Collection("exp", "szepi92/exp", "none stated", kept_out("images/*", "old-images/*")),
+    Collection("word_pics", "PJSoftCo/WordPics", "none stated", kept_out("*")),
+    Collection("coco_search", "Sarthak-Thareja/semantic-image-search", "COCO terms", kept_out("data/images/*")),
 )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipita_train.data.concepts import class_concepts, read_table
+from clipita_train.data.concepts import class_concepts, load_ontology, read_table
 
 # For the collections of this package alone. Their files are drawn by number, so reading more or fewer files would
 # change what every recipe learns from. All other folders are read by clipita.images.photo_files.
@@ -51,29 +51,84 @@ def photographs(folder: Path) -> list[Path]:
 def folders(collection: str, *, train: int, dev: int = 0) -> Callable[[Path], Iterator[CollectionItem]]:
     """Make a reader of the photographs that `labels/folders.tsv` lists for a collection.
 
-    Photographs that `labels/not_photographs.tsv` names are left out after the choice.
+    The table names the concept that they show, or gives phrases that describe them, in quotes: "una strada di notte; a
+    street at night". Photographs that `labels/not_photographs.tsv` names are left out after the choice.
 
     Args:
         collection: Its name in the tables.
-        train: Maximum number of training photographs of a concept.
+        train: Maximum number of training photographs of a concept, or of the same phrases.
         dev: Maximum number of development photographs of a concept.
     """
 
     def read(root: Path) -> Iterator[CollectionItem]:
         patterns: dict[str, list[str]] = defaultdict(list)
-        for name, pattern, concept in read_table("folders.tsv", 3):
+        for name, pattern, shown in read_table("folders.tsv", 3):
             if name == collection:
-                patterns[concept].append(pattern)
+                patterns[shown].append(pattern)
         others = {root / path for name, path, _ in read_table("not_photographs.tsv", 3) if name == collection}
-        for concept, globs in patterns.items():
+        for shown, globs in patterns.items():
             paths = {path for pattern in globs for path in root.glob(pattern) if path.suffix.lower() in SUFFIXES}
             if not paths:
                 raise FileNotFoundError(f"no photographs at {root / globs[0]}: is the clone complete?")
             pool = sorted(sorted(paths)[:POOL], key=stable_order)
             split = {"dev": pool[:dev], "train": pool[dev : dev + train]}
+            captions = described(shown)
+            concept = None if captions else shown
             yield from (
-                CollectionItem(path, name, concept) for name in split for path in split[name] if path not in others
+                CollectionItem(path, name, concept, captions)
+                for name in split
+                for path in split[name]
+                if path not in others
             )
+
+    return read
+
+
+def described(shown: str) -> tuple[str, ...]:
+    """Return the phrases of a cell of `labels/folders.tsv`; none if it names a concept."""
+    return tuple(phrase.strip() for phrase in shown[1:-1].split(";")) if shown.startswith('"') else ()
+
+
+def classes_table(
+    dataset: str, images: str, table: str, *, name: str, label: str, take: int
+) -> Callable[[Path], Iterator[CollectionItem]]:
+    """Make a reader of a table with the file name and the class of a photograph on each line.
+
+    Args:
+        dataset: Its name in `labels/classes.tsv`, which says what concept a class is; other classes are left out.
+        images: The folder of the photographs in the repository.
+        table: The table in the repository.
+        name: The heading of the file names.
+        label: The heading of the classes.
+        take: Maximum number of photographs of a class.
+    """
+
+    def read(root: Path) -> Iterator[CollectionItem]:
+        found: dict[str, list[Path]] = defaultdict(list)
+        with (root / table).open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                found[row[label].strip()].append(root / images / Path(row[name]).name)
+        for known, concept in class_concepts(dataset).items():
+            paths = [path for path in found[known] if path.is_file()]
+            if not paths:
+                raise FileNotFoundError(f"no photographs of {known!r} in {root / images}: is the clone complete?")
+            yield from (CollectionItem(path, "train", concept) for path in sorted(paths, key=stable_order)[:take])
+
+    return read
+
+
+def kept_out(*patterns: str) -> Callable[[Path], Iterator[CollectionItem]]:
+    """Make a reader of photographs that other evaluations use, so that training leaves them out, and near copies too.
+
+    Args:
+        patterns: Where they are in the repository.
+    """
+
+    def read(root: Path) -> Iterator[CollectionItem]:
+        paths = {path for pattern in patterns for path in root.glob(pattern) if path.suffix.lower() in SUFFIXES}
+        if not paths:
+            raise FileNotFoundError(f"no photographs at {root / patterns[0]}: is the clone complete?")
+        yield from (CollectionItem(path, "dev") for path in sorted(paths))
 
     return read
 
@@ -122,6 +177,15 @@ def clothing(root: Path) -> Iterator[CollectionItem]:
 def imagenet_samples(root: Path) -> Iterator[CollectionItem]:
     """Read one photograph for each of the 1,000 ImageNet classes, such as `n01440764_tench.JPEG`."""
     return (CollectionItem(path, "train", path.name.split("_")[0]) for path in photographs(root))
+
+
+def imagenet_named(root: Path) -> Iterator[CollectionItem]:
+    """Read photographs of ImageNet that are named by their class, such as `n02131653_14212_bear.jpg`."""
+    known = load_ontology().index
+    for path in photographs(root / "imagen"):
+        concept = path.name.split("_")[0]
+        if concept in known:
+            yield CollectionItem(path, "train", concept)
 
 
 def flickr8k(root: Path) -> Iterator[CollectionItem]:
