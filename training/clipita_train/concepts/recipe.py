@@ -22,6 +22,7 @@ from clipita_train.data.photographs.example import Example
 from clipita_train.data.photographs.manifest import read_manifest, write_manifest
 from clipita_train.data.wordnet import Synset, read_synsets
 from clipita_train.engine.config import TrainConfig
+from clipita_train.evaluate.everyday.sets import kept_out_hashes, kept_out_repositories
 from clipita_train.towers.features import (
     LockedTower,
     image_features,
@@ -212,7 +213,7 @@ def prepare(recipe: Recipe, root: Path, work: Path, *, without: Sequence[str] = 
         A line on the photographs that were left out.
 
     Raises:
-        ValueError: `without` names a source that the recipe does not have.
+        ValueError: `without` names a source that the recipe does not have, or a source is kept out for evaluation.
     """
     unknown = set(without) - {source.name for source in recipe.sources}
     if unknown:
@@ -220,4 +221,10 @@ def prepare(recipe: Recipe, root: Path, work: Path, *, without: Sequence[str] = 
             f"the recipe has no source {', '.join(sorted(unknown))} to leave out: see clipita-train sources"
         )
     sources = [source for source in recipe.sources if source.name not in without]
-    return str(write_manifest(sources, root, work / "manifest.jsonl"))
+    reserved = {name for source in sources for name in (source.repository, *source.further)} & kept_out_repositories()
+    if reserved:
+        raise ValueError(
+            f"{', '.join(sorted(reserved))}: kept out of training, since `clipita-train evaluate everyday` judges on "
+            "photographs of these repositories; take the sources out of the recipe, or leave them out by name"
+        )
+    return str(write_manifest(sources, root, work / "manifest.jsonl", kept_out_hashes()))

@@ -16,6 +16,8 @@ from clipita_train.data.concepts import load_ontology
 from clipita_train.data.photographs.manifest import read_manifest
 from clipita_train.evaluate import calibration, comparison, development, presence, templates, zero_shot
 from clipita_train.evaluate.embedding_cache import cache_folder
+from clipita_train.evaluate.everyday import scores as everyday
+from clipita_train.evaluate.everyday.sets import SETS
 from clipita_train.evaluate.image_folders import find_labeled_images
 from clipita_train.evaluate.label_sets import IMAGENET_IT, read_label_set
 from clipita_train.evaluate.tasks import embed_sources
@@ -188,6 +190,25 @@ def zeroshot_command(
     _write(markdown(report, name), {"images": name, **report.to_json()}, out)
     if photographs.left_aside:
         echo(photographs.left_aside, err=True)
+
+
+@evaluate.command("everyday")
+@click.option("--root", type=Folder, required=True, help="Holds the clones, as OWNER/NAME.")
+@_models
+@click.option("--only", multiple=True, type=click.Choice(SETS), default=SETS, help="A set to ask; may be repeated.")
+@click.option("--without", multiple=True, metavar="OWNER/NAME", help="Leave a repository out; may be repeated.")
+@_cache
+@_out
+def everyday_command(
+    root: Path, models: Sequence[str], only: Sequence[str], without: Sequence[str], cache: Path | None, out: Path | None
+) -> None:
+    """Measure labels, search and sentences on photographs as people take them."""
+    try:
+        with cache_folder(cache) as kept:
+            found = everyday.measure((clipita.load(name) for name in models), root, kept, only=only, without=without)
+    except (FileNotFoundError, ValueError, ClipitaError) as error:
+        raise click.ClickException(str(error)) from None
+    _write(everyday.markdown(found), found.to_json(), out)
 
 
 def _captions(_: click.Context, __: click.Parameter, text: str) -> tuple[Path, str | None]:

@@ -132,6 +132,28 @@ def reciprocal_at(ranks: Array, k: int) -> Array:
     return found_at(ranks, k) / ranks
 
 
+def ordered_relevance(scores: Array, relevant: Array, ignored: Array) -> list[Array]:
+    """Return for each query whether the items are relevant, best first, without those that are ignored.
+
+    Args:
+        scores: (Q, G) float, higher is better. Of equal scores, relevant items come last.
+        relevant: (Q, G) bool.
+        ignored: (Q, G) bool, items that count neither for nor against.
+
+    Returns:
+        Q arrays of bool, each as long as there are items that are not ignored.
+
+    Raises:
+        ValueError: The shapes differ, or scores hold NaN.
+    """
+    if scores.shape != relevant.shape or scores.shape != ignored.shape or scores.ndim != 2:
+        raise ValueError(f"expected three arrays (Q, G), not {scores.shape}, {relevant.shape} and {ignored.shape}")
+    if np.isnan(scores).any():
+        raise ValueError("scores hold NaN")
+    kept = [(row[~skip], right[~skip]) for row, right, skip in zip(scores, relevant, ignored, strict=True)]
+    return [right[np.lexsort((right, -row))] for row, right in kept]
+
+
 def expected_calibration_error(probabilities: Array, labels: Array, bins: int = 15) -> float:
     """Return how far a model's confidence is from how often it is right: 0 at best, 1 at worst.
 

@@ -60,11 +60,20 @@ class Collection:
 
     def clone_command(self, root: Path) -> str:
         """Return the shell command that clones the collection."""
-        repositories = (self.repository, *self.further)
-        commands = [f"git clone https://github.com/{name} {root / name}" for name in repositories]
-        if self.commit is not None:
-            commands.insert(1, f"git -C {root / self.repository} checkout {self.commit}")
-        return " && ".join(commands)
+        others = (clone_command(name, root) for name in self.further)
+        return " && ".join([clone_command(self.repository, root, self.commit), *others])
+
+
+def clone_command(repository: str, root: Path, commit: str | None = None) -> str:
+    """Return the shell command that clones a repository to ROOT/<owner>/<name>.
+
+    Args:
+        repository: OWNER/NAME on GitHub.
+        root: The folder of all clones.
+        commit: The commit to check out; None takes the newest.
+    """
+    command = f"git clone https://github.com/{repository} {root / repository}"
+    return command if commit is None else f"{command} && git -C {root / repository} checkout {commit}"
 
 
 def in_folders(

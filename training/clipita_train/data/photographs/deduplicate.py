@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from clipita.errors import ImageError
+from clipita.system.arrays import Array
 from clipita_train.data.near_duplicates.perceptual_hash import near_any, perceptual_hash
 from clipita_train.data.photographs.example import Example
 
@@ -19,15 +20,19 @@ class DeduplicationReport:
     unreadable: list[str] = field(default_factory=list)  # "path: reason"
     same_file: list[str] = field(default_factory=list)
     near_development: list[str] = field(default_factory=list)
+    near_kept_out: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return (
             f"{len(self.unreadable)} unreadable, {len(self.same_file)} repeated in training, "
-            f"{len(self.near_development)} training photographs that a development set has too"
+            f"{len(self.near_development)} training photographs that a development set has too, "
+            f"{len(self.near_kept_out)} that are kept out for evaluation"
         )
 
 
-def deduplicate(examples: Sequence[Example], root: Path) -> tuple[list[Example], DeduplicationReport]:
+def deduplicate(
+    examples: Sequence[Example], root: Path, kept_out: Array | None = None
+) -> tuple[list[Example], DeduplicationReport]:
     """Leave out unreadable files, repeated training files, and training photographs that a development set has.
 
     A training file is repeated if an earlier one has the same bytes. A development set has it if one of its photographs
@@ -36,6 +41,7 @@ def deduplicate(examples: Sequence[Example], root: Path) -> tuple[list[Example],
     Args:
         examples: All examples.
         root: The folder that their paths are relative to.
+        kept_out: (M,) uint64, hashes of photographs that are no examples and that training must not see, or None.
 
     Returns:
         The examples that are kept, and a report on the others.
@@ -54,12 +60,17 @@ def deduplicate(examples: Sequence[Example], root: Path) -> tuple[list[Example],
         readable.append(example)
 
     development = [i for i, example in enumerate(readable) if example.split == "dev"]
-    near = near_any(np.array(hashes, np.uint64), np.array(hashes, np.uint64)[development])
+    ours = np.array(hashes, np.uint64)
+    near = near_any(ours, ours[development])
+    reserved = np.zeros(len(ours), bool) if kept_out is None else near_any(ours, kept_out)
     kept, seen = [], set()
     for i, example in enumerate(readable):
         if example.split != "dev":
             if near[i]:
                 report.near_development.append(example.path)
+                continue
+            if reserved[i]:
+                report.near_kept_out.append(example.path)
                 continue
             if digests[i] in seen:
                 report.same_file.append(example.path)

@@ -5,25 +5,35 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from clipita.system.arrays import Array
 from clipita_train.data.photographs.collections import Collection
 from clipita_train.data.photographs.deduplicate import DeduplicationReport, deduplicate
 from clipita_train.data.photographs.example import Example
 from clipita_train.engine.files import written_whole
 
 
-def write_manifest(sources: Sequence[Collection], root: Path, path: Path) -> DeduplicationReport:
+def write_manifest(
+    sources: Sequence[Collection], root: Path, path: Path, kept_out: Array | None = None
+) -> DeduplicationReport:
     """Read all collections under `root`, deduplicate them, and write the manifest.
 
     The photographs that are left out are listed in `<stem of path>.left-out.txt` beside it.
+
+    Args:
+        sources: The collections.
+        root: The folder of all clones.
+        path: Where the manifest goes.
+        kept_out: (M,) uint64, perceptual hashes of photographs that training must not see, or None.
 
     Raises:
         FileNotFoundError: A collection is missing; the message says how to get it, or how to leave it out.
     """
     examples = [example for source in sources for example in source.examples(root)]
-    kept, report = deduplicate(examples, root)
+    kept, report = deduplicate(examples, root, kept_out)
     left_out = [f"unreadable\t{line}" for line in report.unreadable]
     left_out += [f"same file\t{line}" for line in report.same_file]
     left_out += [f"near a development photograph\t{line}" for line in report.near_development]
+    left_out += [f"near a photograph kept out for evaluation\t{line}" for line in report.near_kept_out]
     with written_whole(path) as partial:
         with partial.open("w", encoding="utf-8") as file:
             for example in kept:
