@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from clipita_train.data.near_duplicates.perceptual_hash import perceptual_hash
 from clipita_train.data.photographs.collections import Collection
 from clipita_train.data.photographs.deduplicate import deduplicate
 from clipita_train.data.photographs.example import Example
@@ -41,7 +43,10 @@ def test_different_photographs_stay(root: Path) -> None:
     examples = dev("astronaut.png", "coins.png") + train(*(f"{name}.png" for name in NAMES[1:5]))
     kept, report = deduplicate(examples, root)
     assert kept == examples
-    assert str(report) == "0 unreadable, 0 repeated in training, 0 training photographs that a development set has too"
+    assert str(report) == (
+        "0 unreadable, 0 repeated in training, 0 training photographs that a development set has too, "
+        "0 that are kept out for evaluation"
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -107,3 +112,14 @@ def test_the_manifest_and_its_list_of_what_was_left_out(root: Path) -> None:
     left_out = (root / "work" / "manifest.left-out.txt").read_text("utf-8").splitlines()
     assert [line.split("\t")[0] for line in left_out] == ["unreadable", "same file"]
     assert "owner/name/bad.png" in left_out[0]
+
+
+def test_photographs_that_are_kept_out_do_not_train_in_any_size(root: Path, pictures: dict[str, Image.Image]) -> None:
+    pictures["chelsea"].resize((150, 100)).save(root / "small.jpg", quality=60)
+    kept_out = np.array([perceptual_hash(root / "chelsea.png")], np.uint64)
+    kept, report = deduplicate(train("small.jpg", "coffee.png") + dev("chelsea.png"), root, kept_out)
+    assert kept == train("coffee.png") + dev("chelsea.png")
+    assert report.near_development == ["small.jpg"]
+    kept, report = deduplicate(train("small.jpg", "coffee.png"), root, kept_out)
+    assert kept == train("coffee.png")
+    assert report.near_kept_out == ["small.jpg"]

@@ -110,6 +110,9 @@ def measure(
     """
     wanted = [photograph for photograph in everyday_sets().photographs if not set(only).isdisjoint(photograph.sets)]
     places = files(wanted, root, without)
+    left = {name for photograph in wanted if photograph.id in places for name in photograph.sets}
+    if empty := [name for name in SETS if name in only and name not in left]:
+        raise ValueError(f"no photograph is left of {', '.join(empty)}; name the sets to ask with --only")
     facts: list[tuple[str, str]] = []
     answers: list[dict[str, _Answers]] = []
     for model in models:
@@ -132,7 +135,7 @@ def embedded(model: clipita.Model, places: dict[str, Path], cache: Path) -> dict
     return dict(zip(places, rows, strict=True))
 
 
-def search(model: clipita.Model, images: dict[str, Array], cache: Path) -> ArchiveSearch:
+def search_archive(model: clipita.Model, images: dict[str, Array], cache: Path) -> ArchiveSearch:
     """Ask the archive all queries, those with relevant photographs first.
 
     Args:
@@ -163,7 +166,7 @@ def _ask(name: str, model: clipita.Model, images: dict[str, Array], cache: Path)
         texts, pictures = embed_texts(model, list(said.values()), cache), np.stack([images[key] for key in said])
         ranked = retrieve(texts, pictures, np.arange(len(said)))["text -> image"].values()
         return _Answers({key: ranked[:, METRICS.index(key)] for key in ("MRR@10", "Recall@1")}, none, none)
-    found = search(model, images, cache)
+    found = search_archive(model, images, cache)
     there = found.relevant.any(1)
     cosines, relevant, acceptable = found.cosines[there], found.relevant[there], found.acceptable[there]
     ordered = ordered_relevance(cosines, relevant, acceptable)
@@ -185,8 +188,6 @@ def _named(name: str, model: clipita.Model, images: dict[str, Array]) -> dict[st
     chosen = [labeled for labeled in everyday_sets().labels if labeled.set == name]
     words = list(dict.fromkeys(labeled.label for labeled in chosen))
     shown = [labeled for labeled in chosen if labeled.id in images]
-    if not shown:
-        raise ValueError(f"no photograph of {name!r} is left to ask")
     cosines = np.stack([images[labeled.id] for labeled in shown]) @ model.label_bank(words).embeddings.T
     best = np.array([words.index(labeled.label) for labeled in shown])
     values = {"named, strict": found_at(ranks(cosines, best), 1)}
