@@ -4,12 +4,13 @@ Nothing is downloaded here. Every collection is a public Git repository that the
 `clipita-train sources` prints the commands.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from clipita_train.data.photographs.captioned import captions_table, named_files, words_json
+from clipita_train.data.photographs.captioned import captions_table, markdown_images, named_files, words_json
 from clipita_train.data.photographs.example import Example
 from clipita_train.data.photographs.readers import (
     FLICKR8K_CAPTIONS,
@@ -92,22 +93,45 @@ def in_folders(
     return Collection(name, repository, licence, folders(name, train=train, dev=dev), commit)
 
 
+def _owner(repository: str) -> str:
+    """Return the owner of a repository in small letters, with underscores."""
+    return re.sub(r"[^a-z0-9]+", "_", repository.split("/")[0].lower()).strip("_")
+
+
 # Wallpapers by the time of day, which pupils of one course chose for a page with a clock.
 HOURS = (
     "artemnovik1529/imagesForMomentum",
-    "milkycocomoon/momentum_images",
-    "JohanL1bert/imageDay",
-    "Tonia-SE/momentum",
     "MikhailStn/images",
     "Olmeor/momentum-backgrounds",
     "igo-l/Momentum-resources",
     "norsuwhe/imgMomentum",
     "viGITory/momentum-images",
-    "VasBel/rs-workshop",
     "ViachaslauBY/images",
-    "maks19891/momentum-images",
-    "vulGUN/images_for_momentum_task",
     "mabay919/momentum",
+)
+
+# Photographs of one person or place each, sorted into folders.
+ALBUMS = (
+    "carolynwang/carolynwang.github.io",
+    "karthik07m/myphotography-website",
+    "MohammedFadul/Projects-GalaryExplorer7.github.io",
+    "SPChandraSekhar333/OYOLA",
+    "Snippet-Softwares/photography",
+    "Atwiinesteve/javascript_gallery_project",
+    "huynhtiennhat0403/vietnamese-landmark-classifier",
+    "SchlachterSchmidt/topatagonia.xyz.assets",
+    "beeva-enriqueotero/dl4architecture-demo",
+    "FilMinFrames/photos",
+    "GuiMoaneFotografia/guimoanefotografia.github.io",
+    "herbasVojta/personal_photography_website_static",
+    "emanuilstoykov/wallpapersHD",
+    "tyler-cr/PhotoPortfolio",
+    "cjlather/cjlather.github.io",
+    "haidedang/jPusitzky",
+    "Juliancreates/JEPhoto",
+    "fisherlyon/Photo-Website",
+    "29swastik/swastik-chaayagraahaka",
+    "fofanise/zhlobin",
 )
 
 COLLECTIONS = (
@@ -315,9 +339,10 @@ COLLECTIONS = (
         "none stated",
         classes_table("activities", "train", "Training_set.csv", name="filename", label="label", take=250),
     ),
-    *(
-        in_folders(f"hours_{repository.split('/')[0].lower()}", repository, "none stated", train=40)
-        for repository in HOURS
+    *(in_folders(f"hours_{_owner(repository)}", repository, "none stated", train=40) for repository in HOURS),
+    *(in_folders(f"album_{_owner(repository)}", repository, "none stated", train=120) for repository in ALBUMS),
+    Collection(
+        "recipes", "LukeSmithxyz/based.cooking", "public domain", markdown_images("content/*.md", roots=["static"])
     ),
     # Never trained on: photographs of everyday things from other places, for judging.
     in_folders("animals8", "herene/animals_pictures_classification", "none stated", train=0, dev=100),
