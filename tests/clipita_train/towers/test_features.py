@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clipita_train.engine.files import PARTIAL
 from clipita_train.towers import features
 from clipita_train.towers.features import (
     LockedTower,
@@ -137,7 +138,7 @@ def test_what_is_cached_is_not_computed_again(
     np.testing.assert_array_equal(first, again)
     assert run(photographs[:6])[1] == 0  # whole chunks are found whatever follows them
     assert run([*photographs[:3], *photographs[4:]])[1] == 3
-    assert not list((tmp_path / "cache").glob("*.partial"))
+    assert not list((tmp_path / "cache").glob(f"*{PARTIAL}"))
 
 
 def test_another_tower_or_another_tokenizer_is_another_cache(

@@ -49,8 +49,8 @@ PROJECTIONS = StageConfig(
     (ParameterRule("(image|text)_projection/.*"),),
     learning_rate=2e-3,
     batch_size=512,
-    steps=6000,
-    eval_every=1200,
+    steps=3500,
+    eval_every=700,
 )
 MEMBER = ProjectionsRecipe(
     boosts=BOOSTS | {"weizmann_horses": 4.0, "meals": 3.0, "meals20": 3.0, "pexels_small": 6.0, "food101_64px": 0.5},
@@ -72,7 +72,7 @@ RECIPE = Recipe(
                     replace(
                         PROJECTIONS,
                         parameters=(*PROJECTIONS.parameters, ParameterRule("image_tail/.*", 0.0)),
-                        steps=2500,
+                        steps=2000,
                         eval_every=500,
                     ),
                     StageConfig(
@@ -80,8 +80,8 @@ RECIPE = Recipe(
                         (ParameterRule("(image|text)_projection/.*"), ParameterRule("image_tail/.*", 0.3)),
                         learning_rate=5e-4,
                         batch_size=448,
-                        steps=200,
-                        eval_every=50,
+                        steps=110,
+                        eval_every=55,
                     ),
                 ),
             ),

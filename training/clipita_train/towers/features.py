@@ -129,13 +129,15 @@ def image_features(
 
 
 def text_features(tower: LockedTower, texts: Sequence[str], tokenizer: Tokenizer, folder: Path) -> Array:
-    """Compute the features (N, D) float16 of texts, or read them from `folder`."""
+    """Compute the features (N, D) float16 of texts, or read them from `folder`; texts that come twice are run once."""
     (width,) = tower.shape
+    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
 
     def encode(chunk: Sequence[str]) -> Array:
         return encode_texts(tower, chunk, tokenizer).astype(np.float16)
 
-    return cached_rows(list(texts), tower.fingerprint, folder, encode, width, "texts")
+    rows = cached_rows(list(places), tower.fingerprint, folder, encode, width, "texts")
+    return rows[[places[text] for text in texts]]
 
 
 def encode_texts(tower: LockedTower, texts: Sequence[str], tokenizer: Tokenizer) -> Array:

@@ -23,6 +23,7 @@ from clipita_train.data.pairs.fetch import Settings
 from clipita_train.data.pairs.rows import Tally
 from clipita_train.data.pairs.tables import web_dataset
 from clipita_train.data.shards import ShardReader
+from clipita_train.engine.files import PARTIAL
 from PIL import Image
 from support import TESTS
 from support.sources_of_photographs import CAPTIONS, RECIPE, jpeg, picture, write_sources
@@ -226,7 +227,7 @@ def test_killed_in_each_step_it_goes_on_to_the_same_result(root: Path, runner: L
     assert start().wait() == 0
     build(RECIPE, root, tmp_path / "never killed", runner, show_progress=False)
     assert hashes(out) == hashes(tmp_path / "never killed")
-    assert not list(out.rglob("*.partial"))
+    assert not list(out.rglob(f"*{PARTIAL}"))
 
 
 def _wait_until_all_have_ended(session: int) -> None:
