@@ -18,6 +18,7 @@ from clipita.errors import (
     TextError,
 )
 from clipita.loading.load import load
+from clipita.locate.location import Location
 from clipita.model import Encoded, Model
 from clipita.system.process import turn_telemetry_off
 from clipita.zero_shot import LabelBank, LabelScore
@@ -39,6 +40,7 @@ __all__ = [
     "Index",
     "LabelBank",
     "LabelScore",
+    "Location",
     "Model",
     "ModelNotFoundError",
     "TextError",

@@ -20,6 +20,14 @@ class Backend(Protocol):
         """Embed images: (B, S, S, 3) RGB pixels to (B, E) of unit norm."""
         ...
 
+    def encode_positions(self, pixels: Pixels) -> FloatArray:
+        """Compute projected vectors without a norm at all positions: (B, S, S, 3) RGB pixels to (B, N, E), row by row.
+
+        Raises:
+            BackendError: The towers are of a kind that only their own graphs describe.
+        """
+        ...
+
     def encode_tokens(self, input_ids: IntArray, attention_mask: IntArray) -> FloatArray:
         """Embed texts: (B, L) ids and mask to (B, E) of unit norm."""
         ...

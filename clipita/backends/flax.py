@@ -63,7 +63,7 @@ class FlaxBackend:
             )
         config = towers or DualConfig.from_bundle(bundle.config)
         self._name, self._width = bundle.config.name, config.embed_dim
-        self._positions = config.text.positions
+        self._text_positions = config.text.positions
         # A tower that sees padding would also see the padding that is added here.
         sees_padding = isinstance(config.text, ClipTextConfig) and config.text.attention == "full"
         self._length_step = 1 if sees_padding else _LENGTH_STEP
@@ -81,6 +81,7 @@ class FlaxBackend:
         self.providers = (jax.default_backend(),)
         self._process = os.getpid()
         self._image, self._text = compiled(model)
+        self._positions = _compiled_positions(model)
 
     def encode_pixels(self, pixels: Pixels) -> FloatArray:
         """Embed images: (B, S, S, 3) RGB pixels to (B, E) of unit norm."""
@@ -88,13 +89,21 @@ class FlaxBackend:
         embeddings = np.asarray(self._image(_pad_batch(pixels)))[: len(pixels)]
         return checked(embeddings, len(pixels), self._width, f"{self._name!r}: the image tower")
 
+    def encode_positions(self, pixels: Pixels) -> FloatArray:
+        """Compute projected vectors without a norm at all positions: (B, S, S, 3) RGB pixels to (B, N, E)."""
+        self._check_process()
+        vectors = np.asarray(self._positions(_pad_batch(pixels)))[: len(pixels)]
+        flat = vectors.reshape(-1, vectors.shape[-1])
+        checked(flat, len(flat), self._width, f"{self._name!r}: the image tower")
+        return vectors
+
     def encode_tokens(self, input_ids: IntArray, attention_mask: IntArray) -> FloatArray:
         """Embed texts: (B, L) ids and mask to (B, E) of unit norm."""
         self._check_process()
         length = input_ids.shape[1]
-        if length > self._positions:
-            raise BackendError(f"the text tower reads up to {self._positions} tokens, but a batch has {length}.")
-        padded = min(-(-length // self._length_step) * self._length_step, self._positions)
+        if length > self._text_positions:
+            raise BackendError(f"the text tower reads up to {self._text_positions} tokens, but a batch has {length}.")
+        padded = min(-(-length // self._length_step) * self._length_step, self._text_positions)
         ids, mask = (
             _pad_batch(np.pad(array.astype(np.int32), ((0, 0), (0, padded - length))))
             for array in (input_ids, attention_mask)
@@ -131,6 +140,17 @@ def compiled(model: DualEncoder) -> tuple[Callable[..., jax.Array], Callable[...
         return model.project_text(model.text_features(input_ids, attention_mask))
 
     return partial(image, state), partial(text, state)
+
+
+def _compiled_positions(model: DualEncoder) -> Callable[..., jax.Array]:
+    """Compile the function of pixels (B, S, S, 3) uint8 that gives the vectors (B, N, E) at all positions."""
+    graph, state = nnx.split(model)
+
+    @jax.jit
+    def positions(state: State, pixels: jax.Array) -> jax.Array:
+        return nnx.merge(graph, state).image_positions(pixels)
+
+    return partial(positions, state)
 
 
 def _pad_batch(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:

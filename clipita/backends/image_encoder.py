@@ -12,7 +12,8 @@ import numpy as np
 
 from clipita.backends.backend import Backend
 from clipita.errors import BackendError, ImageError
-from clipita.images.pixels import Crop, ImageInput, Preprocessing, describe, load_squares
+from clipita.images.pixels import Crop, ImageInput, Preprocessing, describe, load_seen, load_squares
+from clipita.images.seen import Seen
 from clipita.system.arrays import FloatArray, Pixels
 from clipita.system.memory import give_back
 
@@ -54,6 +55,19 @@ class ImageEncoder:
                     raise squares
                 found.append(squares)
         return found
+
+    def seen(self, image: ImageInput, crop: Crop) -> Seen:
+        """Return the squares that the tower sees of one image, and what part of it each shows.
+
+        Raises:
+            ImageError: It cannot be read.
+        """
+        return load_seen(image, self._preprocessing, crop=crop, name=describe(image), exact=self._exact)
+
+    @property
+    def gray(self) -> int:
+        """The level 0..255 that is nothing to the tower: the mean of the photographs that it was trained on."""
+        return round(sum(self._preprocessing.mean) / 3)
 
     def iter(
         self, images: Iterable[ImageInput], crop: Crop, batch_size: int

@@ -12,7 +12,7 @@ import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
 
 from clipita.backends.graph_check import check_graph
 from clipita.backends.results import checked
-from clipita.bundles.bundle import Bundle
+from clipita.bundles.bundle import WEIGHTS, Bundle
 from clipita.bundles.strict import did_you_mean
 from clipita.errors import BackendError
 from clipita.system.arrays import FloatArray, IntArray, Pixels
@@ -30,6 +30,9 @@ _ort: Any = onnxruntime
 # 83, 120, 2,191 page faults.
 _IMAGES_PER_RUN = 8
 _PIXELS_PER_RUN = {"efficientnet-lite": 4 * 224 * 224}
+
+# ONNX Runtime's name for the folder of the weights of a graph that comes as bytes.
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 class OnnxBackend:
@@ -76,13 +79,22 @@ class OnnxBackend:
         self._images_per_run = images_per_run(str(kind), image_size) if in_runs else None
         self._image = _Tower(bundle, graphs.image, width, self.threads, self.providers)
         self._text = _Tower(bundle, graphs.text, width, self.threads, self.providers)
+        self._positions = _Positions(bundle, graphs.image, width, self.threads, self.providers)
 
     def encode_pixels(self, pixels: Pixels) -> FloatArray:
         """Embed images: (B, S, S, 3) RGB pixels to (B, E) of unit norm."""
+        return self._in_runs(self._image, pixels)
+
+    def encode_positions(self, pixels: Pixels) -> FloatArray:
+        """Compute projected vectors without a norm at all positions: (B, S, S, 3) RGB pixels to (B, N, E)."""
+        vectors = self._in_runs(self._positions, pixels)
+        return vectors.reshape(len(pixels), -1, vectors.shape[-1])
+
+    def _in_runs(self, tower: "_Tower", pixels: Pixels) -> FloatArray:
         step = self._images_per_run or len(pixels)
         if len(pixels) <= step:
-            return self._image.run({"pixels": pixels})
-        runs = [self._image.run({"pixels": pixels[start : start + step]}) for start in range(0, len(pixels), step)]
+            return tower.run({"pixels": pixels})
+        runs = [tower.run({"pixels": pixels[start : start + step]}) for start in range(0, len(pixels), step)]
         return np.concatenate(runs)
 
     def encode_tokens(self, input_ids: IntArray, attention_mask: IntArray) -> FloatArray:
@@ -125,7 +137,9 @@ class _Tower:
         except Exception as error:  # ONNX Runtime's exceptions share no other base
             shapes = {name: value.shape for name, value in inputs.items()}
             raise BackendError(f"ONNX Runtime failed to run {str(self._path)!r} on {shapes}: {error}") from error
-        rows = len(next(iter(inputs.values())))
+        return self._checked(result, len(next(iter(inputs.values()))))
+
+    def _checked(self, result: object, rows: int) -> FloatArray:
         return checked(result, rows, self._width, f"{self._bundle.config.name!r} ({str(self._path)!r})")
 
     def leave_session_to_parent(self) -> None:
@@ -140,10 +154,11 @@ class _Tower:
             self._session = None
 
     def _load(self) -> Any:
-        check_graph(self._bundle, self._name)
+        graph, options = self._graph(), session_options(self._threads)
+        if isinstance(graph, bytes):  # which has no folder of its own to find its weights in
+            options.add_session_config_entry(_WEIGHTS_FOLDER, str(self._bundle.folder))
         try:
-            options = session_options(self._threads)
-            session = _ort.InferenceSession(str(self._path), options, providers=list(self._providers))
+            session = _ort.InferenceSession(graph, options, providers=list(self._providers))
         except Exception as error:
             raise BackendError(f"ONNX Runtime cannot load {str(self._path)!r}: {error}") from error
         # A provider that is available may still fail to start (no driver, no device); the CPU then takes over.
@@ -155,6 +170,36 @@ class _Tower:
             )
         give_back()  # the memory that optimizing the graph took
         return session
+
+    def _graph(self) -> str | bytes:
+        """Return the path of the graph, once it is checked, or what such a file would hold."""
+        check_graph(self._bundle, self._name)
+        return str(self._path)
+
+
+class _Positions(_Tower):
+    """Run the image tower up to its positions, by a graph that is built from the bundle's weights when it is needed."""
+
+    def _graph(self) -> str | bytes:
+        # Only those who ask for places wait for onnx, which writes graphs.
+        from clipita.convert.graph.towers import positions_graph
+        from clipita.convert.weights.safetensors_file import StoredWeights, check_weights_file
+        from clipita.towers.config import DualConfig, are_known
+
+        config, weights = self._bundle.config, self._bundle.path(WEIGHTS)
+        if not are_known(config):
+            raise BackendError(
+                f"{config.name!r} has towers that only its own graphs describe, which give no vectors of positions. "
+                "Use method='occlusion'."
+            )
+        check_weights_file(weights)
+        graph = positions_graph(DualConfig.from_bundle(config), StoredWeights.from_file(weights))
+        return graph.SerializeToString()
+
+    def _checked(self, result: object, rows: int) -> FloatArray:
+        vectors = np.asarray(result)  # (B, N, E)
+        flat = vectors.reshape(-1, vectors.shape[-1])
+        return checked(flat, len(flat), self._width, f"{self._bundle.config.name!r}: its positions")
 
 
 _towers: "weakref.WeakSet[_Tower]" = weakref.WeakSet()

@@ -22,6 +22,7 @@ from clipita.cli.duplicates import duplicates
 from clipita.cli.embed import embed
 from clipita.cli.index import index
 from clipita.cli.label import label
+from clipita.cli.locate import locate
 from clipita.cli.models import convert, info, models
 from clipita.cli.options import Unusable, echo, visible
 from clipita.cli.search import search
@@ -118,5 +119,5 @@ def main(context: click.Context) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore[reportUnknownMemberType]
 
 
-for command in (index, search, label, duplicates, zero_shot, embed, info, models, convert):
+for command in (index, search, label, duplicates, zero_shot, locate, embed, info, models, convert):
     main.add_command(command)

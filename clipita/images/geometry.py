@@ -101,23 +101,9 @@ def resize_and_crop(
         exact: Whether to give torchvision's pixels to the bit.
     """
     width, height = view.size
-    short, long = sorted(view.size)
-    scaled = int(short_side * long / short)  # torchvision's and transformers' rounding
-
-    def margin(length: int) -> int:
-        match rounding:
-            case "round":  # Python's is torchvision's: half to even
-                return round((length - size) / 2.0)
-            case "floor":
-                return (length - size) // 2
-            case _:
-                assert_never(rounding)
-
-    start, side = margin(scaled), margin(short_side)
-    shape, (left, top) = (
-        ((scaled, short_side), (start, side)) if width > height else ((short_side, scaled), (side, start))
-    )
-    is_strip = short_side * scaled > max(_MAX_ENLARGED_PIXELS, width * height)
+    short = min(view.size)
+    shape, (left, top) = shortest_layout(view.size, short_side, size, rounding)
+    is_strip = shape[0] * shape[1] > max(_MAX_ENLARGED_PIXELS, width * height)
     if (exact or short <= short_side) and not is_strip:
         return view.image.resize(shape, resample).crop((left, top, left + size, top + size))
     x, y, right, bottom = view.box
@@ -137,11 +123,45 @@ def resize_and_crop(
     )
 
 
+def shortest_layout(
+    size: tuple[int, int], short_side: int, square: int, rounding: Literal["round", "floor"]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the (width, height) of a picture whose shorter side is resized, and the (left, top) of the middle square.
+
+    Args:
+        size: The picture's (width, height).
+        short_side: As for `resize_and_crop`.
+        square: The side of the square.
+        rounding: As for `resize_and_crop`.
+    """
+    short, long = sorted(size)
+    scaled = int(short_side * long / short)  # torchvision's and transformers' rounding
+
+    def margin(length: int) -> int:
+        match rounding:
+            case "round":  # Python's is torchvision's: half to even
+                return round((length - square) / 2.0)
+            case "floor":
+                return (length - square) // 2
+            case _:
+                assert_never(rounding)
+
+    start, side = margin(scaled), margin(short_side)
+    if size[0] > size[1]:
+        return (scaled, short_side), (start, side)
+    return (short_side, scaled), (side, start)
+
+
+def fitted_size(size: tuple[int, int], longer: int) -> tuple[int, int]:
+    """Return the (width, height) of a picture whose longer side is resized to `longer`."""
+    ratio = max(size) / longer
+    width, height = (max(1, round(length / ratio)) for length in size)
+    return width, height
+
+
 def fit(view: View, size: int, resample: Image.Resampling) -> Image.Image:
     """Resize the longer side to `size`, and the shorter by the same ratio."""
-    ratio = max(view.size) / size
-    width, height = (max(1, round(length / ratio)) for length in view.size)
-    return view.image.resize((width, height), resample, view.box)
+    return view.image.resize(fitted_size(view.size, size), resample, view.box)
 
 
 def resize_and_pad(view: View, size: int, resample: Image.Resampling, fill: int) -> Image.Image:

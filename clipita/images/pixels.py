@@ -8,17 +8,17 @@ use all get their pixels from here, so that the numbers are the same. `clipita.i
 import dataclasses
 import os
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias, assert_never, cast, get_args
+from typing import Literal, TypeAlias, assert_never, cast, get_args
 
 import numpy as np
 from PIL import Image
 
-from clipita.bundles.strict import from_mapping
-from clipita.errors import CheckpointError
 from clipita.images.budget import one_picture
 from clipita.images.color import to_srgb
 from clipita.images.decode import DEFAULT_MAX_PIXELS, FORMATS, Decoding, EncodedImage, ImageInput, decode
 from clipita.images.geometry import FILTERS, View, fit, resize_and_crop, resize_and_pad, squash, tile_boxes
+from clipita.images.rules import Preprocessing
+from clipita.images.seen import Seen, boxes_of_tiles, square_box
 from clipita.system.arrays import Pixels
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "describe",
     "load_picture",
     "load_pixels",
+    "load_seen",
     "load_squares",
 ]
 
@@ -51,74 +52,6 @@ _CONVERSION_FACTOR = 2
 # eight photographs side by side, the middle square finds 51 to 79 % of the things shown, the best of the tiles 97 to
 # 98 %. For 53 single photographs with ratios of 2.2 to 4 both are right on all but one or two (clipita-mini).
 _PANORAMA = 2.5
-
-
-@dataclasses.dataclass(frozen=True)
-class Preprocessing:
-    """The rules by which an image becomes pixels for a tower, as a bundle states them.
-
-    Attributes:
-        image_size: The side of the square that the image tower reads, in pixels.
-        resize: "shortest": the shorter side becomes `short_side`, then the center is cropped; "longest": the longer
-            side becomes `image_size`, and the rest of the square has the gray level `fill`; "squash": the whole image
-            becomes the square, without regard to its shape.
-        interpolation: Pillow's filter of that name, antialiased.
-        mean: The mean of red, green and blue, in units of 0..255.
-        std: Their standard deviation. The graph computes (pixels - mean) / std; `load_pixels` does not.
-        short_side: The length of the shorter side for "shortest"; None means `image_size`.
-        crop: How to round the beginning of the crop if the two margins cannot be equal: "round" half to even, as
-            torchvision and open_clip do, or "floor", as transformers' image processors do.
-        transparency: "white": the image is laid on white; "drop": the colors under its transparency are shown, as by
-            Pillow's convert("RGB"), which transformers and open_clip use.
-        fill: The gray level for "longest", 0..255.
-    """
-
-    image_size: int
-    resize: Literal["shortest", "longest", "squash"]
-    interpolation: Literal["bicubic", "bilinear", "nearest"]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    short_side: int | None = None
-    crop: Literal["round", "floor"] = "round"
-    transparency: Literal["white", "drop"] = "white"
-    fill: int = 0
-
-    def __post_init__(self) -> None:
-        if self.image_size < 1:
-            raise ValueError(f"image_size must be 1 or more, but it is {self.image_size}")
-        if self.short_side is not None and self.short_side < self.image_size:
-            raise ValueError(f"short_side must be {self.image_size} or more, but it is {self.short_side}")
-        if not 0 <= self.fill <= 255:
-            raise ValueError(f"fill must be a gray level from 0 to 255, but it is {self.fill}")
-        if len(self.mean) != 3 or not all(0 <= value <= 255 for value in self.mean):
-            raise ValueError(f"mean must be 3 numbers from 0 to 255 (not 0 to 1), but it is {list(self.mean)}")
-        if len(self.std) != 3 or not all(0 < value <= 255 for value in self.std):
-            raise ValueError(f"std must be 3 numbers above 0 and up to 255, but it is {list(self.std)}")
-
-    @classmethod
-    def from_dict(cls, data: object, where: str = "image.preprocessing") -> "Preprocessing":
-        """Read the object in a bundle's `clipita.json`.
-
-        Args:
-            data: The object.
-            where: The beginning of every message.
-
-        Raises:
-            CheckpointError: A key or a value is not known.
-        """
-        try:
-            return from_mapping(cls, data, where)
-        except ValueError as error:
-            raise CheckpointError(f"{where}: {error}. Export the bundle again.") from error
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the object for a bundle's `clipita.json`; fields that have their default are left out."""
-        changed = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if getattr(self, field.name) != field.default
-        }
-        return changed | {"mean": list(self.mean), "std": list(self.std)}
 
 
 def describe(image: object, index: int | None = None) -> str:
@@ -205,6 +138,20 @@ def load_squares(
     Raises:
         ImageTooLargeError, ImageError: As `load_pixels`.
     """
+    return load_seen(image, preprocessing, crop=crop, name=name, max_pixels=max_pixels, exact=exact).squares
+
+
+@one_picture()
+def load_seen(
+    image: ImageInput,
+    preprocessing: Preprocessing,
+    *,
+    crop: Crop,
+    name: str,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    exact: bool = False,
+) -> Seen:
+    """Read one image as `load_squares` does, and say what part of the picture each square shows."""
     if crop == "pad":
         gray = round(sum(preprocessing.mean) / 3)
         preprocessing = dataclasses.replace(preprocessing, resize="longest", short_side=None, fill=gray)
@@ -215,9 +162,10 @@ def load_squares(
 
     view = _view(image, name, max_pixels, preprocessing, exact, in_tiles)
     if not in_tiles(*view.size):
-        return _resize(view, preprocessing, exact)[None]
+        return Seen(_resize(view, preprocessing, exact)[None], [square_box(view.size, preprocessing)])
     size, resample = preprocessing.image_size, FILTERS[preprocessing.interpolation]
-    return np.stack([_rgb(view.image.resize((size, size), resample, box)) for box in tile_boxes(view)])
+    squares = [_rgb(view.image.resize((size, size), resample, box)) for box in tile_boxes(view)]
+    return Seen(np.stack(squares), boxes_of_tiles(view))
 
 
 @one_picture()

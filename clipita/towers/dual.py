@@ -78,8 +78,15 @@ class DualEncoder(nnx.Module):
 
     def image_features(self, pixels: jax.Array) -> jax.Array:
         """Compute pooled features (B, D) float32 of pixels (B, S, S, 3), uint8 or float in 0..255."""
+        return self.image(self._normalized(pixels))
+
+    def image_positions(self, pixels: jax.Array) -> jax.Array:
+        """Compute projected vectors (B, N, E) at all positions of pixels (B, S, S, 3), row by row, without a norm."""
+        return self.image_projection(self.image.positions(self._normalized(pixels)))
+
+    def _normalized(self, pixels: jax.Array) -> jax.Array:
         mean, std = (jnp.asarray(v, jnp.float32)[None, None, None] for v in (self.mean, self.std))
-        return self.image((pixels.astype(jnp.float32) - mean) / std)
+        return (pixels.astype(jnp.float32) - mean) / std
 
     def text_features(
         self, input_ids: jax.Array, attention_mask: jax.Array, dropout_keys: jax.Array | None = None

@@ -121,10 +121,18 @@ class EfficientNetLite(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Compute pooled features (B, head_width) float32 of normalized pixels (B, S, S, 3) float32, for any S."""
+        return self._last_maps(x).mean(axis=(1, 2), dtype=jnp.float32)
+
+    def positions(self, x: jax.Array) -> jax.Array:
+        """Compute the features (B, H * W, head_width) float32 whose mean the pooled ones are."""
+        maps = self._last_maps(x)
+        return maps.reshape(maps.shape[0], -1, maps.shape[-1]).astype(jnp.float32)
+
+    def _last_maps(self, x: jax.Array) -> jax.Array:
         x = jax.nn.relu6(self.stem(x.astype(self.dtype)))
         for block in self.blocks:
             x = block(x)
-        return jax.nn.relu6(self.head(x)).mean(axis=(1, 2), dtype=jnp.float32)
+        return jax.nn.relu6(self.head(x))
 
 
 def _depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:

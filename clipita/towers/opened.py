@@ -10,6 +10,7 @@ from clipita.text.tokenizer import TokenizerConfig
 
 if TYPE_CHECKING:
     from clipita.towers.config import DualConfig
+    from clipita.towers.positions import Meaning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,3 +51,10 @@ class OpenedModel:
         from clipita.towers.config import DualConfig  # takes longer to import than a bundle takes to read
 
         return DualConfig.from_bundle(self.bundle.config, self.preprocessing)
+
+    def meaning_of_positions(self) -> "Meaning | None":
+        """Return what the vectors of the image tower's positions mean, or None of a tower that is not known here."""
+        from clipita.towers.config import are_known
+        from clipita.towers.positions import meaning_of_positions
+
+        return meaning_of_positions(self.towers) if are_known(self.bundle.config) else None

@@ -110,6 +110,10 @@ class AttentionMlp(nnx.Module):
         found = self.output(attended.reshape(queries.shape)).astype(queries.dtype)
         return dropped(self.dropout, found, folded(dropout_keys, 1))
 
+    def attend_to_itself(self, x: jax.Array) -> jax.Array:
+        """Let each token of `x` (B, L, D) attend to itself alone; (B, L, D)."""
+        return self.output(self.value(x)).astype(x.dtype)
+
     def mlp(self, x: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
         """Apply the MLP to each token: (B, L, D) -> (B, L, D)."""
         y = self.mlp_out(self.activation(self.mlp_in(x))).astype(x.dtype)
@@ -157,6 +161,11 @@ class TransformerLayer(AttentionMlp):
             return layer.output_of(x, mask, causal, kept, dropout_keys)
 
         return again(self, x, mask, dropout_keys)
+
+    def each_alone(self, x: jax.Array) -> jax.Array:
+        """Compute the output (B, L, D) of a layer that normalizes first, with each token attending to itself alone."""
+        x = x + self.attend_to_itself(self.attention_norm(x))
+        return x + self.mlp(self.mlp_norm(x))
 
     def output_of(
         self, x: jax.Array, mask: jax.Array | None, causal: bool, kept: slice, dropout_keys: jax.Array | None

@@ -31,6 +31,11 @@ class AttentionPool(AttentionMlp):
         y = self.attend(probe, x, None, causal=False)
         return (y + self.mlp(self.mlp_norm(y)))[:, 0]
 
+    def each_alone(self, x: jax.Array) -> jax.Array:
+        """Compute for each token (B, N, D) what the pool would give if there were no other; (B, N, D)."""
+        y = self.attend_to_itself(x)
+        return y + self.mlp(self.mlp_norm(y))
+
 
 class Vit(nnx.Module):
     """A vision transformer for images of one size."""
@@ -53,14 +58,7 @@ class Vit(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Compute pooled features (B, D) of normalized pixels (B, S, S, 3), in their float dtype."""
-        x = self.patch(x).astype(x.dtype)
-        x = x.reshape(x.shape[0], -1, x.shape[-1])  # (B, N, D), row by row
-        if self.class_token is not None:
-            first = jnp.broadcast_to(self.class_token.embedding[...][None], (x.shape[0], 1, x.shape[2]))
-            x = jnp.concatenate([first, x], axis=1)
-        x = x + self.position.embedding[...][None]
-        if self.embedding_norm is not None:
-            x = self.embedding_norm(x)
+        x = self._tokens(x)
         kept = FIRST if self.pooling in ("cls", "pooler") else ALL
         for index, layer in enumerate(self.layers):
             x = layer(x, kept=kept if index == len(self.layers) - 1 else ALL)
@@ -70,7 +68,7 @@ class Vit(nnx.Module):
                 assert self.head is not None
                 return self.head(x)
             case "mean":
-                return x[:, 0 if self.class_token is None else 1 :].mean(axis=1)
+                return self._patches(x).mean(axis=1)
             case "cls":
                 return x[:, 0]
             case "pooler":
@@ -78,3 +76,34 @@ class Vit(nnx.Module):
                 return jnp.tanh(self.pooler(x[:, 0]))
             case _:
                 assert_never(self.pooling)
+
+    def positions(self, x: jax.Array) -> jax.Array:
+        """Compute the features of all patches (B, N, D), each as if it were alone where the tower pools."""
+        x = self._tokens(x)
+        for index, layer in enumerate(self.layers):
+            is_last = index == len(self.layers) - 1
+            x = layer.each_alone(x) if is_last and self.pooling in ("cls", "pooler") else layer(x)
+        x = self._patches(self.norm(x))
+        match self.pooling:
+            case "map":
+                assert self.head is not None
+                return self.head.each_alone(x)
+            case "mean" | "cls":
+                return x
+            case "pooler":
+                assert self.pooler is not None
+                return jnp.tanh(self.pooler(x))
+            case _:
+                assert_never(self.pooling)
+
+    def _patches(self, x: jax.Array) -> jax.Array:
+        return x if self.class_token is None else x[:, 1:]
+
+    def _tokens(self, x: jax.Array) -> jax.Array:
+        x = self.patch(x).astype(x.dtype)
+        x = x.reshape(x.shape[0], -1, x.shape[-1])  # (B, N, D), row by row
+        if self.class_token is not None:
+            first = jnp.broadcast_to(self.class_token.embedding[...][None], (x.shape[0], 1, x.shape[2]))
+            x = jnp.concatenate([first, x], axis=1)
+        x = x + self.position.embedding[...][None]
+        return x if self.embedding_norm is None else self.embedding_norm(x)

@@ -21,6 +21,7 @@ def test_the_public_names_are_these() -> None:
         "Index",
         "LabelBank",
         "LabelScore",
+        "Location",
         "Model",
         "ModelNotFoundError",
         "TextError",
@@ -46,6 +47,7 @@ def test_the_public_names_are_these() -> None:
         "iter_encode_image",
         "label_bank",
         "zero_shot",
+        "locate",
         "save_pretrained_hf",
     ]
     assert clipita.LabelScore._fields == ("label", "score")
@@ -70,6 +72,7 @@ def test_the_signatures_are_these() -> None:
     )
     assert parameters(clipita.Model.iter_encode_image) == "(self, images, *, crop='auto', batch_size=32)"
     assert parameters(clipita.Model.label_bank) == "(self, labels, *, templates=None)"
+    assert parameters(clipita.Model.locate) == "(self, image, text, *, method='auto', crop='auto')"
     for name in ("encode_text", "encode_image", "zero_shot"):
         method = parameters(getattr(clipita.Model, name))
         assert method.replace("(self, ", "(") == parameters(getattr(clipita, name))

@@ -7,11 +7,19 @@ from clipita.towers.efficientnet_config import EfficientNetLiteConfig, block_sha
 
 
 def efficientnet(
-    graph: Graph, x: str, config: EfficientNetLiteConfig, prefix: str, size: int, *, blocks: int | None = None
+    graph: Graph,
+    x: str,
+    config: EfficientNetLiteConfig,
+    prefix: str,
+    size: int,
+    *,
+    blocks: int | None = None,
+    pooled: bool = True,
 ) -> str:
     """Compute pooled features (B, D) from normalized pixels (B, 3, size, size).
 
-    With `blocks`, stop after that many and give their maps (B, H, W, C).
+    With `blocks`, stop after that many and give their maps (B, H, W, C). Without `pooled`, give the features of all
+    positions, (B, H * W, D), whose mean the pooled ones are.
     """
 
     def conv(x: str, name: str, kernel: int = 1, stride: int = 1, groups: int = 1) -> str:
@@ -34,4 +42,8 @@ def efficientnet(
         x = graph.node("Add", x, y) if shape.has_skip else y
     if blocks is not None:
         return graph.node("Transpose", x, perm=[0, 2, 3, 1])
-    return graph.node("Flatten", graph.node("GlobalAveragePool", relu6(conv(x, "head"))))  # (B, features)
+    x = relu6(conv(x, "head"))  # (B, features, H, W)
+    if not pooled:
+        x = graph.node("Reshape", x, graph.constant(np.array([0, 0, -1])))
+        return graph.node("Transpose", x, perm=[0, 2, 1])
+    return graph.node("Flatten", graph.node("GlobalAveragePool", x))  # (B, features)

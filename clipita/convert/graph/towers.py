@@ -21,6 +21,7 @@ from clipita.convert.graph.vit import vit
 from clipita.convert.weights.safetensors_file import StoredWeights
 from clipita.towers.config import BertConfig, ClipTextConfig, DualConfig, ProjectionConfig, VitConfig
 from clipita.towers.efficientnet_config import EfficientNetLiteConfig, map_shape
+from clipita.towers.positions import positions_side
 
 _NORM_FLOOR = 1e-12  # least norm to divide by, so that a vector of zeros stays zeros and becomes no NaN
 
@@ -63,6 +64,29 @@ def image_graph(
         return graph.finish("image", [pixels], features, "image_features", config.image.features)
     embeddings = _projection(graph, features, config.image_projection, "image_projection.")
     return graph.finish("image", [pixels], _unit_norm(graph, embeddings), "image_embeddings", config.embed_dim)
+
+
+def positions_graph(config: DualConfig, weights: StoredWeights) -> onnx.ModelProto:
+    """Build the graph of vectors at all positions: "pixels" uint8 (B, S, S, 3) -> "image_positions" (B, N, E).
+
+    Positions go row by row, projected and without a norm; `clipita.towers.positions` says what they mean.
+
+    Raises:
+        CheckpointError: A weight is missing.
+    """
+    graph = Graph(weights)
+    size = config.preprocessing.image_size
+    x = _normalized_pixels(graph, config)
+    match config.image:
+        case VitConfig() as image:
+            features = vit(graph, x, image, "image.", pooled=False)
+        case EfficientNetLiteConfig() as image:
+            features = efficientnet(graph, x, image, "image.", size, pooled=False)
+        case _:
+            assert_never(config.image)
+    pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["B", size, size, 3])
+    vectors = _projection(graph, features, config.image_projection, "image_projection.")
+    return graph.finish("image", [pixels], vectors, "image_positions", positions_side(config) ** 2, config.embed_dim)
 
 
 def text_graph(

@@ -53,8 +53,25 @@ def attend(graph: Graph, queries: str, x: str, config: TransformerConfig, prefix
     return graph.linear(attended, prefix + "output")
 
 
-def layer(graph: Graph, x: str, config: TransformerConfig, prefix: str, mask: Mask, *, kept: int | None = None) -> str:
-    """Compute one layer: (B, L, D) -> (B, L, D), or (B, 1, D) if only the token `kept` is wanted."""
+def attend_to_itself(graph: Graph, x: str, prefix: str) -> str:
+    """Let each token of `x` (B, L, D) attend to itself alone -> (B, L, D)."""
+    return graph.linear(graph.linear(x, prefix + "value"), prefix + "output")
+
+
+def layer(
+    graph: Graph,
+    x: str,
+    config: TransformerConfig,
+    prefix: str,
+    mask: Mask,
+    *,
+    kept: int | None = None,
+    alone: bool = False,
+) -> str:
+    """Compute one layer: (B, L, D) -> (B, L, D), or (B, 1, D) if only the token `kept` is wanted.
+
+    With `alone`, each token attends to itself and to no other.
+    """
 
     def norm(x: str, name: str) -> str:
         return graph.layer_norm(x, prefix + name, config.epsilon)
@@ -71,7 +88,11 @@ def layer(graph: Graph, x: str, config: TransformerConfig, prefix: str, mask: Ma
         x = norm(graph.node("Add", queries, attend(graph, queries, x, config, prefix, mask)), "attention_norm")
         return norm(graph.node("Add", x, mlp(x)), "mlp_norm")
     normed = norm(x, "attention_norm")
-    x = graph.node("Add", keep(x), attend(graph, keep(normed), normed, config, prefix, mask))
+    if alone:
+        attended = attend_to_itself(graph, normed, prefix)
+    else:
+        attended = attend(graph, keep(normed), normed, config, prefix, mask)
+    x = graph.node("Add", keep(x), attended)
     return graph.node("Add", x, mlp(norm(x, "mlp_norm")))
 
 

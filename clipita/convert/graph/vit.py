@@ -5,12 +5,16 @@ from typing import assert_never
 import numpy as np
 
 from clipita.convert.graph.builder import Graph
-from clipita.convert.graph.transformer import FIRST, Mask, activation, attend, layer, token
+from clipita.convert.graph.transformer import FIRST, Mask, activation, attend, attend_to_itself, layer, token
 from clipita.towers.config import VitConfig
 
 
-def vit(graph: Graph, x: str, config: VitConfig, prefix: str) -> str:
-    """Compute pooled features (B, D) from normalized pixels (B, 3, S, S)."""
+def vit(graph: Graph, x: str, config: VitConfig, prefix: str, *, pooled: bool = True) -> str:
+    """Compute pooled features (B, D) from normalized pixels (B, 3, S, S).
+
+    Without `pooled`, give those of all patches (B, N, D), each as if it were alone where the tower pools; for pooling
+    "mean", their mean is the pooled features.
+    """
     bias = [graph.dense(f"{prefix}patch.bias")] if config.patch_bias else []
     x = graph.node("Conv", x, graph.dense(f"{prefix}patch.kernel"), *bias, strides=[config.patch, config.patch])
     x = graph.node("Reshape", x, graph.constant(np.array([0, 0, -1])))
@@ -24,15 +28,20 @@ def vit(graph: Graph, x: str, config: VitConfig, prefix: str) -> str:
     kept = FIRST if config.pooling in ("cls", "pooler") else None
     for index in range(config.layers):
         is_last = index == config.layers - 1
-        x = layer(graph, x, config, f"{prefix}layers.{index}.", Mask(), kept=kept if is_last else None)
+        name = f"{prefix}layers.{index}."
+        if is_last and not pooled and kept is not None:
+            x = layer(graph, x, config, name, Mask(), alone=True)
+        else:
+            x = layer(graph, x, config, name, Mask(), kept=kept if is_last and pooled else None)
     x = graph.layer_norm(x, f"{prefix}norm", config.epsilon)
     one = graph.constant(np.array([1]))
+    if not pooled:
+        return _features_of_patches(graph, x, config, prefix)
     match config.pooling:
         case "map":
             return graph.node("Squeeze", _attention_pool(graph, x, config, f"{prefix}head."), one)
         case "mean":
-            if config.class_token:
-                x = graph.node("Slice", x, one, graph.constant(np.array([np.iinfo(np.int64).max])), one)
+            x = _patches(graph, x, config)
             return graph.node("Squeeze", graph.node("ReduceMean", x, one, keepdims=1), one)
         case "cls":
             return graph.node("Squeeze", token(graph, x, FIRST), one)
@@ -43,9 +52,33 @@ def vit(graph: Graph, x: str, config: VitConfig, prefix: str) -> str:
             assert_never(config.pooling)
 
 
+def _patches(graph: Graph, x: str, config: VitConfig) -> str:
+    """Leave out the class token, if there is one."""
+    if not config.class_token:
+        return x
+    one = graph.constant(np.array([1]))
+    return graph.node("Slice", x, one, graph.constant(np.array([np.iinfo(np.int64).max])), one)
+
+
+def _features_of_patches(graph: Graph, x: str, config: VitConfig, prefix: str) -> str:  # (B, N, D)
+    x = _patches(graph, x, config)
+    match config.pooling:
+        case "map":
+            return _pool_mlp(graph, attend_to_itself(graph, x, f"{prefix}head."), config, f"{prefix}head.")
+        case "mean" | "cls":
+            return x
+        case "pooler":
+            return graph.node("Tanh", graph.linear(x, f"{prefix}pooler"))
+        case _:
+            assert_never(config.pooling)
+
+
 def _attention_pool(graph: Graph, x: str, config: VitConfig, prefix: str) -> str:  # (B, N, D) -> (B, 1, D)
     probe = _for_each_image(graph, f"{prefix}probe.embedding", x, config.width)
-    y = attend(graph, probe, x, config, prefix, Mask())
+    return _pool_mlp(graph, attend(graph, probe, x, config, prefix, Mask()), config, prefix)
+
+
+def _pool_mlp(graph: Graph, y: str, config: VitConfig, prefix: str) -> str:
     hidden = graph.layer_norm(y, f"{prefix}mlp_norm", config.epsilon)
     hidden = activation(graph, graph.linear(hidden, f"{prefix}mlp_in"), config.activation)
     return graph.node("Add", y, graph.linear(hidden, f"{prefix}mlp_out"))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from clipita.convert.weights.quantize import Stored
 from clipita.errors import CheckpointError
@@ -59,6 +60,19 @@ class StoredWeights:
         (length,) = struct.unpack_from("<Q", content)
         header = content[8 : 8 + length]
         return cls(name, _places(header), lambda place: content[place.offset : place.offset + place.length])
+
+
+def check_weights_file(path: Path) -> None:
+    """Check that the header of a weights file names no bytes outside it, which a graph would be made to read.
+
+    Raises:
+        CheckpointError: It does, or the file cannot be read.
+    """
+    try:
+        with safe_open(path, "numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{str(path)!r} cannot be read: {error}. Copy or download it again.") from error
 
 
 def write_weights(path: Path, weights: Mapping[str, Stored]) -> None:

@@ -1,0 +1,1 @@
+"""Find where in a picture something is."""
