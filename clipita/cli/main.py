@@ -26,6 +26,7 @@ from clipita.cli.locate import locate
 from clipita.cli.models import convert, info, models
 from clipita.cli.options import Unusable, echo, visible
 from clipita.cli.search import search
+from clipita.cli.serve import serve
 from clipita.cli.zero_shot import zero_shot
 from clipita.errors import ClipitaError
 from clipita.images.photo_files import is_picture_name
@@ -119,5 +120,5 @@ def main(context: click.Context) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore[reportUnknownMemberType]
 
 
-for command in (index, search, label, duplicates, zero_shot, locate, embed, info, models, convert):
+for command in (index, search, label, duplicates, zero_shot, locate, serve, embed, info, models, convert):
     main.add_command(command)
