@@ -14,6 +14,12 @@ from clipita.search.index import Index
 
 @click.command()
 @click.argument("folders", nargs=-1, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--index",
+    "place",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep the index of the one FOLDER here, and not in its hidden folder .clipita.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at; 0.0.0.0 for all.")
 @click.option("--port", type=click.IntRange(0, 65535), default=3003, show_default=True, help="0 takes a free one.")
 @click.option(
@@ -60,6 +66,7 @@ from clipita.search.index import Index
 )
 def serve(
     folders: tuple[Path, ...],
+    place: Path | None,
     host: str,
     port: int,
     token: str | None,
@@ -103,7 +110,9 @@ def serve(
         max_waiting=max_waiting,
         body_seconds=patience,
     )
-    opened = [Index.open(folder, model=model) for folder in folders]
+    if place is not None and len(folders) != 1:
+        raise Unusable(f"--index is of one folder, and {len(folders)} are given.")
+    opened = [Index.open(folder, index=place, model=model) for folder in folders]
     loaded = opened[0].model if opened else load(model or DEFAULT_MODEL)
-    indexes = [Index.open(folder, model=loaded) for folder in folders]
+    indexes = [Index.open(folder, index=place, model=loaded) for folder in folders]
     run(Service(loaded, settings, Archives(indexes)), __version__, on_start=lambda address: echo(address))

@@ -131,7 +131,7 @@ def test_more_of_this_and_less_of_that_and_one_photograph_large(opened: Callable
     viewer.wait_for()
     assert viewer.locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") == 600
     viewer.get_by_role("button", name="Dov'è?").click()
-    assert page.get_by_role("tab", name="Dove").get_attribute("aria-selected") == "true"
+    page.get_by_role("tab", name="Dove", selected=True).wait_for()
     page.locator("#where .shown").wait_for()
 
 

@@ -15,6 +15,8 @@ from support.server import Server, serving
 
 import clipita
 
+pytestmark = pytest.mark.slow
+
 PHOTOS = ROOT / "examples" / "photos"
 ALIAS, WIDTH = "XLM-Roberta-Base-ViT-B-32__laion5b_s13b_b90k", 512
 

@@ -20,6 +20,8 @@ from support.server import serving
 from clipita.errors import ClipitaError
 from clipita.serve.settings import Settings, read_alias
 
+pytestmark = pytest.mark.slow
+
 PHOTO = ROOT / "examples" / "photos" / "gatto.jpg"
 
 
@@ -75,7 +77,6 @@ def test_a_slow_client_holds_nobody_up(tmp_path: Path, shared_bundle: Path) -> N
             connection.close()
 
 
-@pytest.mark.slow
 def test_who_sends_nothing_is_hung_up_on(tmp_path: Path, shared_bundle: Path) -> None:
     with serving(tmp_path / "log.txt", "--patience", 1, model=shared_bundle) as server:
         with socket.create_connection(("127.0.0.1", server.port), timeout=30) as silent:
