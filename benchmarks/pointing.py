@@ -11,6 +11,8 @@ Chance is what a point anywhere would hit.
 """
 
 import argparse
+import statistics
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -21,7 +23,7 @@ from clipita_train.intervals import estimates
 from PIL import Image
 
 import clipita
-from benchmarks.tools.measure import Figures, publish
+from benchmarks.tools.measure import PHOTOS, Figures, publish
 from clipita.locate.location import Location
 from clipita.text.italian import with_article
 
@@ -181,7 +183,25 @@ def measure(folder: Path, limit: int | None, model: clipita.Model) -> Figures:
             "questions": int(chosen.sum()),
             **{column: [each.value, each.low, each.high] for column, each in zip(columns, found, strict=True)},
         }
-    return {"model": model.name, "fingerprint": model.fingerprint, "methods": methods, "table": table}
+    cost = {method: _cost(model, method) for method in methods}
+    return {
+        "model": model.name, "fingerprint": model.fingerprint, "methods": methods, "table": table, "cost": cost,
+    }  # fmt: skip
+
+
+def _cost(model: clipita.Model, method: str) -> float:
+    """Return the CPU time of a map, as a multiple of that of embedding the photograph and the text."""
+    photograph, text = PHOTOS[0].read_bytes(), "il gatto"
+    taken: dict[str, list[float]] = {"embed": [], "locate": []}
+    for _ in range(31 if method != "occlusion" else 5):
+        begun = time.process_time()
+        model.encode_image(photograph)
+        model.encode_text(text)
+        between = time.process_time()
+        model.locate(photograph, text, method=method)  # type: ignore[call-overload]
+        taken["embed"].append(between - begun)
+        taken["locate"].append(time.process_time() - between)
+    return statistics.median(taken["locate"]) / statistics.median(taken["embed"])
 
 
 def _is_allowed(model: clipita.Model, method: str) -> bool:
@@ -207,6 +227,8 @@ def markdown(report: Figures) -> str:
     for name, row in report["table"].items():
         cells = [f"{100 * row[c][0]:.1f} ({100 * row[c][1]:.1f} to {100 * row[c][2]:.1f})" for c in columns]
         lines.append(f"| {name} | {row['questions']} | {' | '.join(cells)} |")
+    costs = ", ".join(f"{method} {cost:.2f}" for method, cost in report["cost"].items())
+    lines += ["", f"CPU time, as a multiple of that of embedding the photograph and the text: {costs}."]
     return "\n".join(lines)
 
 
