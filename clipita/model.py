@@ -15,7 +15,7 @@ from clipita.bundles.bundle import TOKENIZER
 from clipita.errors import CheckpointError, ImageError, TextError
 from clipita.images.pixels import Crop, ImageInput, check_crop, describe
 from clipita.locate.location import Location, kept
-from clipita.locate.maps import Method, check_method, exact_maps, occlusion_maps, over_picture, patch_maps, refused
+from clipita.locate.maps import Asked, Method, check_method, over_picture, tile_maps
 from clipita.system.arrays import FloatArray
 from clipita.system.memory import give_back
 from clipita.system.progress import counting
@@ -428,18 +428,8 @@ class Model:
         queries = self.encode_text(texts)
         source = kept(image)
         seen = self._images.seen(source, crop)
-        known = self._opened.meaning_of_positions()
-        if method == "auto":
-            method = "exact" if known == "exact" else "occlusion"
-        match method:
-            case "exact" if known == "exact":
-                tiles = exact_maps(self._backend, seen.squares, queries)
-            case "patches" if known is not None:
-                tiles = patch_maps(self._backend, seen.squares, queries)
-            case "occlusion":
-                tiles = occlusion_maps(self._backend, seen.squares, queries, self._images.gray)
-            case _:
-                raise refused(self.name, method, ["occlusion"] if known is None else ["patches", "occlusion"])
+        asked = Asked(self.name, self._backend, seen.squares, queries, self._images.gray)
+        method, tiles = tile_maps(asked, method, self._opened.meaning_of_positions())
         maps = over_picture(tiles, seen)
         found = [
             Location(sought, float(cosine), values, method, source)

@@ -1,8 +1,7 @@
 """Make the maps that `Model.locate` returns, and lay those of one or several squares over the whole picture."""
 
 import math
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
@@ -10,6 +9,9 @@ from clipita.backends.backend import Backend
 from clipita.errors import BackendError
 from clipita.images.seen import Seen
 from clipita.system.arrays import FloatArray, IntArray, Pixels
+
+if TYPE_CHECKING:
+    from clipita.towers.positions import Meaning
 
 Method: TypeAlias = Literal["auto", "exact", "patches", "occlusion"]
 
@@ -24,6 +26,24 @@ _MOST_CELLS = 1 << 14
 # four squares, those at the edge by squares that stand out of the picture. 81 runs of the tower for a square.
 _STEPS = 8
 _BATCH = 27  # hidden pictures in one call, 5 MB of pixels at 256 x 256
+
+
+class Asked(NamedTuple):
+    """Holds a picture, the texts that are looked for in it, and what looks.
+
+    Attributes:
+        name: The model's.
+        backend: Runs its towers.
+        squares: (T, S, S, 3) that the tower sees of the picture.
+        texts: (Q, E) of unit norm.
+        gray: The level of a hiding square, 0..255.
+    """
+
+    name: str
+    backend: Backend
+    squares: Pixels
+    texts: FloatArray
+    gray: int
 
 
 class TileMaps(NamedTuple):
@@ -46,14 +66,35 @@ def check_method(method: object) -> None:
         raise ValueError(f"method must be one of {', '.join(map(repr, get_args(Method)))}, not {method!r}")
 
 
-def exact_maps(backend: Backend, squares: Pixels, texts: FloatArray) -> TileMaps:
-    """Split the cosine of a picture into the shares of its positions, in one pass.
+def tile_maps(asked: Asked, method: Method, known: "Meaning | None") -> tuple[Method, TileMaps]:
+    """Make the maps of a picture's squares.
 
     Args:
-        backend: Runs a tower whose positions are "exact".
-        squares: (T, S, S, 3).
-        texts: (Q, E) of unit norm.
+        asked: The picture and the texts.
+        method: As for `Model.locate`.
+        known: What the vectors of the tower's positions mean, or None if it gives none.
+
+    Returns:
+        The method that was taken, and its maps.
+
+    Raises:
+        BackendError: The tower gives no map by that method.
     """
+    if method == "auto":
+        method = "exact" if known == "exact" else "occlusion"
+    if method == "exact" and known == "exact":
+        return method, _exact_maps(asked)
+    if method == "patches" and known is not None:
+        return method, _patch_maps(asked)
+    if method == "occlusion":
+        return method, _occlusion_maps(asked)
+    others = "'occlusion'" if known is None else "'patches' or 'occlusion'"
+    raise BackendError(f"the image tower of {asked.name!r} gives no map by method={method!r}: choose {others}.")
+
+
+def _exact_maps(asked: Asked) -> TileMaps:
+    """Split the cosine of a picture into the shares of its positions, in one pass."""
+    _, backend, squares, texts, _ = asked
     vectors = backend.encode_positions(squares)  # (T, N, E)
     means = vectors.mean(axis=1)  # (T, E)
     norms = np.maximum(np.linalg.norm(means, axis=-1), _TINY)
@@ -62,23 +103,18 @@ def exact_maps(backend: Backend, squares: Pixels, texts: FloatArray) -> TileMaps
     return TileMaps(texts @ whole, _in_squares(shares), are_shares=True)
 
 
-def patch_maps(backend: Backend, squares: Pixels, texts: FloatArray) -> TileMaps:
-    """Compare each position by itself with the texts. Arguments as for `exact_maps`, of any tower with positions."""
+def _patch_maps(asked: Asked) -> TileMaps:
+    """Compare each position by itself with the texts."""
+    _, backend, squares, texts, _ = asked
     vectors = backend.encode_positions(squares)
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), _TINY)
     whole, _ = _whole(backend.encode_pixels(squares))
     return TileMaps(texts @ whole, _in_squares(vectors @ texts.T), are_shares=False)
 
 
-def occlusion_maps(backend: Backend, squares: Pixels, texts: FloatArray, gray: int) -> TileMaps:
-    """Measure what the cosine loses when a gray square hides a part of the picture, moved over all of it.
-
-    Args:
-        backend: Runs any tower.
-        squares: (T, S, S, 3).
-        texts: (Q, E) of unit norm.
-        gray: The level of the hiding square, 0..255.
-    """
+def _occlusion_maps(asked: Asked) -> TileMaps:
+    """Measure what the cosine loses when a gray square hides a part of the picture, moved over all of it."""
+    _, backend, squares, texts, gray = asked
     embeddings = backend.encode_pixels(squares)
     whole, length = _whole(embeddings)
     size = squares.shape[1]
@@ -124,13 +160,6 @@ def over_picture(tiles: TileMaps, seen: Seen) -> FloatArray:
         total /= np.maximum(looks, 1)
     total[:, looks == 0] = np.nan
     return total
-
-
-def refused(name: str, method: str, instead: Sequence[str]) -> BackendError:
-    """Return the error of a method that a model's tower does not allow."""
-    return BackendError(
-        f"the image tower of {name!r} gives no map by method={method!r}: choose {' or '.join(map(repr, instead))}."
-    )
 
 
 def _whole(embeddings: FloatArray) -> tuple[FloatArray, float]:

@@ -23,6 +23,7 @@ COOKIE = "clipita_token"
 _PAGE = ("/", "/style.css", "/page.js", "/icon.svg")  # they hold nothing of the user's, and ask for the token
 _WITHOUT_TOKEN = (*_PAGE, "/health", "/ping", "/api/login")
 _IMMICH = ("/predict",)
+_BODIES = 16  # as many of the largest bodies are held at one time, or any number of smaller ones
 _DRAIN_SECONDS = 5.0  # to read what a refused client still sends, so that it can read its answer
 
 _CSP = (
@@ -40,13 +41,20 @@ _GUARDS = (
 )
 
 
+class _Body:
+    """Counts the bytes of a request's body that have come, and knows whether it is whole."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.held, self.is_whole = most, 0, False
+
+
 class Gate:
     """Stands around the application, as ASGI middleware."""
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, routes: frozenset[str]) -> None:
         self._app, self._settings, self._metrics, self._routes = app, settings, metrics, routes
         self._hosts = settings.allowed_hosts()
-        self._active = 0
+        self._active = self._held = 0  # requests, and bytes of their bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -67,20 +75,21 @@ class Gate:
                     message["headers"].append((b"cache-control", b"no-store"))
             await send(message)
 
-        refusal = self._refusal(scope)
+        refusal, body = self._refusal(scope), _Body(self._settings.max_upload)
         self._active += 1
         try:
             if refusal is not None:
                 await _drain(receive, self._settings.max_upload)
                 await refusal(scope, receive, guarded)
                 return
-            await self._app(scope, self._limited(receive), guarded)
+            await self._app(scope, self._limited(receive, body), guarded)
         except Exception as error:
             if has_begun:
                 raise
             await failed(Request(scope), error)(scope, receive, guarded)
         finally:
             self._active -= 1
+            self._held -= body.held
             path = scope["path"]
             route = path if path in self._routes else "/api/photo" if path.startswith("/api/photo/") else "other"
             self._metrics.count(route, status, time.perf_counter() - started)
@@ -127,24 +136,27 @@ class Gate:
         candidates += [cookie.value] if cookie is not None else []
         return any(is_token(token, candidate) for candidate in candidates)
 
-    def _limited(self, receive: Receive) -> Receive:
-        """Count and time the body as it comes: not every client says its length."""
-        left, deadline, is_whole = self._settings.max_upload, time.monotonic() + self._settings.body_seconds, False
+    def _limited(self, receive: Receive, body: "_Body") -> Receive:
+        """Count and time a body as it comes: not every client says its length."""
+        deadline = time.monotonic() + self._settings.body_seconds
 
         async def counted() -> Message:
-            nonlocal left, is_whole
-            if is_whole:  # what comes now is that the client is gone
+            if body.is_whole:  # what comes now is that the client is gone
                 return await receive()
             try:
                 message = await asyncio.wait_for(receive(), max(deadline - time.monotonic(), 0.001))
             except TimeoutError:
                 raise HTTPException(408, "the request came too slowly.", {"connection": "close"}) from None
             if message["type"] == "http.request":
-                left -= len(message.get("body", b""))
-                is_whole = not message.get("more_body", False)
-                if left < 0:
+                size = len(message.get("body", b""))
+                body.held += size
+                self._held += size
+                body.is_whole = not message.get("more_body", False)
+                if body.held > body.most:
+                    raise HTTPException(413, f"a request has at most {body.most:,} bytes.", {"connection": "close"})
+                if self._held > _BODIES * body.most:
                     raise HTTPException(
-                        413, f"a request has at most {self._settings.max_upload:,} bytes.", {"connection": "close"}
+                        503, "too much is being sent at one time. Ask again in a moment.", {"connection": "close"}
                     )
             return message
 

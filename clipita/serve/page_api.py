@@ -10,7 +10,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-import clipita.search.presence as presence
 from clipita.images.pixels import load_picture
 from clipita.serve.archives import Wish
 from clipita.serve.gate import COOKIE, is_token
@@ -30,8 +29,6 @@ class PageApi:
 
     def __init__(self, service: Service, version: str) -> None:
         self._service, self._version = service, version
-        model = service.model
-        self._judges_absence = presence.read_presence(model.fingerprint) is not None
 
     async def health(self, _: Request) -> Response:
         """Say that the service answers."""
@@ -48,7 +45,7 @@ class PageApi:
         model = self._service.model
         return JSONResponse({
             "model": model.name, "license": model.license, "version": self._version, "archives": archives,
-            "judges_absence": self._judges_absence, "max_upload": self._service.settings.max_upload,
+            "max_upload": self._service.settings.max_upload,
         })  # fmt: skip
 
     async def login(self, request: Request) -> Response:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import select
 import signal
 import socket
 import sqlite3
@@ -75,6 +76,26 @@ def test_a_slow_client_holds_nobody_up(tmp_path: Path, shared_bundle: Path) -> N
                 assert client.get("/health").status_code == 200
         for connection in slow:
             connection.close()
+
+
+def test_bodies_that_are_held_are_bounded_all_together(tmp_path: Path, shared_bundle: Path) -> None:
+    head = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
+    with serving(tmp_path / "log.txt", "--max-upload", 1, "--patience", 600, model=shared_bundle) as server:
+        held = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(20)]
+        for connection in held:
+            connection.sendall(head + b" " * 990_000)  # and then nothing
+        answered: list[socket.socket] = []
+        while len(answered) < 3:  # 16 are held, and wait for their ends
+            answered, _, _ = select.select(held, [], [], 60)
+            assert answered
+        assert {connection.recv(12) for connection in answered} == {b"HTTP/1.1 503"}
+        assert len(answered) < 10
+        for connection in held:
+            connection.close()
+        with httpx.Client(base_url=server.address, timeout=60) as client:
+            while predict(client, "tiny").status_code == 503:
+                time.sleep(0.1)
+            assert predict(client, "tiny").status_code == 200
 
 
 def test_who_sends_nothing_is_hung_up_on(tmp_path: Path, shared_bundle: Path) -> None:
