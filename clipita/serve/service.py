@@ -124,8 +124,11 @@ class Service:
     def _embed_images(self, images: list[bytes]) -> list[FloatArray | Exception]:
         with contextlib.closing(self.model.iter_encode_image(images, batch_size=_IMAGES)) as results:
             found: list[FloatArray | Exception] = []
-            for _, embedding, error in results:
-                found.append(embedding if embedding is not None else error or ClipitaError("the picture has no vector"))
+            for number, (_, embedding, error) in enumerate(results):
+                if embedding is not None:
+                    found.append(embedding)
+                elif error is not None:  # who sent the picture knows nothing of the others in the batch
+                    found.append(type(error)(str(error).replace(f"images[{number}]", "the picture", 1)))
             return found
 
     def _embed_texts(self, texts: list[str]) -> list[FloatArray | Exception]:

@@ -20,6 +20,7 @@ PLANTED = {
     "a backend imports the other": ("clipita/backends/flax.py", "import clipita.backends.onnx", "neither knows the"),
     "images import the model": ("clipita/images/decode.py", "import clipita.model", "Clipita's rooms"),
     "loading imports a command": ("clipita/loading/hub.py", "import clipita.cli.options", "Clipita's rooms"),
+    "the index imports the web": ("clipita/search/query.py", "import starlette", "Only the server imports its web"),
     "the engine imports a recipe": (
         "training/clipita_train/engine/loop.py",
         "import clipita_train.pairs.recipe",

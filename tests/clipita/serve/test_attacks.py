@@ -145,7 +145,9 @@ ATTACKS: dict[str, tuple[dict[str, Any], int, str]] = {
              headers={"content-type": "multipart/form-data; boundary=x"}), 422, "entries",
     ),
     "a picture that is no picture": (post("/predict", **form(entries=VISUAL, image=("x", b"MZ" * 99))), 422, ""),
-    "a picture that is cut": (post("/predict", **form(entries=VISUAL, image=picture(png(99, 99)[:-40]))), 422, ""),
+    "a picture that is cut": (
+        post("/predict", **form(entries=VISUAL, image=picture(png(99, 99)[:-40]))), 422, "the picture is truncated",
+    ),
     "an empty picture": (post("/predict", **form(entries=VISUAL, image=picture(b""))), 400, "empty"),
     "a picture that is a text": (post("/predict", **form(entries=VISUAL, image="una foto")), 400, "must be a file"),
     "entries without input": (post("/predict", **form(entries=VISUAL)), 400, "no file"),
@@ -223,7 +225,7 @@ RAW: dict[str, tuple[bytes, bytes]] = {
     "two lengths": (
         b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 9\r\n\r\nx", b"400",
     ),
-    "a length and chunks": (
+    "a length that is no number": (
         b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n", b"400",
     ),
     "two hosts": (b"GET /api/status HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n", b"400"),
