@@ -22,6 +22,7 @@ from clipita_train.concepts.material import HeldOutSource, _left_out
 from clipita_train.concepts.projections import project, unit_rows
 from clipita_train.concepts.recipe import Corpus, ProjectionsRecipe, Recipe, TailRecipe, Towers
 from clipita_train.concepts.run import Trained
+from clipita_train.concepts.tail import first_block
 from clipita_train.data.concepts import load_ontology
 from clipita_train.data.photographs.collections import COLLECTIONS
 from clipita_train.data.photographs.example import Example
@@ -36,7 +37,7 @@ from support.tiny import CONFIG, tiny_table, tiny_tokenizer
 import clipita
 from clipita.convert.export import Provenance
 from clipita.convert.layouts.efficientnet_lite import fold_batch_norm
-from clipita.convert.weights.quantize import SMALL, quantize
+from clipita.convert.weights.quantize import SMALL, dequantize, quantize
 from clipita.text.tokenizer import Tokenizer, TokenizerConfig
 from clipita.towers.config import ProjectionConfig
 from clipita.towers.efficientnet_config import LITE0
@@ -340,7 +341,8 @@ def test_projections_are_trained_on_the_image_tower_of_a_bundle(trained: Place, 
 
     result = trained.call("run", *options, "--leave-out", "flickr8k")
     assert result.output == (
-        "Error: the given image tower may have been trained on flickr8k: leave the source out without --tower\n"
+        "Error: the given image tower may have been trained on flickr8k: leave the source out without --tower and "
+        "--tail-from\n"
     )
     with pytest.MonkeyPatch.context() as patch:
         tower = image_tower_of(bundle, CONFIG.image)
@@ -353,6 +355,31 @@ def test_projections_are_trained_on_the_image_tower_of_a_bundle(trained: Place, 
     assert result.exit_code == 1
     assert result.output.startswith("Error: ")
     assert "image_tower" in result.output
+
+
+def test_the_tail_goes_on_from_the_image_tower_of_a_bundle(trained: Place, bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "manifest.jsonl").write_bytes((trained.work / "manifest.jsonl").read_bytes())
+    options = ["--work", f"{tmp_path}", "--tail-from", f"{bundle}"]
+    tower = image_tower_of(bundle, CONFIG.image)
+    moved = tower | {"image.head.bias": tower["image.head.bias"] + 1}  # so that it is known again
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clipita_train.concepts.cli, "image_tower_of", lambda *_: moved)
+        result = trained.call("run", *options)
+    assert result.exit_code == 0, result.output
+    begun, found = dequantize(moved), weights(tmp_path / "run")
+    first = first_block(CONFIG, RECIPE.tail.blocks)
+    tail = ("image.head.", *(f"image.blocks.{number}." for number in range(first, first + RECIPE.tail.blocks)))
+    for name, values in begun.items():
+        np.testing.assert_allclose(found[name], values, atol=0.2 if name.startswith(tail) else 1e-6, err_msg=name)
+    assert (tmp_path / "run" / "tail" / "metrics.jsonl").exists()
+
+    for more, message in (
+        (["--tower", f"{bundle}"], "--tower keeps it as it is: give one of them"),
+        (["--set", "tail=none"], "this recipe trains none"),
+    ):
+        result = trained.call("run", *options, *more)
+        assert result.exit_code == 1
+        assert result.output == f"Error: --tail-from trains the end of an image tower on, but {message}\n"
 
 
 def test_without_a_tail_the_image_tower_stays_as_it_is(prepared: Place, tmp_path: Path) -> None:
