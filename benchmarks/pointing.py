@@ -3,9 +3,9 @@
     git clone https://github.com/lightly-ai/coco128_yolo coco128
     python -m benchmarks.pointing coco128
 
-The photographs are those of the first 128 of COCO's train2017 and val2017 that the collection holds, with boxes; no
-collection that clipita-mini is trained on takes from COCO. Asked is every kind of thing in a photograph, by its Italian
-name, if a box of it lies in the part that the model sees. "Hard" are those questions whose boxes take less than a
+The photographs are those of the first 128 of COCO's train2017 and val2017 that the collection holds, with boxes. One
+collection that clipita-mini is trained on takes sports from COCO; the one photograph that both have is left out. Asked
+is every kind of thing in a photograph, by its Italian name, if a box of it lies in the part that the model sees. "Hard" are those questions whose boxes take less than a
 quarter of that part. In collages two or four photographs share a square, and asked is what one of them alone shows.
 Chance is what a point anywhere would hit.
 """
@@ -40,6 +40,7 @@ NAMES = (
     "telecomando", "tastiera", "cellulare", "forno a microonde", "forno", "tostapane", "lavandino", "frigorifero",
     "libro", "orologio", "vaso", "forbici", "orsacchiotto", "asciugacapelli", "spazzolino",
 )  # fmt: skip
+_TRAINED_ON = "000000000544"
 _SIDE = 384  # pixels of a collage
 _COLLAGES = 100  # of each kind
 
@@ -84,7 +85,7 @@ def photographs(folder: Path) -> Iterator[tuple[Image.Image, dict[str, list[Box]
     """Yield each photograph with its boxes, by the name of what is in them."""
     for path in sorted((folder / "images").rglob("*.jpg")):
         labels = folder / "object_detection" / "labels" / path.parent.name / f"{path.stem}.txt"
-        if not labels.is_file():
+        if not labels.is_file() or path.stem == _TRAINED_ON:
             continue
         boxes: dict[str, list[Box]] = {}
         for line in labels.read_text(encoding="ascii").splitlines():
