@@ -5,8 +5,9 @@
 
 The photographs are those of the first 128 of COCO's train2017 and val2017 that the collection holds, with boxes. One
 collection that clipita-mini is trained on takes sports from COCO; the one photograph that both have is left out. Asked
-is every kind of thing in a photograph, by its Italian name, if a box of it lies in the part that the model sees. "Hard" are those questions whose boxes take less than a
-quarter of that part. In collages two or four photographs share a square, and asked is what one of them alone shows.
+is every kind of thing in a photograph, by its Italian name, if a box of it lies in the part that the model sees. "Hard"
+are those questions whose boxes take less than a quarter of that part. In collages two or four photographs share a
+square, and asked is what one of them alone shows.
 Chance is what a point anywhere would hit.
 """
 
