@@ -19,6 +19,7 @@ from support.reference import starlette as _starlette  # type: ignore[attr-defin
 from support.server import serving
 
 from clipita.errors import ClipitaError
+from clipita.serve.run import _listen
 from clipita.serve.settings import Settings, read_alias
 
 pytestmark = pytest.mark.slow
@@ -230,3 +231,8 @@ def test_searches_of_two_archives_are_ranked_together(tmp_path: Path) -> None:
         assert search(text="un gatto", since="2030-01-01") == []
         picture = client.get(f"/api/photo/{ids['gatto.jpg']}?size=1")
         assert Image.open(io.BytesIO(picture.content)).size == (451, 300)
+
+
+def test_small_answers_are_not_held_back_by_the_system() -> None:
+    with _listen("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP  # where it is not, asyncio leaves Nagle's delay on
