@@ -6,18 +6,16 @@ The four photographs of examples/photos are the archive. $CHROMIUM names the bro
 """
 
 import argparse
-import contextlib
 import io
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Generator
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from benchmarks.tools.server import serving
 
 ROOT = Path(__file__).parent.parent
 PHOTOS = ROOT / "examples" / "photos"
@@ -33,7 +31,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         photos = Path(scratch) / "fotografie"
         shutil.copytree(PHOTOS, photos)
-        with serving(photos) as address, sync_playwright() as driver:
+        with serving(photos) as (address, _), sync_playwright() as driver:
             browser = driver.chromium.launch(
                 executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=["--no-sandbox"]
             )
@@ -41,18 +39,6 @@ def main() -> None:
                 for scheme in ("light", "dark"):
                     _shoot(browser, address, into, size, scheme)
             browser.close()
-
-
-@contextlib.contextmanager
-def serving(photos: Path) -> Generator[str]:
-    """Run `clipita serve` over a folder, and give its address."""
-    command = [sys.executable, "-c", "from clipita.cli.main import main; main()", "serve", str(photos), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
 
 
 def _shoot(browser: Browser, address: str, into: Path, size: str, scheme: str) -> None:

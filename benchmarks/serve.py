@@ -8,16 +8,13 @@ and of texts. They share the machine's CPUs with the server.
 """
 
 import argparse
-import contextlib
 import http.client
 import json
 import os
 import re
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +24,7 @@ import numpy as np
 import clipita
 from benchmarks.tools.measure import Figures, interleaved, process, publish
 from benchmarks.tools.photographs import jpegs
+from benchmarks.tools.server import serving
 
 CLIENTS = (1, 8, 64)
 PHOTOGRAPHS = 64
@@ -93,18 +91,6 @@ def direct() -> dict[str, list[float]]:
 def sentences() -> list[str]:
     """Return different short sentences."""
     return [f"un {first} con un {second} e un {third}" for first in WORDS for second in WORDS for third in WORDS]
-
-
-@contextlib.contextmanager
-def serving() -> Generator[tuple[str, int]]:
-    """Run the server, and give its address and its process."""
-    command = [sys.executable, "-c", "from clipita.cli.main import main; main()", "serve", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
-        try:
-            assert running.stdout is not None
-            yield running.stdout.readline().strip(), running.pid
-        finally:
-            running.terminate()
 
 
 def asked(address: str, pid: int, kind: str, clients: int, seconds: float, requests: int = 0) -> Run:

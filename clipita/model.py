@@ -428,7 +428,7 @@ class Model:
         queries = self.encode_text(texts)
         source = kept(image)
         seen = self._images.seen(source, crop)
-        asked = Asked(self.name, self._backend, seen.squares, queries, self._images.gray)
+        asked = Asked(self.name, self._backend, seen.squares, queries, self._preprocessing.mean_gray)
         method, tiles = tile_maps(asked, method, self._opened.meaning_of_positions())
         maps = over_picture(tiles, seen)
         found = [

@@ -64,11 +64,6 @@ class ImageEncoder:
         """
         return load_seen(image, self._preprocessing, crop=crop, name=describe(image), exact=self._exact)
 
-    @property
-    def gray(self) -> int:
-        """The level 0..255 that is nothing to the tower: the mean of the photographs that it was trained on."""
-        return round(sum(self._preprocessing.mean) / 3)
-
     def iter(
         self, images: Iterable[ImageInput], crop: Crop, batch_size: int
     ) -> Generator[tuple[str | int, FloatArray | ImageError], None, None]:

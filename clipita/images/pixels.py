@@ -108,7 +108,6 @@ def load_pixels(
     return _resize(_view(image, name, max_pixels, preprocessing, exact), preprocessing, exact)
 
 
-@one_picture()
 def load_squares(
     image: ImageInput,
     preprocessing: Preprocessing,
@@ -153,8 +152,9 @@ def load_seen(
 ) -> Seen:
     """Read one image as `load_squares` does, and say what part of the picture each square shows."""
     if crop == "pad":
-        gray = round(sum(preprocessing.mean) / 3)
-        preprocessing = dataclasses.replace(preprocessing, resize="longest", short_side=None, fill=gray)
+        preprocessing = dataclasses.replace(
+            preprocessing, resize="longest", short_side=None, fill=preprocessing.mean_gray
+        )
 
     def in_tiles(width: int, height: int) -> bool:
         is_panorama = max(width, height) >= _PANORAMA * min(width, height)

@@ -49,6 +49,11 @@ class Preprocessing:
         if len(self.std) != 3 or not all(0 < value <= 255 for value in self.std):
             raise ValueError(f"std must be 3 numbers above 0 and up to 255, but it is {list(self.std)}")
 
+    @property
+    def mean_gray(self) -> int:
+        """The level 0..255 that says nothing to the tower: the mean of the photographs that it was trained on."""
+        return round(sum(self.mean) / 3)
+
     @classmethod
     def from_dict(cls, data: object, where: str = "image.preprocessing") -> "Preprocessing":
         """Read the object in a bundle's `clipita.json`.

@@ -46,7 +46,7 @@ class Batches(Generic[Q, A]):
 
     @property
     def waiting(self) -> int:
-        """How many questions wait."""
+        """Count the questions that wait."""
         return len(self._waiting)
 
     def submit(self, question: Q) -> "Future[A]":

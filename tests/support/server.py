@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Server(NamedTuple):
-    """Where a server listens, its process, and the file of what it printed."""
+    """Holds where a server listens, its process, and the file of what it printed."""
 
     address: str
     process: subprocess.Popen[str]

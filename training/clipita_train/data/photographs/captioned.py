@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clipita_train.data.photographs.readers import SUFFIXES, CollectionItem, stable_order
+from clipita_train.data.photographs.readers import SUFFIXES, CollectionItem, matching, stable_order
 
 CAPTIONS_EACH = 5
 _TAG = re.compile(r"<[^>]+>")
@@ -108,10 +108,8 @@ def named_files(*patterns: str, least: int = 1, take: int | None = None) -> Call
     """
 
     def read(root: Path) -> Iterator[CollectionItem]:
-        paths = {path for pattern in patterns for path in root.glob(pattern) if path.suffix.lower() in SUFFIXES}
-        if not paths:
-            raise FileNotFoundError(f"no photographs at {root / patterns[0]}: is the clone complete?")
-        named = [(path, words) for path in sorted(paths, key=stable_order) if (words := name_words(path.stem))]
+        paths = sorted(matching(root, patterns), key=stable_order)
+        named = [(path, words) for path in paths if (words := name_words(path.stem))]
         for path, words in [pair for pair in named if len(pair[1].split()) >= least][:take]:
             yield CollectionItem(path, "train", captions=(words,))
 

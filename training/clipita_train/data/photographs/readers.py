@@ -8,7 +8,7 @@ import csv
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +48,18 @@ def photographs(folder: Path) -> list[Path]:
     return sorted((path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES), key=stable_order)
 
 
+def matching(root: Path, patterns: Sequence[str]) -> list[Path]:
+    """Return the photographs that any of the patterns fits, sorted by path.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    paths = {path for pattern in patterns for path in root.glob(pattern) if path.suffix.lower() in SUFFIXES}
+    if not paths:
+        raise FileNotFoundError(f"no photographs at {root / patterns[0]}: is the clone complete?")
+    return sorted(paths)
+
+
 def folders(collection: str, *, train: int, dev: int = 0) -> Callable[[Path], Iterator[CollectionItem]]:
     """Make a reader of the photographs that `labels/folders.tsv` lists for a collection.
 
@@ -67,10 +79,7 @@ def folders(collection: str, *, train: int, dev: int = 0) -> Callable[[Path], It
                 patterns[shown].append(pattern)
         others = {root / path for name, path, _ in read_table("not_photographs.tsv", 3) if name == collection}
         for shown, globs in patterns.items():
-            paths = {path for pattern in globs for path in root.glob(pattern) if path.suffix.lower() in SUFFIXES}
-            if not paths:
-                raise FileNotFoundError(f"no photographs at {root / globs[0]}: is the clone complete?")
-            pool = sorted(sorted(paths)[:POOL], key=stable_order)
+            pool = sorted(matching(root, globs)[:POOL], key=stable_order)
             split = {"dev": pool[:dev], "train": pool[dev : dev + train]}
             captions = described(shown)
             concept = None if captions else shown
@@ -125,10 +134,7 @@ def kept_out(*patterns: str) -> Callable[[Path], Iterator[CollectionItem]]:
     """
 
     def read(root: Path) -> Iterator[CollectionItem]:
-        paths = {path for pattern in patterns for path in root.glob(pattern) if path.suffix.lower() in SUFFIXES}
-        if not paths:
-            raise FileNotFoundError(f"no photographs at {root / patterns[0]}: is the clone complete?")
-        yield from (CollectionItem(path, "dev") for path in sorted(paths))
+        yield from (CollectionItem(path, "dev") for path in matching(root, patterns))
 
     return read
 

@@ -54,7 +54,7 @@ class Labeled:
 
 @dataclass(frozen=True)
 class Query:
-    """What a person asks the archive, with the photographs that show it.
+    """Holds what a person asks the archive, with the photographs that show it.
 
     Attributes:
         text: The query.
