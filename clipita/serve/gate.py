@@ -155,6 +155,8 @@ class Gate:
                 if body.held > body.most:
                     raise HTTPException(413, f"a request has at most {body.most:,} bytes.", {"connection": "close"})
                 if self._held > _BODIES * body.most:
+                    self._held -= body.held  # now, not once it is answered: others need not be refused for it
+                    body.held = 0
                     raise HTTPException(
                         503, "too much is being sent at one time. Ask again in a moment.", {"connection": "close"}
                     )

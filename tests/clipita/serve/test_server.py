@@ -1,5 +1,6 @@
 """The server as a process: who is let in, many clients and slow ones, a full queue, and its end."""
 
+import contextlib
 import io
 import json
 import select
@@ -81,8 +82,13 @@ def test_a_slow_client_holds_nobody_up(tmp_path: Path, shared_bundle: Path) -> N
 
 def test_bodies_that_are_held_are_bounded_all_together(tmp_path: Path, shared_bundle: Path) -> None:
     head = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
-    with serving(tmp_path / "log.txt", "--max-upload", 1, "--patience", 600, model=shared_bundle) as server:
-        held = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(20)]
+    with (
+        serving(tmp_path / "log.txt", "--max-upload", 1, "--patience", 600, model=shared_bundle) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        held = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60)) for _ in range(20)
+        ]
         for connection in held:
             connection.sendall(head + b" " * 990_000)  # and then nothing
         answered: list[socket.socket] = []
