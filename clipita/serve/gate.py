@@ -138,13 +138,14 @@ class Gate:
 
     def _limited(self, receive: Receive, body: "_Body") -> Receive:
         """Count and time a body as it comes: not every client says its length."""
-        deadline = time.monotonic() + self._settings.body_seconds
+        deadline = asyncio.get_running_loop().time() + self._settings.body_seconds
 
         async def counted() -> Message:
             if body.is_whole:  # what comes now is that the client is gone
                 return await receive()
             try:
-                message = await asyncio.wait_for(receive(), max(deadline - time.monotonic(), 0.001))
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
             except TimeoutError:
                 raise HTTPException(408, "the request came too slowly.", {"connection": "close"}) from None
             if message["type"] == "http.request":

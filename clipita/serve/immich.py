@@ -69,5 +69,6 @@ class Immich:
 
 
 def padded(vector: FloatArray, width: int) -> str:
-    """Return a vector as a text of JSON, with zeros at its end up to `width`."""
-    return json.dumps(vector.tolist() + [0.0] * (width - len(vector)))
+    """Return a vector as a text of JSON, with zeros up to `width`: nine digits give a float32 back exactly."""
+    numbers = vector.tolist() + [0.0] * (width - len(vector))
+    return "[" + ", ".join(["%.9g"] * width) % tuple(numbers) + "]"

@@ -15,6 +15,7 @@ from clipita.serve.archives import Wish
 from clipita.serve.gate import COOKIE, is_token
 from clipita.serve.requests import day_in, file_in, form_of, json_object, list_in, number_in, text_in, texts_in
 from clipita.serve.service import Service
+from clipita.zero_shot import probabilities, rank
 
 _SIDES = (320, 1600)  # pixels of a thumbnail and of a photograph that is looked at
 _MOST_LABELS = 200
@@ -107,13 +108,14 @@ class PageApi:
         labels = texts_in(list_in({"labels": _json(fields, "labels")}, "labels", _MOST_LABELS), "labels")
         model = self._service.model
         bank = await self._service.in_thread(model.label_bank, labels)
-        scores = await self._service.in_thread(model.zero_shot, data, bank)
+        embedding, _ = await self._service.embed_image(data)
+        cosines = (bank.embeddings @ embedding)[None]
+        scores = rank(bank.labels, probabilities(cosines, model.logit_scale, model.logit_bias)[0], None)
         none: bool | None = None
         if model.name in _NONE_BELOW:
-            fits = await self._service.in_thread(model.zero_shot, data, bank, min_cosine=_NONE_BELOW[model.name])
-            none = not fits
+            none = bool(cosines.max() < _NONE_BELOW[model.name])
         elif model.logit_bias is not None:
-            none = all(score.score < _SIGMOID_NONE_BELOW for score in scores)
+            none = scores[0].score < _SIGMOID_NONE_BELOW
         listed = [{"label": label, "score": round(score, 6)} for label, score in scores]
         return JSONResponse({"scores": listed, "none": none})
 
@@ -123,6 +125,7 @@ class PageApi:
         texts = texts_in(list_in({"texts": _json(fields, "texts")}, "texts", _MOST_TEXTS), "texts")
         if not texts:
             raise HTTPException(400, "'texts' must hold at least one text.")
+        await self._service.checked_image(data)
         places = await self._service.in_thread(self._service.model.locate, data, texts)
         answers = [
             {
@@ -145,7 +148,6 @@ class PageApi:
             fields = {name: value for name, value in form.items() if isinstance(value, str)}
         if data is None:
             raise HTTPException(400, "the form has no file 'image'.")
-        await self._service.checked_image(data)
         return data, fields
 
 
