@@ -21,6 +21,7 @@ from clipita.search.cosines import FloatVectors, HalfVectors, best, cosines
 from clipita.search.duplicates import DuplicateGroup, find_duplicates
 from clipita.search.embed_folder import fingerprint_of
 from clipita.search.embedding_file import Embeddings, read_embeddings, write_embeddings
+from clipita.search.filters import Filter
 from clipita.search.labels.examples import ExamplesBank, examples_bank
 from clipita.search.labels.labeling import Labelled, labelled_files, matches_of, thresholds_of
 from clipita.search.presence import Background, Presence, background_phrases, read_presence
@@ -241,7 +242,7 @@ class Index:
             ClipitaError: there is no index yet.
             TextError, ImageError: a sentence or a photograph cannot be used.
         """
-        return self._search(query, more, less, count, below, since, until, show_all)
+        return self._search(query, more, less, count, Filter(below, since, until), show_all)
 
     def similar(
         self,
@@ -270,7 +271,7 @@ class Index:
             ImageError, TextError: a photograph or a sentence cannot be used.
         """
         wanted = Path(photo) if isinstance(photo, str) else photo
-        return self._search(wanted, more, less, count, below, since, until, show_all=True)
+        return self._search(wanted, more, less, count, Filter(below, since, until), show_all=True)
 
     def _search(
         self,
@@ -278,15 +279,13 @@ class Index:
         more: Iterable[Weighted],
         less: Iterable[Weighted],
         count: int,
-        below: str | None,
-        since: datetime.date | None,
-        until: datetime.date | None,
+        among: Filter,
         show_all: bool,
     ) -> SearchResult:
         if count < 1:
             raise ClipitaError(f"count must be a number from 1 on, not {count!r}.")
         snapshot = self._current()
-        positions = self._chosen(snapshot, below, since, until)
+        positions = self._chosen(snapshot, among)
         if not len(positions):
             return SearchResult(False, [])
         vector = query_vector(
@@ -302,7 +301,7 @@ class Index:
             found = presence.is_there(vector, float(scores[chosen[0]]), first, len(scores))
         if not (found or show_all):
             return SearchResult(False, [])
-        return SearchResult(found, self._matches(positions[chosen], scores[chosen], _folder(below)))
+        return SearchResult(found, self._matches(positions[chosen], scores[chosen], among))
 
     def duplicates(self, *, on_done: Callable[[int], object] = lambda _: None) -> list[DuplicateGroup]:
         """Group the files that show the same picture, the best of each group first; nothing is deleted.
@@ -363,9 +362,10 @@ class Index:
                 f"{model.fingerprint}: make the bank with the index's model."
             )
         files = [(photo.key, photo.content) for photo in self._store.photos()]
-        chosen = self._chosen(snapshot, below, since, until)
-        held, folder = set(chosen.tolist()), _folder(below)
-        files = [file for file in files if file[1] in held and (not folder or file[0].startswith(f"{folder}/"))]
+        among = Filter(below, since, until)
+        chosen = self._chosen(snapshot, among)
+        held = set(chosen.tolist())
+        files = [file for file in files if file[1] in held and among.holds(file[0])]
         thresholds = thresholds_of(bank, threshold)
         found = matches_of(
             snapshot.vectors,
@@ -453,10 +453,10 @@ class Index:
             )
         taken = 0
         with self._store.writing() as writer:
-            rows, hashes = self._store.rows(), self._store.hashes()
+            hashes = self._store.hashes()
             for key, vector, stamp in zip(stored.keys, stored.vectors, stored.stamps, strict=True):
                 file = self.photos / key
-                if key in rows or stamp_of(file) != stamp:
+                if key in writer.rows or stamp_of(file) != stamp:
                     continue
                 digest = hash_of(file)
                 if digest not in hashes:
@@ -466,13 +466,11 @@ class Index:
             writer.commit()
         return taken
 
-    def _chosen(
-        self, snapshot: _Snapshot, below: str | None, since: datetime.date | None, until: datetime.date | None
-    ) -> npt.NDArray[np.int64]:
-        """Return the positions of the pictures that `below`, `since` and `until` leave, of those in the snapshot."""
-        if below is None and since is None and until is None:
+    def _chosen(self, snapshot: _Snapshot, among: Filter) -> npt.NDArray[np.int64]:
+        """Return the positions of the pictures that a filter leaves, of those in the snapshot."""
+        if among == Filter():
             return snapshot.positions
-        found = self._store.positions(below=_folder(below), since=_start(since), until=_end(until))
+        found = self._store.positions(below=among.folder, since=among.start, until=among.end)
         return found[found < len(snapshot.vectors)]  # a writer may have added some in between
 
     def _presence(self) -> Presence | None:
@@ -503,7 +501,7 @@ class Index:
         """Return the mean (E,) of many sentences' vectors."""
         return self._background().vectors.mean(axis=0)
 
-    def _matches(self, positions: npt.NDArray[np.int64], scores: FloatVectors, below: str | None = None) -> list[Match]:
+    def _matches(self, positions: npt.NDArray[np.int64], scores: FloatVectors, among: Filter) -> list[Match]:
         """Return the files that hold these contents; of copies the one comes first that is in the folder asked for."""
         files: dict[int, list[Photo]] = {}
         for photo in self._store.photos(positions.tolist()):
@@ -511,7 +509,7 @@ class Index:
         matches: list[Match] = []
         for position, score in zip(positions.tolist(), scores, strict=True):
             if position in files:  # or it was removed in this moment
-                found = sorted(files[position], key=lambda photo: bool(below) and not photo.key.startswith(f"{below}/"))
+                found = sorted(files[position], key=lambda photo: not among.holds(photo.key))
                 first, *others = found
                 copies = tuple(photo.key for photo in others)
                 matches.append(Match(first.key, float(score), copies, first.taken, first.width, first.height))
@@ -567,15 +565,3 @@ def _name_of(model: Model) -> str:
 
 def _crop(name: str) -> Crop:
     return cast(Crop, name)
-
-
-def _folder(below: str | None) -> str | None:
-    return None if below is None else below.strip("/").removeprefix("./")
-
-
-def _start(day: datetime.date | None) -> datetime.datetime | None:
-    return None if day is None else datetime.datetime.combine(day, datetime.time())
-
-
-def _end(day: datetime.date | None) -> datetime.datetime | None:
-    return None if day is None else datetime.datetime.combine(day + datetime.timedelta(days=1), datetime.time())

@@ -102,7 +102,7 @@ def update(
     """
     with store.writing() as writer:
         found = find_photos(photos, exclude=exclude, any_bytes=True)
-        known = store.rows()
+        known = dict(writer.rows)  # as they are before anything is changed
         _refuse_empty(photos, found, known)
         here = {*found.keys, *found.failed}
         gone = {key for key in known.keys() - here if not found.may_hold(key)}

@@ -313,8 +313,8 @@ def test_a_damaged_index_is_named(archive: Path, index: Index, shared_bundle: Pa
 
 def test_a_newer_format_is_refused(archive: Path, index: Index, shared_bundle: Path) -> None:
     with contextlib.closing(sqlite3.connect(index.folder / "index.sqlite")) as rows, rows:
-        rows.execute("UPDATE settings SET value = '2' WHERE name = 'format'")
-    with pytest.raises(CheckpointError, match="has format 2, and this version of clipita reads 1"):
+        rows.execute("UPDATE settings SET value = '3' WHERE name = 'format'")
+    with pytest.raises(CheckpointError, match="has format 3, and this version of clipita reads 2"):
         Index.open(archive, model=shared_bundle).update()
 
 
