@@ -14,6 +14,7 @@ from clipita.backends.image_encoder import FEW, ImageEncoder, is_one_image, mean
 from clipita.bundles.bundle import TOKENIZER
 from clipita.errors import CheckpointError, ImageError, TextError
 from clipita.images.pixels import Crop, ImageInput, check_crop, describe
+from clipita.label_store import LabelStore
 from clipita.locate.location import Location, kept
 from clipita.locate.maps import Asked, Method, check_method, over_picture, tile_maps
 from clipita.system.arrays import FloatArray
@@ -33,7 +34,7 @@ from clipita.zero_shot import (
     rank,
 )
 
-_MANY = 1000  # texts; more take seconds, and get a progress bar
+_MANY = 300  # texts; more take seconds, and get a progress bar
 _RECENT_BANKS = 8  # 1,000 labels take 2 MB at a width of 512
 
 
@@ -66,6 +67,7 @@ class Model:
         precision: str,
         decode_threads: int,
         exact: bool,
+        label_store: LabelStore,
         pickled_as: tuple[Any, ...],
     ) -> None:
         self._opened = opened
@@ -75,6 +77,7 @@ class Model:
         self._tokenizer = Tokenizer.from_file(bundle.path(TOKENIZER), opened.tokenizer)
         self._backend = backend
         self._images = ImageEncoder(backend, self._preprocessing, decode_threads=decode_threads, exact=exact)
+        self._label_store = label_store
         self._recent_bank = lru_cache(maxsize=_RECENT_BANKS)(self._make_bank)
         self._pickled_as = pickled_as
         self.precision = precision
@@ -255,7 +258,10 @@ class Model:
     def label_bank(self, labels: Iterable[str], *, templates: str | Sequence[str] | None = None) -> LabelBank:
         """Embed labels once, for `zero_shot` on many images.
 
-        The last eight banks are kept: `zero_shot` with the labels of one of them embeds no text again.
+        The last eight banks are kept: `zero_shot` with the labels of one of them embeds no text again. The vectors of
+        more than 32 labels are also kept on disk, in $HF_HOME/clipita/.labels or below the `cache_dir` of `load`, by
+        hashes of their words, in at most four files of 32 MB: another process with the same labels reads them. The
+        folder may be deleted; where it cannot be written, nothing is kept.
 
         Args:
             labels: Distinct labels, e.g. ["cane", "gatto"].
@@ -288,7 +294,9 @@ class Model:
     def _make_bank(self, labels: tuple[str, ...], templates: tuple[str, ...], *, bare: bool) -> LabelBank:
         phrases = labels if bare else [with_article(label) for label in labels]
         check_distinct(labels, [self._tokenizer.normalized(phrase) for phrase in phrases])
-        embeddings = embed_labels(self._encode_with_bar, phrases, templates)
+        embeddings = self._label_store.vectors(
+            phrases, templates, lambda some: embed_labels(self._encode_with_bar, some, templates)
+        )
         embeddings.flags.writeable = False  # the bank is shared by all calls with the same labels
         return LabelBank(labels, embeddings, self.fingerprint)
 

@@ -1,5 +1,7 @@
 """Give the tests what many of them need: a tiny bundle, a folder of photographs, the command `clipita`."""
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +25,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # What models keep on this machine is kept here, for this process and those that it starts.
+    home = tempfile.TemporaryDirectory(prefix="clipita-tests-")
+    config.add_cleanup(home.cleanup)
+    os.environ["HF_HOME"] = home.name
     if config.getoption("fast"):
         reference.left_out |= reference.LARGE
 

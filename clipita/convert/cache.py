@@ -33,6 +33,11 @@ def cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
     return Path(home) / "clipita"
 
 
+def label_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
+    """Return the folder of the vectors of labels, beside the bundles; no model has a name that begins with a point."""
+    return cache_folder(cache_dir) / ".labels"
+
+
 def cached_bundle(place: Path, make: Callable[[Path], object], *, called: str, needed_bytes: int) -> Bundle:
     """Return the bundle at `place`; make it first if it is missing or damaged.
 

@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 from clipita.backends.backend import Backend
+from clipita.convert.cache import label_folder
 from clipita.errors import BackendError, CheckpointError
+from clipita.label_store import LabelStore
 from clipita.loading.open import lasting_name, open_model
 from clipita.model import Model, is_count
 from clipita.system.cpus import usable_cpus
@@ -117,12 +119,15 @@ def load(
         "exact": exact,
     }
     fingerprint = bundle.fingerprint(precision, exact=exact)
+    # Vectors that two engines compute differ in their last digits, and on an accelerator in more.
+    computed_by = "-".join((fingerprint, backend, *engine.providers))
     return Model(
         opened,
         engine,
         precision=precision,
         decode_threads=threads or usable_cpus(),
         exact=exact,
+        label_store=LabelStore(partial(label_folder, cache_dir), computed_by, bundle.config.embed_dim),
         pickled_as=(_load_again, (tuple(settings.items()), fingerprint)),
     )
 
