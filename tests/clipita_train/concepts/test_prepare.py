@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from clipita_train.concepts.recipe import prepare
-from clipita_train.data.photographs.collections import Collection
+from clipita_train.data.photographs.collection import Collection
 from clipita_train.evaluate.everyday.sets import everyday_sets
 from clipita_train.recipes.mini import RECIPE
 

@@ -17,7 +17,7 @@ from clipita.towers.config import DualConfig, ProjectionConfig
 from clipita_train.concepts.batches import Mix
 from clipita_train.concepts.tail import learns
 from clipita_train.data.concepts import load_ontology
-from clipita_train.data.photographs.collections import Collection
+from clipita_train.data.photographs.collection import Collection
 from clipita_train.data.photographs.example import Example
 from clipita_train.data.photographs.manifest import read_manifest, write_manifest
 from clipita_train.data.wordnet import Synset, read_synsets

@@ -52,6 +52,24 @@ def test_lines_of_json_and_names_with_another_suffix(tmp_path: Path) -> None:
     assert found == {"7.webp": tuple(f"caption {i}" for i in range(5))}
 
 
+def test_lists_of_captions_and_a_table_in_another_repository(tmp_path: Path) -> None:
+    touch(tmp_path / "mine" / "images" / "a.jpg", tmp_path / "mine" / "images" / "b.jpg")
+    lines = [
+        {"file": "images/a.tif", "captions": ["two boats .", "", "two boats ."]},
+        {"file": "c.jpg", "captions": []},
+    ]
+    (tmp_path / "theirs.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    read = captions_table("images/*", "../theirs.jsonl", name="file", texts=["captions"])
+    assert captions(read(tmp_path / "mine")) == {"a.jpg": ("two boats",)}
+
+
+def test_a_list_of_json_objects(tmp_path: Path) -> None:
+    touch(tmp_path / "images" / "a.jpg")
+    (tmp_path / "t.json").write_text(json.dumps([{"file": "a.jpg", "caption": text} for text in ("a cup", "my cup")]))
+    read = captions_table("images/*", "t.json", name="file", texts=["caption"])
+    assert captions(read(tmp_path)) == {"a.jpg": ("a cup", "my cup")}
+
+
 def test_as_many_photographs_as_are_asked_for(tmp_path: Path) -> None:
     touch(*(tmp_path / f"{i}.jpg" for i in range(9)))
     (tmp_path / "t.csv").write_text("".join(f"{i}.jpg,word {i}\n" for i in range(9)))
@@ -95,6 +113,7 @@ def test_named_files_with_enough_words(tmp_path: Path) -> None:
     )
     assert captions(named_files("a/*", "b/*")(tmp_path)) == {"red-car.jpg": ("red car",), "car.png": ("car",)}
     assert captions(named_files("*/*", least=2)(tmp_path)) == {"red-car.jpg": ("red car",)}
+    assert captions(named_files("*/*", without=["red-*", "D*"])(tmp_path)) == {"car.png": ("car",)}
 
 
 def test_alternative_texts_of_pages(tmp_path: Path) -> None:

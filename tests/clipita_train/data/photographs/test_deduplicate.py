@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clipita_train.data.near_duplicates.perceptual_hash import perceptual_hash
-from clipita_train.data.photographs.collections import Collection
+from clipita_train.data.photographs.collection import Collection
 from clipita_train.data.photographs.deduplicate import deduplicate
 from clipita_train.data.photographs.example import Example
 from clipita_train.data.photographs.manifest import counts, read_manifest, write_manifest

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from clipita_train.data.concepts import class_concepts, load_ontology, read_table
-from clipita_train.data.photographs.collections import COLLECTIONS, Collection
+from clipita_train.data.photographs.collection import Collection
+from clipita_train.data.photographs.collections import COLLECTIONS
 from clipita_train.data.photographs.example import Example
 from clipita_train.data.photographs.manifest import counts, read_manifest, write_manifest
-from clipita_train.data.photographs.readers import SUFFIXES, CollectionItem, described, folders, photographs
+from clipita_train.data.photographs.readers import SUFFIXES, CollectionItem, concept_and_phrases, folders, photographs
 
 BY_NAME = {source.name: source for source in COLLECTIONS}
 
@@ -95,7 +96,7 @@ def test_imagenet_samples(tmp_path: Path, clone: Callable[[str], Path]) -> None:
 def test_flickr8k_captions(tmp_path: Path, clone: Callable[[str], Path]) -> None:
     root, texts = clone("flickr8k"), tmp_path / "prakhar-dhakar" / "Image-Captioning"
     touch(*(root / "data" / "images" / name for name in ("1_a.jpg", "2_b.jpg", "3_without_a_caption.jpg")))
-    with pytest.raises(FileNotFoundError, match=r"captions are missing: git clone .*Image-Captioning"):
+    with pytest.raises(FileNotFoundError, match=r"missing at .*prakhar-dhakar/Image-Captioning\. Get it with"):
         list(BY_NAME["flickr8k"].examples(tmp_path))
     texts.mkdir(parents=True)
     (texts / "Flickr8k.token.txt").write_text(
@@ -209,14 +210,28 @@ def test_sources_and_the_table_of_folders_know_each_other() -> None:
     rows = list(read_table("folders.tsv", 3))
     assert len(names) == len(set(names))
     assert {row[0] for row in rows} <= set(names)
-    assert [row for row in rows if not described(row[2]) and row[2] not in load_ontology().index] == []
+    shown = [concept_and_phrases(row[2]) for row in rows]
+    assert {concept for concept, _ in shown if concept} <= set(load_ontology().index)
+    assert [row for row, (concept, phrases) in zip(rows, shown, strict=True) if not (concept or phrases)] == []
     assert [row for row in rows if Path(row[1]).is_absolute() or ".." in row[1] or "\\" in row[1]] == []
     assert len({tuple(row[:2]) for row in rows}) == len(rows)
 
 
-def test_a_cell_of_folders_names_a_concept_or_describes_what_is_shown() -> None:
-    assert described('"una strada di notte; a street at night"') == ("una strada di notte", "a street at night")
-    assert described("street") == ()
+def test_a_cell_of_folders_names_a_concept_or_describes_what_is_shown_or_both() -> None:
+    phrases = ("una strada di notte", "a street at night")
+    assert concept_and_phrases('"una strada di notte; a street at night"') == (None, phrases)
+    assert concept_and_phrases('street "una strada di notte; a street at night"') == ("street", phrases)
+    assert concept_and_phrases("street") == ("street", ())
+
+
+def test_a_photograph_has_the_concept_and_the_phrases_of_its_folder(tmp_path: Path) -> None:
+    root = tmp_path / BY_NAME["album_flamers1500"].repository
+    for name, pattern, _ in read_table("folders.tsv", 3):
+        if name == "album_flamers1500":
+            touch(root / pattern.replace("*", "1.jpg"))
+    examples = {Path(e.path).parent.name: e for e in BY_NAME["album_flamers1500"].examples(tmp_path)}
+    assert (examples["buildings"].concept, examples["cat"].concept) == ("building", "cat")
+    assert examples["buildings"].captions == ("un edificio antico", "an old building")
 
 
 def test_photographs_for_other_evaluations_are_for_development_and_show_no_concept(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,11 @@ def captions_table(
 
     Args:
         images: A pattern of the photographs' paths in the repository. They are found by their names without suffix.
-        table: The table in the repository: text with columns, or JSON lines if it is called `.jsonl`.
+        table: The table, relative to the repository: text with columns, JSON lines if it is called `.jsonl`, a list of
+            JSON objects if `.json`.
         name: The column of the photograph's name: a heading, a key of JSON, or 0 in a table without a heading.
-        texts: The columns of captions; in a table without a heading, all that follows the name is one.
+        texts: The columns of captions, or of lists of them in JSON; in a table without a heading, all that follows the
+            name is one.
         delimiter: What is between columns.
         take: Maximum number of photographs; None takes all.
         without: Names of photographs to leave out.
@@ -52,7 +55,9 @@ def captions_table(
     def read(root: Path) -> Iterator[CollectionItem]:
         captions: dict[str, list[str]] = defaultdict(list)
         for row in _rows(root / table, name, delimiter):
-            captions[Path(row[name]).stem] += [caption for column in texts if (caption := plain(row[column]))]
+            cells = [row[column] for column in texts]
+            several = [text for cell in cells for text in (cell if isinstance(cell, list) else [cell])]
+            captions[Path(row[name]).stem] += [caption for text in several if (caption := plain(str(text)))]
         paths = {path.stem: path for path in sorted(root.glob(images)) if path.suffix.lower() in SUFFIXES}
         found = [paths[stem] for stem in captions if stem in paths and captions[stem] and stem not in without]
         if not found:
@@ -63,11 +68,13 @@ def captions_table(
     return read
 
 
-def _rows(table: Path, name: int | str, delimiter: str) -> Iterator[Mapping[Any, str]]:
+def _rows(table: Path, name: int | str, delimiter: str) -> Iterator[Mapping[Any, Any]]:
     """Yield the lines of a table as mappings, from numbers of columns if `name` is a number."""
     with table.open(newline="", encoding="utf-8-sig") as file:
         if table.suffix == ".jsonl":
-            yield from ({key: str(value) for key, value in json.loads(line).items()} for line in file if line.strip())
+            yield from (json.loads(line) for line in file if line.strip())
+        elif table.suffix == ".json":
+            yield from json.load(file)
         elif isinstance(name, str):
             yield from (
                 {key: value or "" for key, value in row.items()} for row in csv.DictReader(file, delimiter=delimiter)
@@ -98,18 +105,22 @@ def words_json(
     return read
 
 
-def named_files(*patterns: str, least: int = 1, take: int | None = None) -> Callable[[Path], Iterator[CollectionItem]]:
+def named_files(
+    *patterns: str, least: int = 1, take: int | None = None, without: Sequence[str] = ()
+) -> Callable[[Path], Iterator[CollectionItem]]:
     """Make a reader of photographs whose file names say what they show, such as `man-riding-wave.jpg`.
 
     Args:
         patterns: Where they are in the repository.
         least: How many words a name must have.
         take: Maximum number of photographs; None takes all.
+        without: Patterns of names, without suffix, to leave out.
     """
 
     def read(root: Path) -> Iterator[CollectionItem]:
         paths = sorted(matching(root, patterns), key=stable_order)
-        named = [(path, words) for path in paths if (words := name_words(path.stem))]
+        kept = [path for path in paths if not any(fnmatchcase(path.stem, pattern) for pattern in without)]
+        named = [(path, words) for path in kept if (words := name_words(path.stem))]
         for path, words in [pair for pair in named if len(pair[1].split()) >= least][:take]:
             yield CollectionItem(path, "train", captions=(words,))
 

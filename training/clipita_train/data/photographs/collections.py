@@ -1,137 +1,25 @@
 """The collections of photographs that clipita-mini is trained and judged on.
 
-Nothing is downloaded here. Every collection is a public Git repository that the user clones to ROOT/<owner>/<name>;
-`clipita-train sources` prints the commands.
+Nothing is downloaded here; `clipita-train sources` prints the commands that get them.
 """
 
-import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
+from clipita_train.data.photographs.albums import ALBUM_COLLECTIONS
 from clipita_train.data.photographs.captioned import captions_table, markdown_images, named_files, words_json
-from clipita_train.data.photographs.example import Example
+from clipita_train.data.photographs.collection import Collection, in_folders
 from clipita_train.data.photographs.readers import (
     FLICKR8K_CAPTIONS,
-    CollectionItem,
     animal_pose,
     caltech101,
     classes_table,
     clothing,
     flickr8k,
-    folders,
     grocery,
     imagenet_named,
     imagenet_samples,
     kept_out,
     tiny_imagenet,
-)
-
-
-@dataclass(frozen=True)
-class Collection:
-    """A collection of photographs: where to get it, its license, and the function that reads its folder."""
-
-    name: str
-    repository: str  # owner/name on GitHub
-    licence: str
-    read: Callable[[Path], Iterable[CollectionItem]]
-    commit: str | None = None  # set where the newest commit no longer has the photographs
-    further: tuple[str, ...] = ()  # other repositories that the reader needs
-
-    def examples(self, root: Path) -> Iterator[Example]:
-        """Yield the examples of the collection.
-
-        Args:
-            root: The folder of all clones.
-
-        Raises:
-            FileNotFoundError: The clone, or a folder in it, is missing; the message says what to clone.
-        """
-        folder = root / self.repository
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"source {self.name!r} is missing at {folder}. Get it with: {self.clone_command(root)}; "
-                f"or leave it out: --without {self.name}"
-            )
-        for found in self.read(folder):
-            path = found.path.relative_to(root).as_posix()
-            yield Example(path, self.name, found.split, found.concept, found.captions, found.judged_as)
-
-    def clone_command(self, root: Path) -> str:
-        """Return the shell command that clones the collection."""
-        others = (clone_command(name, root) for name in self.further)
-        return " && ".join([clone_command(self.repository, root, self.commit), *others])
-
-
-def clone_command(repository: str, root: Path, commit: str | None = None) -> str:
-    """Return the shell command that clones a repository to ROOT/<owner>/<name>.
-
-    Args:
-        repository: OWNER/NAME on GitHub.
-        root: The folder of all clones.
-        commit: The commit to check out; None takes the newest.
-    """
-    command = f"git clone https://github.com/{repository} {root / repository}"
-    return command if commit is None else f"{command} && git -C {root / repository} checkout {commit}"
-
-
-def in_folders(
-    name: str, repository: str, licence: str, *, train: int, dev: int = 0, commit: str | None = None
-) -> Collection:
-    """Make a collection of which `labels/folders.tsv` says where the photographs of each concept are.
-
-    Args:
-        name: Name of the collection, also in the table.
-        repository: OWNER/NAME on GitHub.
-        licence: License of the photographs.
-        train: Maximum number of training photographs of a concept.
-        dev: Maximum number of development photographs of a concept.
-        commit: The commit to check out; None takes the newest.
-    """
-    return Collection(name, repository, licence, folders(name, train=train, dev=dev), commit)
-
-
-def _owner(repository: str) -> str:
-    """Return the owner of a repository in small letters, with underscores."""
-    return re.sub(r"[^a-z0-9]+", "_", repository.split("/")[0].lower()).strip("_")
-
-
-# Wallpapers by the time of day, which pupils of one course chose for a page with a clock.
-HOURS = (
-    "artemnovik1529/imagesForMomentum",
-    "MikhailStn/images",
-    "Olmeor/momentum-backgrounds",
-    "igo-l/Momentum-resources",
-    "norsuwhe/imgMomentum",
-    "viGITory/momentum-images",
-    "ViachaslauBY/images",
-    "mabay919/momentum",
-)
-
-# Photographs of one person or place each, sorted into folders.
-ALBUMS = (
-    "carolynwang/carolynwang.github.io",
-    "karthik07m/myphotography-website",
-    "MohammedFadul/Projects-GalaryExplorer7.github.io",
-    "SPChandraSekhar333/OYOLA",
-    "Snippet-Softwares/photography",
-    "Atwiinesteve/javascript_gallery_project",
-    "huynhtiennhat0403/vietnamese-landmark-classifier",
-    "SchlachterSchmidt/topatagonia.xyz.assets",
-    "beeva-enriqueotero/dl4architecture-demo",
-    "FilMinFrames/photos",
-    "GuiMoaneFotografia/guimoanefotografia.github.io",
-    "herbasVojta/personal_photography_website_static",
-    "emanuilstoykov/wallpapersHD",
-    "tyler-cr/PhotoPortfolio",
-    "cjlather/cjlather.github.io",
-    "haidedang/jPusitzky",
-    "Juliancreates/JEPhoto",
-    "fisherlyon/Photo-Website",
-    "29swastik/swastik-chaayagraahaka",
-    "fofanise/zhlobin",
 )
 
 COLLECTIONS = (
@@ -152,7 +40,7 @@ COLLECTIONS = (
         "miniplaces",
         "rathull/CTFs",
         "Places terms: research",
-        train=100,
+        train=400,
         dev=20,
         commit="f35c219885f163ca00a045236dd44be489598837",
     ),
@@ -250,8 +138,8 @@ COLLECTIONS = (
     in_folders("squirrels", "Nameless0612/squeek", "none stated", train=280),
     in_folders("oranges", "and-kul/fruits_dataset", "none stated; ImageNet terms: research", train=150),
     in_folders("pexels_small", "arslnysuf/image-data", "MIT", train=10),
-    in_folders("professions", "ninja3697/Profession-Detection-System", "MIT; IdenProf", train=350),
-    in_folders("sports22", "ashishodu2023/image-classification-pytorch", "none stated", train=220),
+    in_folders("professions", "ninja3697/Profession-Detection-System", "MIT; IdenProf", train=600),
+    in_folders("sports22", "ashishodu2023/image-classification-pytorch", "none stated", train=600),
     in_folders("weather6", "pmlodzianowski/WeatherClassification", "none stated", train=400),
     in_folders("sunrise_sunset", "supriya357/sunrise-sunset-classifier", "none stated", train=200),
     in_folders(
@@ -266,7 +154,7 @@ COLLECTIONS = (
         "landscapes",
         "mohammadzainabbas/Deep-Learning-CS",
         "none stated",
-        captions_table("data/raw/input_images/*", "data/captions.csv", name="image", texts=["caption"], take=4000),
+        captions_table("data/raw/input_images/*", "data/captions.csv", name="image", texts=["caption"]),
     ),
     Collection(
         "flowers102",
@@ -330,17 +218,58 @@ COLLECTIONS = (
     in_folders("portfolio_liscf4", "liscf4/my-portfolio-images", "none stated", train=60),
     in_folders("phone_sunsets", "shreyas2k4/vihanproject", "none stated", train=60),
     in_folders(
-        "family_events", "anurag173/Event-Classification-For-Personal-Photo-Collections-", "none stated", train=250
+        "family_events", "anurag173/Event-Classification-For-Personal-Photo-Collections-", "none stated", train=600
     ),
     in_folders("food101_512px", "srohit0/food_mnist", "Food-101: research only", train=100),
     Collection(
         "activities",
         "umareddy123/Human_activity_recognition",
         "none stated",
-        classes_table("activities", "train", "Training_set.csv", name="filename", label="label", take=250),
+        classes_table("activities", "train", "Training_set.csv", name="filename", label="label", take=800),
     ),
-    *(in_folders(f"hours_{_owner(repository)}", repository, "none stated", train=40) for repository in HOURS),
-    *(in_folders(f"album_{_owner(repository)}", repository, "none stated", train=120) for repository in ALBUMS),
+    *ALBUM_COLLECTIONS,
+    # Since the fifth edition of clipita-mini, as the last of ALBUMS.
+    in_folders(
+        "scenes_gray",
+        "jaaumeadrover/Landscape-Image-Classification",
+        "none stated; Fifteen Scenes: research",
+        train=100,
+    ),
+    Collection(
+        "from_above",
+        "RitaRamo/image-caption-remote-sensing-images",
+        "none stated; RSICD: research; captions Apache-2.0",
+        captions_table(
+            "src/datasets/RSICD/raw_dataset/RSICD_images/*",
+            "../../arampacha/CLIP-rsicd/data/textaug_train_rsicd.jsonl",
+            name="filename",
+            texts=["captions"],
+            take=3000,
+        ),
+        further=("arampacha/CLIP-rsicd",),
+    ),
+    Collection(
+        "at_home",
+        "SoroushRaeisian/miniclip",
+        "none stated",
+        captions_table("data/images/*", "data/captions.json", name="file_name", texts=["caption"]),
+    ),
+    Collection(
+        "unsplash_captioned",
+        "Faizan711/multimodal-search",
+        "none stated; Unsplash license",
+        captions_table("data/images/[0-9]*", "data/captions.csv", name="filename", texts=["caption"]),
+    ),
+    Collection("english_website", "oscardoso26/englishwebsite", "none stated", named_files("images/*")),
+    Collection(
+        "english_vocabulary",
+        "userownmaa/EnglishVocabulary",
+        "none stated",
+        named_files(
+            "app/src/main/res/drawable/*.[jw]*",
+            without=["*_*", "fat", "ugly"],  # backgrounds and buttons; what is no word for a person
+        ),
+    ),
     Collection(
         "recipes", "LukeSmithxyz/based.cooking", "public domain", markdown_images("content/*.md", roots=["static"])
     ),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipita.system.arrays import Array
-from clipita_train.data.photographs.collections import Collection
+from clipita_train.data.photographs.collection import Collection
 from clipita_train.data.photographs.deduplicate import DeduplicationReport, deduplicate
 from clipita_train.data.photographs.example import Example
 from clipita_train.engine.files import written_whole

@@ -63,12 +63,13 @@ def matching(root: Path, patterns: Sequence[str]) -> list[Path]:
 def folders(collection: str, *, train: int, dev: int = 0) -> Callable[[Path], Iterator[CollectionItem]]:
     """Make a reader of the photographs that `labels/folders.tsv` lists for a collection.
 
-    The table names the concept that they show, or gives phrases that describe them, in quotes: "una strada di notte; a
-    street at night". Photographs that `labels/not_photographs.tsv` names are left out after the choice.
+    The table names the concept that they show, or gives phrases that describe them, in quotes, or both: street "una
+    strada di notte; a street at night". Photographs that `labels/not_photographs.tsv` names are left out after the
+    choice.
 
     Args:
         collection: Its name in the tables.
-        train: Maximum number of training photographs of a concept, or of the same phrases.
+        train: Maximum number of training photographs of the same concept and phrases.
         dev: Maximum number of development photographs of a concept.
     """
 
@@ -81,8 +82,7 @@ def folders(collection: str, *, train: int, dev: int = 0) -> Callable[[Path], It
         for shown, globs in patterns.items():
             pool = sorted(matching(root, globs)[:POOL], key=stable_order)
             split = {"dev": pool[:dev], "train": pool[dev : dev + train]}
-            captions = described(shown)
-            concept = None if captions else shown
+            concept, captions = concept_and_phrases(shown)
             yield from (
                 CollectionItem(path, name, concept, captions)
                 for name in split
@@ -93,9 +93,10 @@ def folders(collection: str, *, train: int, dev: int = 0) -> Callable[[Path], It
     return read
 
 
-def described(shown: str) -> tuple[str, ...]:
-    """Return the phrases of a cell of `labels/folders.tsv`; none if it names a concept."""
-    return tuple(phrase.strip() for phrase in shown[1:-1].split(";")) if shown.startswith('"') else ()
+def concept_and_phrases(shown: str) -> tuple[str | None, tuple[str, ...]]:
+    """Return the concept that a cell of `labels/folders.tsv` names, or None, and the phrases that it gives."""
+    concept, _, phrases = shown.partition('"')
+    return concept.strip() or None, tuple(phrase.strip() for phrase in phrases.rstrip('"').split(";") if phrase.strip())
 
 
 def classes_table(
@@ -200,10 +201,6 @@ def flickr8k(root: Path) -> Iterator[CollectionItem]:
     Its 1,000 test photographs are for development. The captions are in the repository named `FLICKR8K_CAPTIONS`.
     """
     texts = root.parent.parent / FLICKR8K_CAPTIONS
-    if not texts.is_dir():
-        raise FileNotFoundError(
-            f"Flickr8k's captions are missing: git clone https://github.com/{FLICKR8K_CAPTIONS} {texts}"
-        )
     captions: dict[str, list[str]] = defaultdict(list)
     for line in (texts / "Flickr8k.token.txt").read_text("utf-8").splitlines():
         key, caption = line.split("\t", 1)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from clipita.system.arrays import Array
-from clipita_train.data.photographs.collections import clone_command
+from clipita_train.data.photographs.collection import clone_command
 from clipita_train.evaluate.label_sets import read_columns
 
 ARCHIVE, SENTENCES = "archive", "sentences"
