@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile
 
 from clipita.errors import ImageError, ImageTooLargeError
+from clipita.images import raw
 from clipita.images.bounds import check, check_head, check_pixels, cost
 from clipita.images.budget import reserve
 from clipita.images.color import to_srgb
@@ -230,6 +231,9 @@ def _open_path(path: str, name: str) -> BinaryIO:
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = _PATH_REASONS.get(type(error), f"cannot be opened: {_text(error)}. Check the path.")
         raise ImageError(f"{name} {reason}") from error
+    if raw.is_raw_name(path) and raw.can_read_raw():  # Pillow would find the smallest picture in it, or none
+        with file:
+            return raw.preview(file, name)
     if file.seekable():
         return file
     with file:

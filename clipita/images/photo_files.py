@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from clipita.images import raw
+
 # Endings of file names; the decoders tell the true format (`clipita.images.pixels.FORMATS`).
 _PILLOW = frozenset(
     (
@@ -27,13 +29,6 @@ _PILLOW = frozenset(
     )
 )
 _HEIF = frozenset((".heic", ".heics", ".heif", ".heifs", ".hif"))
-_RAW = frozenset(
-    (
-        *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".k25", ".kdc"),
-        *(".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf"),
-        *(".srw", ".x3f"),
-    )
-)
 _OTHER_PICTURES = frozenset(
     (
         *(".afphoto", ".ai", ".bpg", ".cdr", ".dds", ".emf", ".eps", ".exr", ".hdr", ".icns", ".ico", ".jxl", ".jxr"),
@@ -62,7 +57,7 @@ _APPLE_ORIGINALS = frozenset(("originals", "masters"))
 # for several, and what to do.
 _REASONS = {
     "heif": ("in HEIC", "in HEIC", "pip install 'clipita[heic]' reads it"),
-    "raw": ("raw", "raw", "export as JPEG"),
+    "raw": ("raw", "raw", "pip install 'clipita[raw]' reads their previews"),
     "other_formats": ("in a format that is not read", "in formats that are not read", "export as JPEG or PNG"),
     "not_regular": ("pipe, socket or device", "pipes, sockets or devices", ""),
     "links_to_nothing": ("link to what is not there", "links to what is not there", "is its disk mounted?"),
@@ -137,13 +132,14 @@ class PhotoFiles:
 
 
 def readable_suffixes() -> frozenset[str]:
-    """Return the endings of the names of photographs, in lower case; HEIC's too where its decoder is installed."""
-    return _PILLOW | _HEIF if importlib.util.find_spec("pillow_heif") else _PILLOW
+    """Return the endings of photographs' names, in lower case; of HEIC and raw files if their decoders are there."""
+    heif = _HEIF if importlib.util.find_spec("pillow_heif") else frozenset[str]()
+    return _PILLOW | heif | (raw.SUFFIXES if raw.can_read_raw() else frozenset[str]())
 
 
 def is_picture_name(name: str) -> bool:
     """Tell whether a file name has the ending of a picture, in a format that is read or in another."""
-    return Path(name).suffix.lower() in _PILLOW | _HEIF | _RAW | _OTHER_PICTURES
+    return Path(name).suffix.lower() in _PILLOW | _HEIF | raw.SUFFIXES | _OTHER_PICTURES
 
 
 def is_hidden(name: str) -> bool:
@@ -324,7 +320,7 @@ def _identity(folder: Path) -> tuple[int, int] | str:
 
 def _reason(suffix: str) -> str:
     """Return why a file of this ending is not read."""
-    for reason, suffixes in {"heif": _HEIF, "raw": _RAW, "other_formats": _OTHER_PICTURES}.items():
+    for reason, suffixes in {"heif": _HEIF, "raw": raw.SUFFIXES, "other_formats": _OTHER_PICTURES}.items():
         if suffix in suffixes:
             return reason
     return "no_pictures"

@@ -206,7 +206,7 @@ def test_a_file_of_something_else_is_not_touched(run: Any, photos: Path, tmp_pat
     ("arguments", "message"),
     [
         (["{tmp}/assente", "-o", "{tmp}/x.npz"], "Directory '{tmp}/assente' does not exist"),
-        (["{tmp}/vuota", "-o", "{tmp}/x.npz"], "Error: '{tmp}/vuota' holds no image: no file below it ends in .apng"),
+        (["{tmp}/vuota", "-o", "{tmp}/x.npz"], "Error: '{tmp}/vuota' holds no image: no file below it ends in"),
         (["{tmp}/foto/b.png", "-o", "{tmp}/x.npz"], "is a file"),
         (["{tmp}/foto", "-o", "{tmp}/x.csv"], "'{tmp}/x.csv' must end in .npz or .parquet"),
         (["{tmp}/foto", "-o", "{tmp}/no/x.npz"], "Error: '{tmp}/no' is not a folder. Make it first: mkdir -p"),
@@ -337,13 +337,13 @@ def test_photographs_of_a_disk_that_is_not_there_stay(run: Any, photos: Path, tm
 
 
 def test_the_end_says_what_was_left_aside(run: Any, photos: Path, tmp_path: Path) -> None:
-    (photos / "DSC_1.NEF").write_bytes(b"II*\0")
+    (photos / "DSC_1.PSD").write_bytes(b"8BPS")
     (photos / "@eaDir").mkdir()
     os.mkfifo(photos / "x.jpg")  # reading it would wait for ever
     result = run("embed", photos, "-o", tmp_path / "foto.npz")
     assert result.stdout.endswith("3 images, 3 of them new; 0 failed\n")
     assert result.stderr == (
-        "Left aside: 1 raw (.nef): export as JPEG; 1 pipe, socket or device (x.jpg); "
+        "Left aside: 1 in a format that is not read (.psd): export as JPEG or PNG; 1 pipe, socket or device (x.jpg); "
         "1 folder of thumbnails, snapshots or deleted files (@eaDir); 2 hidden (.cache, .nascosta.png); "
         "1 that is no picture (.txt).\n"
     )
@@ -351,11 +351,11 @@ def test_the_end_says_what_was_left_aside(run: Any, photos: Path, tmp_path: Path
 
 def test_a_folder_of_what_is_not_read_says_what_would_read_it(run: Any, tmp_path: Path) -> None:
     (tmp_path / "foto").mkdir()
-    (tmp_path / "foto" / "IMG_1.CR3").write_bytes(b"")
+    (tmp_path / "foto" / "IMG_1.PSD").write_bytes(b"")
     result = run("embed", tmp_path / "foto", "-o", tmp_path / "foto.npz")
     assert result.exit_code == 2
-    assert "holds no image: no file below it ends in .apng, .avif" in result.stderr
-    assert result.stderr.endswith("Left aside: 1 raw (.cr3): export as JPEG.\n")
+    assert ", .arw, .avif" in result.stderr
+    assert result.stderr.endswith("Left aside: 1 in a format that is not read (.psd): export as JPEG or PNG.\n")
 
 
 @contextlib.contextmanager

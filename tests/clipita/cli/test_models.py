@@ -122,12 +122,12 @@ def test_a_check_says_what_is_no_picture_of_its_set(bundle: str, photos: Path) -
     alone = json.loads(run(*asked, "--json").stdout)[str(photos)]
     (photos / "@eaDir" / "0.png").mkdir(parents=True)
     shutil.copy(photos / "cane" / "0.png", photos / "@eaDir" / "0.png" / "SYNOPHOTO_THUMB_M.png")
-    (photos / "gatto" / "IMG_1.dng").write_bytes(b"II*")
+    (photos / "gatto" / "IMG_1.psd").write_bytes(b"8BPS")
     result = run(*asked, "--json")
     assert json.loads(result.stdout)[str(photos)] == alone  # nor is a bin a label
     assert result.stderr == (
-        f"{photos}: Left aside: 1 raw (.dng): export as JPEG; 1 folder of thumbnails, snapshots or deleted files "
-        "(@eaDir).\n"
+        f"{photos}: Left aside: 1 in a format that is not read (.psd): export as JPEG or PNG; 1 folder of thumbnails, "
+        "snapshots or deleted files (@eaDir).\n"
     )
 
 

@@ -50,11 +50,11 @@ def ask(monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def test_index_says_what_it_did_and_what_it_left_aside(run: Run, photos: Path) -> None:
-    (photos / "grezza.nef").write_bytes(b"")
+    (photos / "bozza.psd").write_bytes(b"")
     first = run("index", photos)
     assert first.exit_code == 0
     assert first.stdout == f"{photos}/.clipita: 3 added; 3 embedded\n"
-    assert "1 raw (.nef): export as JPEG" in first.stderr
+    assert "1 in a format that is not read (.psd): export as JPEG or PNG" in first.stderr
     assert run("index", photos).stdout == f"{photos}/.clipita: 3 unchanged; 0 embedded\n"
 
 

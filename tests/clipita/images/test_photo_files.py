@@ -70,7 +70,10 @@ def test_a_folder_that_is_named_itself_is_read_whatever_it_is_called(tmp_path: P
     assert find_photos(make(tmp_path / "@Recycle", "x.jpg")).keys == ["x.jpg"]
 
 
-def test_all_that_is_left_aside_is_counted_with_what_would_read_it(tmp_path: Path) -> None:
+def test_all_that_is_left_aside_is_counted_with_what_would_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "rawpy", None)  # as if it were not installed
     make(
         tmp_path, "a.jpg", "b.NEF", "c.dng", "d.cr2", "e.nef", "f.psd", "g.svg", "h.mov", "i.mov", "README", ".DS_Store"
     )
@@ -78,8 +81,8 @@ def test_all_that_is_left_aside_is_counted_with_what_would_read_it(tmp_path: Pat
     assert found.keys == ["a.jpg"]
     assert found.counts() == {"raw": 4, "other_formats": 2, "no_pictures": 3}
     assert found.describe() == (
-        "Left aside: 4 raw (.nef, .dng, .cr2): export as JPEG; 2 in formats that are not read (.psd, .svg): "
-        "export as JPEG or PNG; 3 that are no pictures (.mov, without ending)."
+        "Left aside: 4 raw (.nef, .dng, .cr2): pip install 'clipita[raw]' reads their previews; 2 in formats that are "
+        "not read (.psd, .svg): export as JPEG or PNG; 3 that are no pictures (.mov, without ending)."
     )
     (tmp_path / "a.jpg").rename(tmp_path / "b.jpg")
     assert find_photos(make(tmp_path / "vuota", "x.jpg")).describe() == ""
