@@ -84,7 +84,7 @@ def serve(
         clipita serve foto
 
     New photographs of the folders are embedded while it runs. Other programs may ask too: Immich, clients of OpenAI's
-    embeddings, Prometheus. docs/serve.md has all of it. Nobody but this machine is let in, unless --host says so.
+    embeddings, Prometheus. The documentation has all of it. Nobody but this machine is let in, unless --host says so.
     """  # noqa: D301 (click reads the character \b)
     try:
         from clipita.serve.archives import Archives

@@ -3,8 +3,8 @@
 The highest cosine says most of it. Where the query lies among other phrases, the background, says more: the phrases
 that fit the first photograph best mean nearly what the query means, if the photograph shows that; and a query that many
 phrases are near to finds a high cosine in any archive. So does any query in a large one. The four are weighed by a
-logistic regression that was found on photographs and queries that no model was trained on. docs/search.md says which,
-and how often this errs.
+logistic regression that was found on photographs and queries that no model was trained on. docs/en/guide/search.md says
+which, and how often this errs.
 
 All numbers hold for one model. `background/clipita-mini.npz` has those of clipita-mini; of others nothing is judged.
 """

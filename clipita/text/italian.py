@@ -16,7 +16,7 @@ from typing import Literal
 from clipita.errors import TextError
 
 # Templates to average over: `model.label_bank(labels, templates=TEMPLATES)`, for labels with articles. They were chosen
-# from 38 by `clipita-train evaluate templates` for clipita-mini; training's README has the figures.
+# from 38 by `clipita-train evaluate templates` for clipita-mini; docs/en/training/evaluate.md has the figures.
 TEMPLATES = ("{}", "un'immagine di {}")
 
 Gender = Literal["m", "f"]

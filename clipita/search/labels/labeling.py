@@ -20,7 +20,7 @@ from clipita.search.presence import Background
 from clipita.zero_shot import LabelBank
 
 # Shares that a label needs. On photographs that no model was trained on, 77 % of the words given at 0.2 are right, and
-# labels by example are given wrongly about as rarely at 0.7. docs/search.md has more.
+# labels by example are given wrongly about as rarely at 0.7. docs/en/guide/label.md has more.
 WORD_SHARE = 0.2
 EXAMPLE_SHARE = 0.7
 

@@ -7,7 +7,7 @@
 It takes about two and a half hours on two CPU cores, features included, 6 GB of disk and 9 GB of memory. Expected, of
 `clipita-train evaluate everyday`: 52 % of an archive's photographs named by the best of 44 labels, and 44 % of its
 queries answered with a right photograph first; of `evaluate development`, a mean top-1 of 88.5 % on its 22 questions.
-All scores are in benchmarks/quality; what was tried on the way stands at the end of training/README.md.
+All scores are in benchmarks/quality; what was tried on the way is in docs/en/training/history.md.
 
 First both towers are locked, as in CLIP-Italian. Then the last three blocks and the head of the image tower are
 trained, on maps of 8 x 8 x 208 numbers that the blocks before them give for each photograph. The projections that were
