@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "docs" / "pictures" / "arrows.svg"
 SOURCES = {"clipita": ROOT / "clipita", "clipita_train": ROOT / "training" / "clipita_train"}
 
-WIDTH, ROW, GAP, LEFT, NAMES = 1000, 34, 16, 20, 230
+WIDTH, ROW, GAP, LEFT, NAMES = 1180, 34, 16, 20, 230
 STYLE = (
     "text{font:14px system-ui,sans-serif;fill:#1b1f24}.name{font:600 14px ui-monospace,monospace}"
     ".title{font:600 17px system-ui,sans-serif}rect{fill:#e6f2f1;stroke:#00796b}path{stroke:#00796b;fill:none}"
@@ -70,7 +70,7 @@ def _purpose(source: Path, room: str) -> str:
     file = source / room / "__init__.py"
     file = file if file.exists() else source / f"{room}.py"
     docstring = ast.get_docstring(ast.parse(file.read_text("utf-8"))) or ""
-    return docstring.split("\n")[0].rstrip(".")
+    return docstring.split("\n")[0].rstrip(".").replace("`", "")
 
 
 def _room(name: str, purpose: str, y: float) -> str:

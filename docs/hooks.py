@@ -4,6 +4,7 @@ MkDocs knows the pages of one language at a time, and nothing outside docs/. Her
 
 - a line `<!-- include FILE -->` becomes the Markdown file FILE of the repository, without its title; with
   `include-below` its other headings become those of a section;
+- a line `<!-- help COMMAND -->` becomes what the command and those below it say of themselves;
 - a line `<!-- collections -->` becomes the table of the collections that clipita-mini is trained on;
 - a link to a page of the other language leads there;
 - a picture outside docs/ is copied into the site;
@@ -18,9 +19,11 @@ import logging
 import posixpath
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 from markdown.extensions.toc import slugify
 
 ROOT = Path(__file__).parent.parent
@@ -32,6 +35,7 @@ _FENCED = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\[\]]*(?:!\[[^\]]*\]\([^)]*\))?[^\[\]]*)\]\((?P<target>[^)\s]+)\)")
 _INCLUDE = re.compile(r"^<!-- include(?P<below>-below)? (?P<file>\S+) -->$", re.MULTILINE)
 _COLLECTIONS = "<!-- collections -->"
+_HELP = re.compile(r"^<!-- help (\S+) -->$", re.MULTILINE)
 _pictures: dict[str, Path] = {}  # address in the site: the file
 
 
@@ -51,6 +55,7 @@ def on_page_markdown(markdown: str, *, page: Any, **_: object) -> str:
 
     if _COLLECTIONS in markdown:
         markdown = markdown.replace(_COLLECTIONS, _collections())
+    markdown = _HELP.sub(lambda found: _help(found[1]), markdown)
     return _INCLUDE.sub(included, _with_links(markdown, source, page))
 
 
@@ -60,6 +65,25 @@ def on_post_build(*, config: Any) -> None:
         target = Path(config.site_dir) / address
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
+
+
+def _help(name: str) -> str:
+    """Return a section for the command of this name and each of its own commands, with its help at 80 columns."""
+    from clipita_train.cli import main as train
+
+    from clipita.cli.main import main
+
+    def sections(command: click.Command, names: str, level: int, above: click.Context | None) -> Iterator[str]:
+        # A terminal's width would be taken otherwise, and the language of whoever builds the site.
+        context = click.Context(command, info_name=names.split()[-1], parent=above, terminal_width=80)
+        yield f"{'#' * level} {names}\n\n```text\n{command.get_help(context)}\n```\n"
+        if isinstance(command, click.Group) and not getattr(command, "subcommand_metavar", "").startswith("RECIPE"):
+            for one in command.list_commands(context):
+                found = command.get_command(context, one)
+                assert found is not None
+                yield from sections(found, f"{names} {one}", level + (level < 3), context)
+
+    return "\n".join(sections({"clipita": main, "clipita-train": train}[name], name, 2, None))
 
 
 def _collections() -> str:
