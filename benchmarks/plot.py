@@ -57,6 +57,29 @@ def ablation(report: Figures, path: Path) -> None:
     pyplot.close(figure)
 
 
+def search(report: Figures, path: Path) -> None:
+    """Draw what one query of an archive takes, by number of photographs: clipita's product and those of its peers."""
+    pyplot = _pyplot()
+    products = report["search"]["products"]
+    names = list(next(iter(products.values()))["seconds"])
+    figure, axes = pyplot.subplots(figsize=(9, 0.5 * len(names) + 1.3), layout="constrained")
+    height = 0.8 / len(products)
+    for number, (count, product) in enumerate(products.items()):
+        timed = {name: 1e3 * product["seconds"][name]["median"] for name in names if name in product["seconds"]}
+        places = [names.index(name) + height * (number - (len(products) - 1) / 2) for name in timed]
+        bars = axes.barh(places, list(timed.values()), height, label=f"{count} photographs")
+        axes.bar_label(bars, [f"{value:.1f} ms" for value in timed.values()], padding=2, fontsize=8)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlim(0.5, 3 * axes.get_xlim()[1])
+    axes.set_xlabel("milliseconds for the 20 best of one query, on two threads (logarithmic)")
+    axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
 def _pyplot() -> Any:
     matplotlib: Any = import_module("matplotlib")  # in no extra of clipita
     matplotlib.use("svg")
@@ -66,5 +89,5 @@ def _pyplot() -> Any:
 
 
 if __name__ == "__main__":
-    for name, draw in (("ablation", ablation), ("speed", speed)):
+    for name, draw in (("ablation", ablation), ("search", search), ("speed", speed)):
         draw(json.loads(result_file(name, "json").read_text()), result_file(name, "svg"))

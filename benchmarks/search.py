@@ -1,12 +1,14 @@
 """Time the index and the search of photo archives.
 
-    python -m benchmarks.search
+    python -m benchmarks.search --rclip OTHER-VENV/bin/python
 
-With `pip install usearch` its approximate search stands beside. Photographs of 500 x 375 are really embedded; archives
-of 100,000 and of a million are vectors without files, or empty files with rows, since an update looks at no more than
-the sizes and times of files that have not changed.
+With `pip install usearch` its approximate search stands beside. rclip has an environment of its own; its model is a
+download that is not made here, so vectors are given to it, and its times are those of all else. Photographs of
+500 x 375 are really embedded; archives of 100,000 and of a million are vectors without files, or empty files with rows,
+since an update looks at no more than the sizes and times of files that have not changed.
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,8 @@ from typing import Any
 import numpy as np
 
 import clipita
-from benchmarks.tools.measure import THREADS, Figures, Spread, interleaved, process, publish, spread
+from benchmarks import plot
+from benchmarks.tools.measure import THREADS, Figures, Spread, interleaved, process, publish, result_file, spread
 from benchmarks.tools.photographs import jpegs
 from clipita.images.photo_files import Stamp
 from clipita.search.cosines import best, cosines
@@ -42,9 +46,51 @@ index.search("un gatto nero", show_all=True)
 print(re.search(r"VmRSS:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
 """
 
+# rclip over the same files, with random vectors of its width: folder, its database -> figures as JSON.
+_RCLIP = """
+import importlib.metadata, json, os, sys, time
+from pathlib import Path
+import numpy as np
+from rclip import db, main, model
 
-def measure() -> Figures:
-    """Return all figures."""
+folder, place = sys.argv[1:]
+random = np.random.default_rng(0)
+
+def vector():
+    values = random.standard_normal(model.Model.VECTOR_SIZE, np.float32)
+    return values / np.linalg.norm(values)
+
+class WithoutTowers(model.Model):
+    def compute_text_features(self, text):
+        return np.stack([vector() for _ in text])
+
+database = db.DB(place)
+for number, path in enumerate(sorted(Path(folder).rglob("*.jpg"))):
+    status = path.stat()
+    database.upsert_image(
+        db.NewImage(
+            filepath=str(path), modified_at=status.st_mtime, size=status.st_size, vector=vector().tobytes(),
+            hash=f"{number:032x}",
+        ),
+        commit=False,
+    )
+database.commit()
+rclip = main.RClip(WithoutTowers(), database, 8, None)
+
+def timed(run):
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+unchanged = [timed(lambda: rclip.ensure_index(folder)) for _ in range(3)]
+held = [timed(lambda: rclip.search("a beach at sunset", folder, 20)) for _ in range(6)][1:]
+version = importlib.metadata.version("rclip")
+print(json.dumps({"version": version, "unchanged": unchanged, "held": held, "bytes": os.path.getsize(place)}))
+"""
+
+
+def measure(rclip: str | None) -> Figures:
+    """Return all figures; `rclip` is the Python of an environment that has it."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         return {
@@ -52,7 +98,14 @@ def measure() -> Figures:
             "indexing": indexing(folder),
             "updates": updates(folder),
             "search": searches(folder),
+            "rclip": None if rclip is None else _rclip(rclip, folder),
         }
+
+
+def _rclip(python: str, folder: Path) -> dict[str, Any]:
+    command = [python, "-c", _RCLIP, str(folder / "unchanged"), str(folder / "rclip.sqlite")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+    return json.loads(done.stdout)
 
 
 def indexing(folder: Path) -> dict[str, Spread]:
@@ -178,7 +231,7 @@ def _products(count: int, query: np.ndarray[Any, np.dtype[np.float32]]) -> dict[
 
 def markdown(report: Figures) -> str:
     """Return the tables."""
-    indexing, updated, searched = report["indexing"], report["updates"], report["search"]
+    indexing, searched = report["indexing"], report["search"]
     encode, index = indexing["iter_encode_image"]["median"], indexing["Index.update"]["median"]
     per_second = report["photographs"] / index
     lines = [
@@ -188,16 +241,7 @@ def markdown(report: Figures) -> str:
         f"as `iter_encode_image` over the same files ({_range(indexing['Index.update'])} against "
         f"{_range(indexing['iter_encode_image'])}): {per_second:.0f} photographs a second.",
         "",
-        "| an archive of 100,000 | |",
-        "|---|---|",
-        f"| update, nothing has changed | {min(updated['seconds']['unchanged']):.1f} to "
-        f"{max(updated['seconds']['unchanged']):.1f} s |",
-        f"| update after {updated['renamed']:,} of them (100 kB each) were renamed; none is embedded | "
-        f"{updated['seconds']['renamed'][0]:.1f} s |",
-        f"| the index on the disk | {updated['bytes'] / 1e6:.1f} MB |",
-        f"| `clipita search` as a process | {_range(searched['process'])} |",
-        f"| its resident memory | {searched['resident_megabytes']:.0f} MB |",
-        f"| `Index.search` of an index that is held | {_range(searched['held'])} |",
+        *_archive_table(report),
         "",
         "The product of one query with all vectors, and its 20 best:",
         "",
@@ -219,6 +263,34 @@ def markdown(report: Figures) -> str:
     return "\n".join(lines)
 
 
+def _archive_table(report: Figures) -> list[str]:
+    """Return the table of an archive of 100,000, with rclip's column where it was measured."""
+    updated, searched, rclip = report["updates"], report["search"], report["rclip"]
+    unchanged = updated["seconds"]["unchanged"]
+    rows = {
+        "update, nothing has changed": f"{min(unchanged):.1f} to {max(unchanged):.1f} s",
+        f"update after {updated['renamed']:,} of them (100 kB each) were renamed; none is embedded": (
+            f"{updated['seconds']['renamed'][0]:.1f} s"
+        ),
+        "the index on the disk": f"{updated['bytes'] / 1e6:.1f} MB",
+        "`clipita search` as a process": _range(searched["process"]),
+        "its resident memory": f"{searched['resident_megabytes']:.0f} MB",
+        "a search with an index that is held": _range(searched["held"]),
+    }
+    if rclip is None:
+        return ["| an archive of 100,000 | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
+    beside = {
+        "update, nothing has changed": f"{min(rclip['unchanged']):.1f} to {max(rclip['unchanged']):.1f} s",
+        "the index on the disk": f"{rclip['bytes'] / 1e6:.1f} MB",
+        "a search with an index that is held": f"{_range(spread(rclip['held']))}, without the model",
+    }
+    return [
+        f"| an archive of 100,000 | clipita | rclip {rclip['version']} |",
+        "|---|---|---|",
+        *(f"| {name} | {value} | {beside.get(name, '')} |" for name, value in rows.items()),
+    ]
+
+
 def _range(seconds: Spread) -> str:
     """Return a median and its quartiles in the unit that suits them."""
     if seconds["median"] >= 1:
@@ -228,4 +300,7 @@ def _range(seconds: Spread) -> str:
 
 if __name__ == "__main__":
     os.environ.pop("CLIPITA_MODEL", None)
-    publish("search", measure, markdown)
+    parser = argparse.ArgumentParser(description="Time the index and the search.")
+    parser.add_argument("--rclip", metavar="PYTHON", help="the Python of an environment that has rclip")
+    publish("search", partial(measure, parser.parse_args().rclip), markdown)
+    plot.search(json.loads(result_file("search", "json").read_text()), result_file("search", "svg"))
