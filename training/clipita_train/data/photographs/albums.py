@@ -91,13 +91,32 @@ ALBUMS = (
     "jack8881/moments",
     "alexporter/wedding",
     "stuyam/wedding-website",
+    "paulgreenwood67/HTML-Portfolio",
+    "itzjacki/kfoto",
+    "r3dbob/archive",
+    "baturian/baturian.github.io",
+    "VisionShots/VisionShots",
+    "Hagar00/karim-photography",
+    "webknit/nick-and-steph",
+    "relayworks/ch-wedding",
+    "GAURAVMALODE95/photography-demo",
+    "yiwenzh96/yiwenzh96.github.io",
+    "OskarThorir/oskarthorir.github.io",
+    "vchattar/20220109",
+    "jullan93/fotobyjullan",
+    "milkycocomoon/momentum_images",
+    "kingslayerdev/ggmv",
+    "senior-vova/armmap-images",
 )
 
 # What albums state at their top; the others state none.
 LICENSES = {
+    "baturian/baturian.github.io": "GPL-3.0",
     "emilyspieler/emily_spieler_photography": "CC BY 3.0, which is that of the page's design",
     "kevboutin/ivanaandkevin": "MIT",
+    "rebeccametts/sassafras": "Apache-2.0",
     "shilohwills/photographers-portfolio": "MIT",
+    "stuyam/wedding-website": "MIT",
 }
 
 

@@ -48,7 +48,7 @@ COLLECTIONS = (
         "rooms_places365",
         "SilviuBR24/room-classification",
         "Places365 terms: research",
-        train=300,
+        train=600,
     ),
     Collection(
         "animal_pose",
@@ -125,7 +125,7 @@ COLLECTIONS = (
         "intel_scenes",
         "yadavaditya13/Image_Classification_Using_Deep_Learning",
         "none stated",
-        train=300,
+        train=600,
     ),
     in_folders("meals", "khamar21/Meal-Detector-Backend", "none stated", train=150),
     in_folders("meals20", "Bhavyasree2013/AI-Calorie-Estimator", "none stated", train=80),
@@ -259,6 +259,21 @@ COLLECTIONS = (
         "Faizan711/multimodal-search",
         "none stated; Unsplash license",
         captions_table("data/images/[0-9]*", "data/captions.csv", name="filename", texts=["caption"]),
+    ),
+    Collection(
+        "exam",
+        "DataScience-Lab-Yonsei/DSL-23-1-modeling-AuToeic",
+        "none stated",
+        captions_table("data/train/*", "data/train/metadata.jsonl", name="file_name", texts=["text"]),
+    ),
+    Collection(
+        "weather5",
+        "shubhankarm01/Weather-image-classification",
+        "none stated",
+        classes_table("weather5", "train", "Training_set.csv", name="filename", label="label", take=300),
+    ),
+    Collection(
+        "nature_of_europe", "travelyourlife/Progetto_Viaggio_Europa_2026", "none stated", named_files("images/nature/*")
     ),
     Collection("english_website", "oscardoso26/englishwebsite", "none stated", named_files("images/*")),
     Collection(
