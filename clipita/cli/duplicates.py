@@ -9,15 +9,18 @@ from clipita.cli.search import archive_options, open_index
 from clipita.system.progress import counting
 
 
-@click.command()
+@click.command(short_help="List the files that show the same picture.")
 @archive_options
 @json_option
 def duplicates(photos: Path, place: Path | None, as_json: bool) -> None:
     """List the photographs that are in an archive more than once.
 
+    \b
+        clipita duplicates --in foto
+
     Each group is of one picture: copies of the file, or the picture saved in another size, format or quality. The best,
     which has the most pixels, comes first. Nothing is deleted.
-    """
+    """  # noqa: D301 (click reads the character \b)
     index, _ = open_index(photos, place)
     with counting("Comparing", len(index)) as bar:
         groups = index.duplicates(on_done=bar.update)

@@ -16,7 +16,7 @@ from clipita.search.embed_folder import Summary, embed_folder, fingerprint_of
 _LARGEST_BATCH = 4096
 
 
-@click.command()
+@click.command(short_help="Write the vectors of a folder's photographs into one file.")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--output", "-o", required=True, type=click.Path(dir_okay=False, path_type=Path), help="A .npz or .parquet file."
@@ -28,12 +28,15 @@ _LARGEST_BATCH = 4096
 def embed(folder: Path, output: Path, batch_size: int, overwrite: bool, crop: Crop, model: str, as_json: bool) -> None:
     """Embed every photograph below FOLDER into one file.
 
+    \b
+        clipita embed foto -o foto.npz
+
     Give the same command again to go on with a run that was stopped, and after photographs were added, replaced or
     deleted: only those that are new, or changed in size or time, are embedded, and those that are gone leave the file.
 
     Hidden files, thumbnails and bins of other programs, and formats that are not read are left aside, and counted at
     the end. Links to folders are followed, each folder once.
-    """
+    """  # noqa: D301 (click reads the character \b)
     _check_output(output)
     loaded = load(model)
     if overwrite:

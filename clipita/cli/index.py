@@ -10,7 +10,7 @@ from clipita.search.index import Index
 from clipita.search.update import UpdateSummary
 
 
-@click.command()
+@click.command(short_help="Make a folder of photographs searchable.")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--index",

@@ -17,7 +17,7 @@ from clipita.search.labels.sidecars import SidecarSummary, write_sidecars
 from clipita.system.files import replacing
 
 
-@click.command()
+@click.command(short_help="Give an archive's photographs your labels, or keywords in XMP.")
 @archive_options
 @click.option(
     "--labels",

@@ -11,7 +11,7 @@ from clipita.loading.load import load
 from clipita.locate.maps import Method
 
 
-@click.command()
+@click.command(short_help="Show where in a picture something is.")
 @click.argument("image", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("text")
 @click.option(

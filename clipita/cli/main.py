@@ -108,7 +108,16 @@ class _OneLine(logging.Formatter):
 @click.version_option(__version__, prog_name="clipita")
 @click.pass_context
 def main(context: click.Context) -> None:
-    """Italian text and images in one space."""
+    """Italian text and images in one space.
+
+    \b
+        clipita zero-shot foto.jpg cane gatto
+        clipita index foto
+        clipita search "una spiaggia al tramonto" --in foto
+
+    All commands work offline with the model inside the package. Those that print take --json, and those that run a
+    model --model.
+    """  # noqa: D301 (click reads the character \b)
     context.with_resource(warnings.catch_warnings())
     warnings.simplefilter("always", UserWarning)
     warnings.showwarning = show_warning

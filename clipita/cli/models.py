@@ -30,13 +30,16 @@ from clipita.loading.open import int8_of, open_model, rewritten
 from clipita.system.cpus import usable_cpus
 
 
-@click.command()
+@click.command(short_help="List models that are known to load, with their licenses.")
 @json_option
 def models(as_json: bool) -> None:
     """List models that are known to read Italian or to load here, with the license of their weights.
 
+    \b
+        clipita models
+
     Any other model in one of their layouts loads as well.
-    """
+    """  # noqa: D301 (click reads the character \b)
     listed = [{"name": name, "license": "Apache-2.0", "about": "inside the package"} for name in embedded_models()]
     listed += [{"name": known.name, "license": known.license, "about": known.about} for known in KNOWN]
     if as_json:
@@ -47,11 +50,16 @@ def models(as_json: bool) -> None:
         echo(f"{model['name']:{width}}{model['license']:14}{model['about']}")
 
 
-@click.command()
+@click.command(short_help="Describe a model and the engine that runs it.")
 @click.argument("name", required=False)
 @common_options
 def info(name: str | None, model: str, as_json: bool) -> None:
-    """Describe a model and the engine that runs it. NAME is the same as --model NAME."""
+    """Describe a model and the engine that runs it. NAME is the same as --model NAME.
+
+    \b
+        clipita info
+        clipita info clip-italian/clip-italian
+    """  # noqa: D301 (click reads the character \b)
     name = name or model
     folder = resolve(name)
     bundle = open_model(name).bundle
@@ -94,7 +102,7 @@ def info(name: str | None, model: str, as_json: bool) -> None:
     print_facts({key: value for key, value in facts.items() if value not in (None, "")})
 
 
-@click.command()
+@click.command(short_help="Turn a checkpoint into a bundle, in float32 or int8.")
 @click.argument("name")
 @click.option("--output", "-o", type=click.Path(file_okay=False, path_type=Path), help="A new folder for the bundle.")
 @click.option("--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True)
@@ -129,8 +137,11 @@ def convert(
 ) -> None:
     """Turn the checkpoint NAME into a bundle, and print how much int8 loses.
 
+    \b
+        clipita convert owner/name --precision int8 --check foto
+
     NAME is a folder or a name on the hub. Without --output the bundle is kept where `load` finds it.
-    """
+    """  # noqa: D301 (click reads the character \b)
     if portable and output is None:
         raise click.BadParameter("needs --output: `load` has no use for such graphs.", param_hint="'--portable'")
     if checks and precision != "int8":

@@ -34,7 +34,7 @@ def archive_options(command: Command) -> Command:
     )(command)
 
 
-@click.command()
+@click.command(short_help="Find photographs by a sentence or a photograph.")
 @click.argument("query", metavar="SENTENCE|PHOTO")
 @archive_options
 @click.option("--count", "-n", type=click.IntRange(min=1), default=20, show_default=True, help="Most photographs.")

@@ -12,7 +12,7 @@ from clipita.loading.load import DEFAULT_MODEL, load
 from clipita.search.index import Index
 
 
-@click.command()
+@click.command(short_help="Serve a page and an API over folders of photographs.")
 @click.argument("folders", nargs=-1, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--index",

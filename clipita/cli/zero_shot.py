@@ -20,7 +20,7 @@ _STANDARD_INPUT = "-"
 _SEPARATE = "Labels are separated by spaces: clipita zero-shot foto.jpg gatto cane"
 
 
-@click.command("zero-shot")
+@click.command("zero-shot", short_help="Say which of your labels fit a photograph.")
 @click.argument("words", nargs=-1, required=True, metavar="IMAGE LABELS...")
 @click.option("--label", "-l", "labels", multiple=True, help="A label, for several images; may be repeated.")
 @click.option("--template", "-t", "templates", multiple=True, help='Sentence with "{}" for the label; may be repeated.')

@@ -268,4 +268,13 @@ def test_help_shows_its_examples_line_by_line(command: str) -> None:
     assert told.exit_code == 0
     assert "\\b" not in told.output
     shown = [line.strip() for line in told.output.splitlines() if line.strip().startswith("clipita ")]
+    assert shown
     assert all(" clipita " not in line for line in shown)
+
+
+@pytest.mark.parametrize("command", ["", *sorted(main.commands)])
+def test_help_reads_well_in_80_columns(command: str) -> None:
+    told = CliRunner().invoke(main, [*command.split(), "--help"], terminal_width=80)
+    assert max(map(len, told.output.splitlines())) <= 80
+    if not command:  # the list of commands, which click cuts off at its width
+        assert "..." not in told.output.split("Commands:")[1]
