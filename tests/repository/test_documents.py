@@ -88,6 +88,13 @@ def test_files_that_pages_name_are_there() -> None:
             assert any((place / name).exists() for place in places), f"{document}: {name}"
 
 
+def test_links_between_files_lead_somewhere() -> None:
+    """Those of the site's pages are checked once more when it is built, their headings too."""
+    for document in DOCUMENTS:
+        for name in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text(encoding="utf-8")):
+            assert ":" in name or (document.parent / name).exists(), f"{document}: {name}"
+
+
 def test_the_picture_of_the_arrows_is_of_the_contracts() -> None:
     sys.path.insert(0, str(ROOT / "docs"))
     import draw_arrows
