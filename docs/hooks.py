@@ -75,7 +75,7 @@ def _help(name: str) -> str:
 
     def sections(command: click.Command, names: str, level: int, above: click.Context | None) -> Iterator[str]:
         # A terminal's width would be taken otherwise, and the language of whoever builds the site.
-        context = click.Context(command, info_name=names.split()[-1], parent=above, terminal_width=80)
+        context = click.Context(command, info_name=names.split()[-1], parent=above, terminal_width=80, **command.context_settings)
         yield f"{'#' * level} {names}\n\n```text\n{command.get_help(context)}\n```\n"
         if isinstance(command, click.Group) and not getattr(command, "subcommand_metavar", "").startswith("RECIPE"):
             for one in command.list_commands(context):
@@ -118,7 +118,7 @@ def _link(found: re.Match[str], source: Path, page: Any) -> str:
     if target.suffix == ".webp":
         return f'<a href="{_picture(target, page)}">{text}</a>'
     path = target.relative_to(ROOT).as_posix()
-    return text if text.strip("`") == path else f"{text} (`{path}`)"
+    return f"`{path}`" if path.endswith(text.strip("`/")) else f"{text} (`{path}`)"
 
 
 def _page_of(file: Path) -> Path | None:
