@@ -74,8 +74,8 @@ def _help(name: str) -> str:
     from clipita.cli.main import main
 
     def sections(command: click.Command, names: str, level: int, above: click.Context | None) -> Iterator[str]:
-        # A terminal's width would be taken otherwise, and the language of whoever builds the site.
-        context = click.Context(command, info_name=names.split()[-1], parent=above, terminal_width=80, **command.context_settings)
+        settings = {"terminal_width": 80, **command.context_settings}  # else it is that of whoever builds the site
+        context = click.Context(command, info_name=names.split()[-1], parent=above, **settings)
         yield f"{'#' * level} {names}\n\n```text\n{command.get_help(context)}\n```\n"
         if isinstance(command, click.Group) and not getattr(command, "subcommand_metavar", "").startswith("RECIPE"):
             for one in command.list_commands(context):
