@@ -11,6 +11,7 @@ from clipita_train.data.photographs.captioned import (
     name_words,
     named_files,
     plain,
+    texts_beside,
     words_json,
 )
 from clipita_train.data.photographs.readers import CollectionItem
@@ -135,6 +136,24 @@ def test_alternative_texts_of_pages(tmp_path: Path) -> None:
     }
 
 
+def test_the_first_sentence_of_a_text_beside_a_photograph(tmp_path: Path) -> None:
+    touch(*(tmp_path / "images" / "sport" / f"{i}.jpg" for i in range(5)))
+    texts = {
+        0: "渔民在冰面上冬捕作业。我的家乡",
+        1: "Two boats at 3.5 knots. More of it",
+        2: "Una piazza\nDi notte",
+        3: " \n",
+    }
+    (tmp_path / "texts").mkdir()
+    for i, text in texts.items():
+        (tmp_path / "texts" / f"{i}.txt").write_text(text, "utf-8")
+    assert captions(texts_beside("images/*/*", texts="texts")(tmp_path)) == {
+        "0.jpg": ("渔民在冰面上冬捕作业",),
+        "1.jpg": ("Two boats at 3.5 knots",),
+        "2.jpg": ("Una piazza",),
+    }
+
+
 def test_captions_are_plain_text() -> None:
     assert plain(' "<b>Un  cane</b> &amp; un gatto." ') == "Un cane & un gatto"
 
@@ -146,6 +165,7 @@ def test_captions_are_plain_text() -> None:
         named_files("images/*"),
         words_json("t.json", image="image", texts=["word"]),
         markdown_images("*.md"),
+        texts_beside("images/*"),
     ],
 )
 def test_an_empty_clone_is_an_error(read: Callable[[Path], Iterable[CollectionItem]], tmp_path: Path) -> None:

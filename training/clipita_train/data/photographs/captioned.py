@@ -19,6 +19,7 @@ CAPTIONS_EACH = 5
 _TAG = re.compile(r"<[^>]+>")
 _NOT_WORDS = re.compile(r"[^a-zà-öø-ÿ']+")
 _CAMEL = re.compile(r"(?<=[a-zà-ÿ])(?=[A-Z])")
+_SENTENCE_END = re.compile(r"[。！？\n]|[.!?](?=\s)")
 _MARKDOWN_IMAGE = re.compile(r"!\[([^\]]{8,300})\]\(\s*<?([^)>\s]+)")
 # Words that downloads and cameras put into file names, and that say nothing of what is shown.
 _NAME_NOISE = frozenset(
@@ -123,6 +124,23 @@ def named_files(
         named = [(path, words) for path in kept if (words := name_words(path.stem))]
         for path, words in [pair for pair in named if len(pair[1].split()) >= least][:take]:
             yield CollectionItem(path, "train", captions=(words,))
+
+    return read
+
+
+def texts_beside(*patterns: str, texts: str = ".") -> Callable[[Path], Iterator[CollectionItem]]:
+    """Make a reader of photographs with a text file of the same name each, whose first sentence is the caption.
+
+    Args:
+        patterns: Where the photographs are in the repository.
+        texts: The folder of the texts in the repository.
+    """
+
+    def read(root: Path) -> Iterator[CollectionItem]:
+        for path in sorted(matching(root, patterns), key=stable_order):
+            text = root / texts / f"{path.stem}.txt"
+            if text.is_file() and (caption := plain(_SENTENCE_END.split(text.read_text("utf-8").strip(), 1)[0])):
+                yield CollectionItem(path, "train", captions=(caption,))
 
     return read
 

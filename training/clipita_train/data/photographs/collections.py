@@ -6,7 +6,13 @@ Nothing is downloaded here; `clipita-train sources` prints the commands that get
 from functools import partial
 
 from clipita_train.data.photographs.albums import ALBUM_COLLECTIONS
-from clipita_train.data.photographs.captioned import captions_table, markdown_images, named_files, words_json
+from clipita_train.data.photographs.captioned import (
+    captions_table,
+    markdown_images,
+    named_files,
+    texts_beside,
+    words_json,
+)
 from clipita_train.data.photographs.collection import Collection, in_folders
 from clipita_train.data.photographs.readers import (
     FLICKR8K_CAPTIONS,
@@ -265,6 +271,18 @@ COLLECTIONS = (
         "DataScience-Lab-Yonsei/DSL-23-1-modeling-AuToeic",
         "none stated",
         captions_table("data/train/*", "data/train/metadata.jsonl", name="file_name", texts=["text"]),
+    ),
+    Collection(
+        "chinese_news",
+        "1599421259/Web_News_Datasets",
+        "none stated; newspapers: research",
+        texts_beside(
+            *(
+                f"images/{part}/*"
+                for part in ("culture", "people's_livelihood", "ecology", "economy", "education", "sports")
+            ),
+            texts="texts",
+        ),
     ),
     Collection(
         "weather5",
