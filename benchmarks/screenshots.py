@@ -1,4 +1,4 @@
-"""Make the pictures of the page in docs/pictures from the running page, in Chromium.
+"""Make the pictures of the page in docs/pictures from the running page, and one of a sheet of results, in Chromium.
 
     python -m benchmarks.screenshots
 
@@ -15,7 +15,9 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+import clipita
 from benchmarks.tools.server import serving
+from clipita.search.contact_sheet import contact_sheet
 
 ROOT = Path(__file__).parent.parent
 PHOTOS = ROOT / "examples" / "photos"
@@ -38,6 +40,7 @@ def main() -> None:
             for size in SIZES:
                 for scheme in ("light", "dark"):
                     _shoot(browser, address, into, size, scheme)
+            _shoot_sheet(browser, photos, Path(scratch) / "una tazza.html", into)
             browser.close()
 
 
@@ -71,6 +74,17 @@ def _shoot(browser: Browser, address: str, into: Path, size: str, scheme: str) -
     page.wait_for_selector("#strength-field:not([hidden])")
     _save(page, into / f"dove-{size}-{scheme}.webp")
     context.close()
+
+
+def _shoot_sheet(browser: Browser, photos: Path, file: Path, into: Path) -> None:
+    """Make the picture of what `clipita search --all --html FILE` writes."""
+    query = "una tazza di caffè"
+    index = clipita.Index.open(photos)
+    file.write_text(contact_sheet(photos, query, index.search(query, show_all=True)), encoding="utf-8")
+    page = browser.new_page(viewport={"width": 760, "height": 340})
+    page.goto(file.as_uri())
+    _save(page, into / "risultati.webp")
+    page.close()
 
 
 def _save(page: Page, path: Path) -> None:
