@@ -3,7 +3,7 @@
 import ctypes
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -202,6 +202,30 @@ class _Positions(_Tower):
         return checked(flat, len(flat), self._width, f"{self._bundle.config.name!r}: its positions")
 
 
+def run_each(
+    bundle: Bundle, graph: bytes, inputs: Iterable[dict[str, npt.NDArray[Any]]]
+) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """Run a graph over a bundle's weights, and yield its outputs by name for each of the inputs.
+
+    Args:
+        bundle: A verified bundle.
+        graph: What the file of the graph would hold.
+        inputs: By name.
+
+    Raises:
+        BackendError: The graph cannot be loaded, or its run failed.
+    """
+    options = session_options()
+    options.add_session_config_entry(_WEIGHTS_FOLDER, str(bundle.folder))
+    try:
+        session = _ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        for given in inputs:
+            yield dict(zip(names, session.run(names, given), strict=True))
+    except Exception as error:  # ONNX Runtime's exceptions share no other base
+        raise BackendError(f"ONNX Runtime failed to run a graph of {str(bundle.folder)!r}: {error}") from error
+
+
 _towers: "weakref.WeakSet[_Tower]" = weakref.WeakSet()
 
 
@@ -221,7 +245,12 @@ def session_options(threads: int | None = None) -> Any:
     # An arena never returns the memory that its largest batch took (1.5 GB after 128 images at once), and would be no
     # faster: in runs of a few images malloc has the pages at hand as well.
     options.enable_cpu_mem_arena = False
-    # Spinning threads burn the CPUs that decode the next images.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A thread that waits for its next share spins for a moment: to sleep and be woken takes longer than many operators.
+    # It stops with the run, since spinning threads burn the CPUs that decode the next images. On two cores, against
+    # threads that never spin: one text 6.4 -> 5.3 ms, one image of clipita-mini 10.5 -> 9.6, eight images of an int8
+    # ViT-B/32 14.7 -> 14.2 ms each, files of 1024 x 768 through it 18.4 -> 17.9, at the same or less time of the CPUs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "50")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 4  # fatal only: other errors are raised, and need not be printed as well
     return options

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from clipita.bundles.bundle import TOKENIZER, WEIGHTS, Bundle, BundleConfig, Graphs, write_bundle
 from clipita.convert.graph.towers import image_graph, text_graph
@@ -40,6 +41,7 @@ def write_dual_bundle(
     logit_bias: float | None = None,
     templates: Sequence[str] = ("{}",),
     portable: bool = False,
+    factors: Mapping[str, Array] = MappingProxyType({}),
 ) -> Bundle:
     """Write a bundle that both backends run.
 
@@ -56,6 +58,7 @@ def write_dual_bundle(
         logit_bias: The summand, or None.
         templates: Sentences with one "{}" each, for the label.
         portable: Write graphs of standard ONNX operators only, for other runtimes.
+        factors: As `clipita.convert.weights.quantize.plan` takes them.
 
     Raises:
         CheckpointError: The table is not that of this architecture.
@@ -78,11 +81,12 @@ def write_dual_bundle(
     # The weights are written to disk tensor by tensor: a large model would otherwise be in memory twice.
     with tempfile.TemporaryDirectory(prefix=".weights.", dir=folder) as scratch:
         weights_file = Path(scratch) / WEIGHTS
-        write_weights(weights_file, plan(fold_batch_norm(dict(table)), weight_formats))
+        write_weights(weights_file, plan(fold_batch_norm(dict(table)), weight_formats, factors))
         weights = StoredWeights.from_file(weights_file)
         image, text = image_graph(config, weights, portable=portable), text_graph(config, weights, portable=portable)
         used = {tensor.name for graph in (image, text) for tensor in graph.graph.initializer}
-        if unused := sorted(weights.places.keys() - used):
+        # Of kernels that share their input, and so their factors, one gives them to the graph.
+        if unused := sorted(name for name in weights.places.keys() - used if not name.endswith(".kernel.inputs")):
             raise CheckpointError(f"the weights hold tensors that the model does not use: {unused[:5]}")
         files: dict[str, Path | bytes] = {
             graphs.image: image.SerializeToString(deterministic=True),

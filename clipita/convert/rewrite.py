@@ -1,18 +1,29 @@
 """Write a bundle of float32 weights in another form: in 8 bits, or for other runtimes."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariableType]
 
 from clipita.bundles.bundle import TOKENIZER, WEIGHTS, Bundle, write_bundle
 from clipita.convert.export import Provenance, write_dual_bundle
 from clipita.convert.weights.quantize import INTEGER, dequantize
+from clipita.convert.weights.smoothing import smoothing
 from clipita.errors import CheckpointError
+from clipita.system.arrays import FloatArray
 from clipita.towers.opened import OpenedModel
 
 
-def rewrite(model: OpenedModel, folder: Path, *, precision: str, portable: bool = False) -> Bundle:
+def rewrite(
+    model: OpenedModel,
+    folder: Path,
+    *,
+    precision: str,
+    portable: bool = False,
+    largest: Mapping[str, FloatArray] = MappingProxyType({}),
+) -> Bundle:
     """Write a float32 bundle in another form, which does not need the first one any more.
 
     Args:
@@ -22,6 +33,8 @@ def rewrite(model: OpenedModel, folder: Path, *, precision: str, portable: bool 
             (`clipita.convert.weights.quantize.INTEGER` says which, and why); activations are brought to 8 bits by the
             range of each batch, so that an embedding depends a little (some 1e-3) on the others of its batch.
         portable: Write graphs of standard ONNX operators only, for other runtimes.
+        largest: For int8, the largest magnitudes of what each kernel is multiplied by, as
+            `clipita.backends.calibration.largest_inputs` finds them.
 
     Raises:
         CheckpointError: The towers are of kinds that are not known here.
@@ -34,9 +47,10 @@ def rewrite(model: OpenedModel, folder: Path, *, precision: str, portable: bool 
             f"{config.name!r} is an ONNX export, which is run as it is. Load the variant that its author made, or the "
             "checkpoint that it was made from."
         )
+    table = dequantize(load_file(bundle.path(WEIGHTS)))
     return write_dual_bundle(
         folder,
-        dequantize(load_file(bundle.path(WEIGHTS))),
+        table,
         model.towers,
         provenance=Provenance(config.name, config.license, config.source, config.revision),
         weight_formats=INTEGER if precision == "int8" else {},
@@ -47,6 +61,7 @@ def rewrite(model: OpenedModel, folder: Path, *, precision: str, portable: bool 
         logit_bias=config.logit_bias,
         templates=config.templates,
         portable=portable,
+        factors=smoothing(table, largest) if precision == "int8" else {},
     )
 
 

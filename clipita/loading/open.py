@@ -20,7 +20,7 @@ _LOW = 0.98  # a mean cosine below which a model's answers change
 
 # The version of the conversion, a part of the path of every bundle made here: raise it when the same checkpoint becomes
 # another bundle.
-CONVERTER = 1
+CONVERTER = 2
 
 
 def open_model(
@@ -144,13 +144,15 @@ def int8_of(opened: OpenedModel, cache_dir: str | os.PathLike[str] | None) -> Bu
 
 def rewritten(opened: OpenedModel, folder: Path, *, precision: str, portable: bool = False) -> Bundle:
     """Write a float32 bundle in another form, and add the measured fidelity to an int8 one."""
+    from clipita.backends.calibration import largest_inputs
     from clipita.backends.onnx import OnnxBackend
     from clipita.convert.fidelity import fidelity
     from clipita.convert.rewrite import rewrite, with_fidelity
 
     bundle = opened.bundle
     with timing(f"Writing {bundle.config.name} as {precision}") as bar:
-        made = rewrite(opened, folder, precision=precision, portable=portable)
+        largest = largest_inputs(opened) if precision == "int8" else {}
+        made = rewrite(opened, folder, precision=precision, portable=portable, largest=largest)
         if precision == "fp32":
             return made
         bar.set_postfix_str("comparing")

@@ -19,6 +19,7 @@ OPSET = 20
 _IR_VERSION = 10  # ONNX Runtime reads this and the opset from 1.18 on
 _INLINE_ELEMENTS = 64  # smaller weights are copied into the graph, where ONNX Runtime wants them
 MICROSOFT = "com.microsoft"
+_LEAST_ROW = np.float32(1e-6)  # a row of zeros would be divided by 0
 
 
 class Graph:
@@ -36,7 +37,7 @@ class Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.dequantized: dict[str, str] = {}
-        self.in_bytes: dict[str, tuple[str, str, str]] = {}
+        self.in_bytes: dict[tuple[str, bytes], tuple[str, str, str]] = {}
 
     def node(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """Add a node with one output."""
@@ -71,10 +72,22 @@ class Graph:
         sizes = {"K": blocks * BLOCK, "N": outputs, "bits": 4, "block_size": BLOCK}
         return self.node("MatMulNBits", x, packed, scale, domain=MICROSOFT, **sizes)
 
-    def linear(self, x: str, name: str, *, bias: bool = True) -> str:
-        """Apply the linear layer `name`: (..., inputs) -> (..., outputs)."""
-        y = self.matmul(x, f"{name}.kernel")
-        return self.node("Add", y, self.dense(f"{name}.bias")) if bias else y
+    def linear(self, x: str, name: str, *, bias: bool = True, uneven: bool = False) -> str:
+        """Apply the linear layer `name`: (..., inputs) -> (..., outputs).
+
+        With `uneven`, some rows of `x` are much larger than others: in integers, each row has a scale of its own.
+        """
+        kernel, summand = f"{name}.kernel", self.dense(f"{name}.bias") if bias else ""
+        if f"{kernel}.int7" in self.places:
+            if uneven:
+                y = self._integer_matmul_by_rows(x, kernel)
+            elif self.portable:
+                y = self._integer_matmul(x, kernel)
+            else:
+                return self._integer_matmul(x, kernel, summand)  # adds it in the same pass
+        else:
+            y = self.matmul(x, kernel)
+        return self.node("Add", y, summand) if bias else y
 
     def layer_norm(self, x: str, name: str, epsilon: float) -> str:
         """Normalize over the last axis by the layer norm `name`."""
@@ -106,16 +119,34 @@ class Graph:
         opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(MICROSOFT, 1) for _ in domains - {""})]
         return helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="clipita")
 
-    def _integer_matmul(self, x: str, name: str) -> str:
-        if x not in self.in_bytes:  # query, key and value share one input
-            codes, scale, zero = (f"{x}_{part}" for part in ("codes", "scale", "zero"))
-            self.nodes.append(helper.make_node("DynamicQuantizeLinear", [x], [codes, scale, zero], codes))
-            self.in_bytes[x] = codes, scale, zero
-        codes, scale, zero = self.in_bytes[x]
+    def _integer_matmul(self, x: str, name: str, bias: str = "") -> str:
+        factors = f"{name}.inputs"
+        place = self.places.get(factors)
+        key = x, self.weights.read(place) if place else b""
+        if key not in self.in_bytes:  # query, key and value share one input and its factors
+            scaled = self._times_factors(x, name)
+            codes, scale, zero = (f"{scaled}_{part}" for part in ("codes", "scale", "zero"))
+            self.nodes.append(helper.make_node("DynamicQuantizeLinear", [scaled], [codes, scale, zero], codes))
+            self.in_bytes[key] = codes, scale, zero
+        return self._product_of_codes(*self.in_bytes[key], name, bias)
+
+    def _integer_matmul_by_rows(self, x: str, name: str) -> str:
+        scaled = self._times_factors(x, name)
+        largest = self.node("ReduceMax", self.node("Abs", scaled), self.constant(np.array([-1])), keepdims=1)
+        largest = self.node("Max", largest, self.constant(_LEAST_ROW))
+        scale, zero = self.constant(np.float32(1 / 127)), self.constant(np.array(128, np.uint8))
+        codes = self.node("QuantizeLinear", self.node("Div", scaled, largest), scale, zero)
+        return self.node("Mul", self._product_of_codes(codes, scale, zero, name), largest)
+
+    def _times_factors(self, x: str, name: str) -> str:
+        factors = f"{name}.inputs"
+        return self.node("Mul", x, self._stored(factors)) if factors in self.places else x
+
+    def _product_of_codes(self, codes: str, scale: str, zero: str, name: str, bias: str = "") -> str:
         weights, steps = self._stored(f"{name}.int7"), self._stored(f"{name}.scale")
         middle = self.constant(np.array(0, np.int8))
         if not self.portable:
-            inputs = (codes, weights, scale, steps, zero, middle)
+            inputs = (codes, weights, scale, steps, zero, middle, *([bias] if bias else []))
             return self.node("MatMulIntegerToFloat", *inputs, domain=MICROSOFT)
         product = self.node("Cast", self.node("MatMulInteger", codes, weights, zero, middle), to=TensorProto.FLOAT)
         return self.node("Mul", product, self.node("Mul", steps, scale))

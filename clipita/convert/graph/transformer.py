@@ -78,7 +78,7 @@ def layer(
 
     def mlp(x: str) -> str:
         hidden = activation(graph, graph.linear(x, prefix + "mlp_in"), config.activation)
-        return graph.linear(hidden, prefix + "mlp_out")
+        return graph.linear(hidden, prefix + "mlp_out", uneven=True)
 
     def keep(x: str) -> str:
         return x if kept is None else token(graph, x, kept)

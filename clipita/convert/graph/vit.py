@@ -81,7 +81,7 @@ def _attention_pool(graph: Graph, x: str, config: VitConfig, prefix: str) -> str
 def _pool_mlp(graph: Graph, y: str, config: VitConfig, prefix: str) -> str:
     hidden = graph.layer_norm(y, f"{prefix}mlp_norm", config.epsilon)
     hidden = activation(graph, graph.linear(hidden, f"{prefix}mlp_in"), config.activation)
-    return graph.node("Add", y, graph.linear(hidden, f"{prefix}mlp_out"))
+    return graph.node("Add", y, graph.linear(hidden, f"{prefix}mlp_out", uneven=True))
 
 
 def _for_each_image(graph: Graph, name: str, x: str, width: int) -> str:

@@ -109,7 +109,7 @@ def parameter_counts(path: Path) -> dict[str, int]:
     places = StoredWeights.from_file(path).places
     for name, place in places.items():
         tower = name.partition(".")[0].removesuffix("_projection")
-        base = name.removesuffix(".scale")
+        base = name.removesuffix(".scale").removesuffix(".inputs")
         is_scale = base != name and any(f"{base}{end}" in places for end in ("", ".int4", ".int7"))
         if tower in counts and not is_scale:
             counts[tower] += math.prod(place.shape) * (2 if name.endswith(".int4") else 1)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from clipita.convert.weights.quantize import dequantize, quantize
+from clipita.convert.weights.quantize import dequantize, plan, quantize
 from clipita.errors import CheckpointError
 
 finite = st.floats(-100, 100, width=32)
@@ -92,6 +92,18 @@ def test_int7_is_for_matrices_and_within_half_a_step() -> None:
     assert (np.abs(found["a.kernel"] - table["a.kernel"]) <= step / 2 + 1e-7).all()
     for name in table.keys() - {"a.kernel"}:
         np.testing.assert_array_equal(found[name], table[name])
+
+
+def test_factors_of_inputs_are_part_of_int7_and_of_nothing_else() -> None:
+    random = np.random.default_rng(0)
+    table = {name: random.standard_normal((48, 24), dtype=np.float32) for name in ("a.kernel", "b.kernel")}
+    factors = {name: np.exp(random.standard_normal(48)).astype(np.float32) for name in table}
+    stored = {name: part.array() for name, part in plan(table, {"a.*": "int7"}, factors).items()}
+    assert stored.keys() == {"a.kernel.int7", "a.kernel.scale", "a.kernel.inputs", "b.kernel"}
+    found = dequantize(stored)
+    assert found.keys() == table.keys()
+    steps = np.abs(table["a.kernel"] / factors["a.kernel"][:, None]).max(axis=0) / 63 * factors["a.kernel"][:, None]
+    assert (np.abs(found["a.kernel"] - table["a.kernel"]) <= steps / 2 + 1e-6).all()
 
 
 def test_a_weight_format_that_there_is_not_is_an_error() -> None:

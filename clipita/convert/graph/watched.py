@@ -1,0 +1,44 @@
+"""Have a graph say how large the inputs of its matrix products are."""
+
+# onnx generates its types at run time.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+
+def watched(graph: bytes) -> tuple[bytes, dict[str, str]]:
+    """Add outputs to a graph: for each input of products with kernels, the largest magnitude of each channel.
+
+    Args:
+        graph: The contents of an ONNX file over float32 weights.
+
+    Returns:
+        The contents of the file with these outputs, (inputs,) each and in place of its own, and for each kernel the
+        name of its output.
+    """
+    model = onnx.load_from_string(graph)
+    sizes = {tensor.name: tensor.dims[0] for tensor in model.graph.initializer if len(tensor.dims) == 2}
+    output_of: dict[str, str] = {}
+    del model.graph.output[:]
+    added: list[onnx.NodeProto] = []
+    for node in list(model.graph.node):
+        if node.op_type != "MatMul" or node.input[1] not in sizes or not node.input[1].endswith(".kernel"):
+            continue
+        x, kernel = node.input
+        largest = f"{x}_largest"
+        if largest not in output_of.values():
+            shape, axis = f"{x}_shape", f"{x}_axis"
+            constants = {shape: np.array([-1, sizes[kernel]]), axis: np.array([0])}
+            model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+            added += [
+                helper.make_node("Abs", [x], [f"{x}_abs"]),
+                helper.make_node("Reshape", [f"{x}_abs", shape], [f"{x}_rows"]),
+                helper.make_node("ReduceMax", [f"{x}_rows", axis], [largest], keepdims=0),
+            ]
+            output = helper.make_tensor_value_info(largest, TensorProto.FLOAT, [sizes[kernel]])
+            model.graph.output.append(output)
+        output_of[kernel] = largest
+    model.graph.node.extend(added)
+    return model.SerializeToString(), output_of
