@@ -11,9 +11,9 @@ import click
 
 from clipita.cli.options import Command, Unusable, echo, json_option, print_json
 from clipita.cli.preview import Protocol, require_protocol, show
-from clipita.images.photo_files import is_picture_name
+from clipita.images.photo_files import INDEX_FOLDER, is_picture_name
 from clipita.search.contact_sheet import contact_sheet
-from clipita.search.index import FOLDER, Index, Match, SearchResult
+from clipita.search.index import Index, Match, SearchResult
 from clipita.search.query import Wanted, Weighted
 
 _NOTHING = "Non ho trovato nulla. (Nothing in the archive seems to show it; --all shows the nearest photographs.)"
@@ -113,7 +113,7 @@ def open_index(photos: Path, place: Path | None) -> tuple[Index, str]:
         return Index.open(index=place), ""
     folder = photos.resolve()
     for above in (folder, *folder.parents):
-        if (above / FOLDER).is_dir() and Index.open(above).exists:
+        if (above / INDEX_FOLDER).is_dir() and Index.open(above).exists:
             # As it was named where possible, so that paths are printed as the user knows them.
             return Index.open(photos if above == folder else above), folder.relative_to(above).as_posix().strip(".")
     raise Unusable(f"there is no index in {str(photos)!r} or above it. Make one first: clipita index {str(photos)!r}")

@@ -36,6 +36,8 @@ _OTHER_PICTURES = frozenset(
     )
 )
 
+INDEX_FOLDER = ".clipita"  # beside the photographs that it is an index of
+
 # Folders in which systems and programs keep copies and deleted files. Most others are hidden, and need no entry: QNAP's
 # .@__thumb, macOS's .Trashes, freedesktop's .thumbnails, Picasa's .picasaoriginals and digiKam's .dtrash.
 _NO_PHOTOGRAPHS_OF_THE_USER = frozenset(
@@ -243,6 +245,8 @@ class _FolderWalk:
             self._left_aside["excluded"].append(self._key(path))
         elif not _is_folder(entry):
             self._look_at_file(entry, path)
+        elif entry.name == INDEX_FOLDER:
+            pass  # clipita's own: nobody's photographs are in it
         elif not is_users_folder(path):
             self._left_aside["hidden" if is_hidden(entry.name) else "thumbnails_and_bins"].append(self._key(path))
         elif _is_link(entry):

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from clipita.errors import CheckpointError, ClipitaError, TextError
 from clipita.images.decode import ImageInput
+from clipita.images.photo_files import INDEX_FOLDER
 from clipita.images.pixels import Crop
 from clipita.loading.load import DEFAULT_MODEL, load
 from clipita.loading.open import lasting_name
@@ -29,8 +30,6 @@ from clipita.search.query import Wanted, Weighted, query_vector
 from clipita.search.store import Photo, Row, Store
 from clipita.search.update import Progress, UpdateSummary, content_of, hash_of, stamp_of, update
 from clipita.zero_shot import LabelBank
-
-FOLDER = ".clipita"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +130,7 @@ class Index:
             photos_folder = Path(os.path.normpath(root))
         else:
             photos_folder = Path(photos)
-            store = Store(Path(index) if index is not None else photos_folder / FOLDER)
+            store = Store(Path(index) if index is not None else photos_folder / INDEX_FOLDER)
         if not photos_folder.is_dir():
             raise ClipitaError(f"{str(photos_folder)!r} is not a folder.")
         if isinstance(model, Model):
