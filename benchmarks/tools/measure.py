@@ -25,6 +25,8 @@ PACKAGES = (
     "numpy",
     "onnx",
     "onnxruntime",
+    "openvino",
+    "nncf",
     "jax",
     "flax",
     "grain",
