@@ -2,8 +2,8 @@
 
 A photograph is a regular file, or a link to one, whose name has an ending of a format that clipita decodes. Pictures in
 other formats, hidden files, and the thumbnails and bins of systems and other programs are left aside, and counted by
-reason. Links to folders are followed last, and each folder is read once: a photograph that can be reached without a
-link is known by that path.
+reason; so are raw files beside a picture of the same name, which the camera or its owner made of them. Links to folders
+are followed last, and each folder is read once: a photograph that can be reached without a link is known by that path.
 """
 
 import dataclasses
@@ -60,6 +60,7 @@ _APPLE_ORIGINALS = frozenset(("originals", "masters"))
 _REASONS = {
     "heif": ("in HEIC", "in HEIC", "pip install 'clipita[heic]' reads it"),
     "raw": ("raw", "raw", "pip install 'clipita[raw]' reads their previews"),
+    "raw_beside": ("raw beside its picture", "raw beside their pictures", ""),
     "other_formats": ("in a format that is not read", "in formats that are not read", "export as JPEG or PNG"),
     "not_regular": ("pipe, socket or device", "pipes, sockets or devices", ""),
     "links_to_nothing": ("link to what is not there", "links to what is not there", "is its disk mounted?"),
@@ -75,7 +76,7 @@ _REASONS = {
     "no_pictures": ("that is no picture", "that are no pictures", ""),
 }
 _PICTURES = ("heif", "raw", "other_formats", "not_regular")
-_BY_SUFFIX = ("heif", "raw", "other_formats", "no_pictures")
+_BY_SUFFIX = ("heif", "raw", "raw_beside", "other_formats", "no_pictures")
 _SHOWN = 3
 
 
@@ -94,9 +95,9 @@ class PhotoFiles:
         keys: The paths of the photographs below the folder, with "/" between their parts.
         stamps: The size and time of each photograph when it was found.
         failed: Paths that could not be read, with the reason.
-        left_aside: Other files and folders, by the reason: "heif", "raw", "other_formats", "not_regular",
-            "links_to_nothing", "read_already", "leads_back_up", "thumbnails_and_bins", "hidden", "excluded" or
-            "no_pictures".
+        left_aside: Other files and folders, by the reason: "heif", "raw", "raw_beside", "other_formats",
+            "not_regular", "links_to_nothing", "read_already", "leads_back_up", "thumbnails_and_bins", "hidden",
+            "excluded" or "no_pictures".
         unseen: Folders that may hold more photographs: they cannot be listed, or are links whose target is gone now.
     """
 
@@ -194,6 +195,10 @@ class _FolderWalk:
         self.links: deque[Path] = deque()
 
     def found(self) -> PhotoFiles:
+        pictures = {_stem(key) for key in self._stamps if not raw.is_raw_name(key)}
+        for key in [key for key in self._stamps if raw.is_raw_name(key) and _stem(key) in pictures]:
+            del self._stamps[key]
+            self._left_aside["raw_beside"].append(key)
         return PhotoFiles(
             sorted(self._stamps),
             self._stamps,
@@ -293,6 +298,11 @@ class _FolderWalk:
 
     def _key(self, path: Path) -> str:
         return path.relative_to(self._folder).as_posix()
+
+
+def _stem(key: str) -> str:
+    """Return a path without the ending of its name."""
+    return key.rpartition(".")[0]
 
 
 def _matcher(patterns: Sequence[str]) -> Callable[[str], bool]:

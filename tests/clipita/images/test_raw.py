@@ -122,6 +122,11 @@ def test_one_that_is_cut_or_none_is_refused(photo: Image.Image, tmp_path: Path) 
 def test_folders_are_searched_for_them(photo: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.CR2").write_bytes(dng(photo, preview=photo))
     assert find_photos(tmp_path).keys == ["a.CR2"]
+    photo.save(tmp_path / "a.jpg")  # a camera that writes both, or a picture that was made of it
+    found = find_photos(tmp_path)
+    assert (found.keys, found.counts()) == (["a.jpg"], {"raw_beside": 1})
+    assert found.describe() == "Left aside: 1 raw beside its picture (.cr2)."
+    (tmp_path / "a.jpg").unlink()
     monkeypatch.setitem(sys.modules, "rawpy", None)  # as if it were not installed
     found = find_photos(tmp_path)
     assert (found.keys, found.counts()) == ([], {"raw": 1})

@@ -1,6 +1,7 @@
 import gzip
 import io
 import json
+import sys
 import tarfile
 from pathlib import Path
 
@@ -171,7 +172,8 @@ def test_a_folder_with_captions_beside_its_images(tmp_path: Path) -> None:
     }
 
 
-def test_what_is_beside_photographs_is_no_pair(tmp_path: Path) -> None:
+def test_what_is_beside_photographs_is_no_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rawpy", None)  # as if it were not installed
     for number in range(3):
         (tmp_path / f"{number}.jpg").write_bytes(b"image")
         (tmp_path / f"{number}.NEF").write_bytes(b"raw")  # a camera writes both, and the captions are of the other
@@ -186,8 +188,13 @@ def test_what_is_beside_photographs_is_no_pair(tmp_path: Path) -> None:
     assert [row.key for row in rows] == ["0.jpg", "1.jpg", "2.jpg"]
     assert tally.places == {
         "is a link to a file that does not exist. Delete it, or bring the file back.": ["rotta.jpg"],
-        "raw: export as JPEG": ["solo.NEF"],
+        "raw: pip install 'clipita[raw]' reads their previews": ["solo.NEF"],
     }
+    monkeypatch.undo()
+    pytest.importorskip("rawpy")
+    rows, tally = read(sidecars(tmp_path, **TERMS))
+    assert [row.key for row in rows] == ["0.jpg", "1.jpg", "2.jpg", "solo.NEF"]
+    assert tally.places["no captions beside the image"] == ["senza.NEF"]
 
 
 def test_a_macs_archive_has_no_pairs_of_hidden_files(tmp_path: Path) -> None:
