@@ -237,6 +237,19 @@ def _leave_sessions_to_parent() -> None:
 in_forked_children(_leave_sessions_to_parent)
 
 
+_may_spin = True
+
+
+def let_threads_sleep() -> None:
+    """Let the threads of sessions that are made from now on sleep as soon as they wait.
+
+    For a process whose other threads have work for every CPU, as a busy server's have: 64 clients of `clipita serve`
+    get 8 % more answers a second, and one alone waits no longer.
+    """
+    global _may_spin
+    _may_spin = False
+
+
 def session_options(threads: int | None = None) -> Any:
     """Return the options that every session of ours has; None means as many threads as this process may use CPUs."""
     options = _ort.SessionOptions()
@@ -249,7 +262,7 @@ def session_options(threads: int | None = None) -> Any:
     # It stops with the run, since spinning threads burn the CPUs that decode the next images. On two cores, against
     # threads that never spin: one text 6.4 -> 5.3 ms, one image of clipita-mini 10.5 -> 9.6, eight images of an int8
     # ViT-B/32 14.7 -> 14.2 ms each, files of 1024 x 768 through it 18.4 -> 17.9, at the same or less time of the CPUs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if _may_spin else "0")
     options.add_session_config_entry("session.intra_op.spin_duration_us", "50")
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 4  # fatal only: other errors are raised, and need not be printed as well

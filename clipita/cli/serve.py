@@ -87,6 +87,7 @@ def serve(
     embeddings, Prometheus. The documentation has all of it. Nobody but this machine is let in, unless --host says so.
     """  # noqa: D301 (click reads the character \b)
     try:
+        from clipita.backends.onnx import let_threads_sleep
         from clipita.serve.archives import Archives
         from clipita.serve.run import run
         from clipita.serve.service import Service
@@ -112,6 +113,7 @@ def serve(
     )
     if place is not None and len(folders) != 1:
         raise Unusable(f"--index is of one folder, and {len(folders)} are given.")
+    let_threads_sleep()
     opened = [Index.open(folder, index=place, model=model) for folder in folders]
     loaded = opened[0].model if opened else load(model or DEFAULT_MODEL)
     indexes = [Index.open(folder, index=place, model=loaded) for folder in folders]

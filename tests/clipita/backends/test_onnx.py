@@ -12,7 +12,7 @@ from onnx import TensorProto
 from safetensors.numpy import load
 from support.tiny_bundle import EMBED_DIM, SIZE, tiny_config, tiny_files
 
-from clipita.backends.onnx import OnnxBackend, images_per_run
+from clipita.backends.onnx import OnnxBackend, images_per_run, let_threads_sleep, session_options
 from clipita.bundles.bundle import read_bundle, write_bundle
 from clipita.errors import BackendError, CheckpointError
 from clipita.system.cpus import usable_cpus
@@ -205,3 +205,10 @@ def test_what_a_graph_gives_is_embeddings(
     )
     with pytest.raises(CheckpointError, match=message):
         OnnxBackend(bundle, precision="fp32").encode_pixels(np.full((1, SIZE, SIZE, 3), 9, np.uint8))
+
+
+def test_threads_spin_while_they_wait_unless_others_have_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipita.backends.onnx._may_spin", True)
+    for expected in ("1", "0"):
+        assert session_options().get_session_config_entry("session.intra_op.allow_spinning") == expected
+        let_threads_sleep()
