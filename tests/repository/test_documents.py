@@ -164,9 +164,11 @@ def commands_of(line: str) -> list[list[str]]:
     return [words for words in commands if words and Path(words[0]).name in COMMANDS]
 
 
-def check_options(command: click.Command, words: list[str], line: str) -> None:
+def check_options(command: click.Command, words: list[str], line: str, above: click.Context | None = None) -> None:
     """Parse options as click does, without looking at their values; a recipe in a file is taken for one of ours."""
-    context = click.Context(command, info_name=line, resilient_parsing=True)
+    # With its parent, as in a real run: commands keep the names of their option for help from their first context.
+    settings = {"info_name": line, "resilient_parsing": True, **command.context_settings}
+    context = click.Context(command, parent=above, **settings)
     try:
         rest = command.make_parser(context).parse_args(list(words))[1]
     except click.UsageError as error:
@@ -175,4 +177,4 @@ def check_options(command: click.Command, words: list[str], line: str) -> None:
         name = "clip_small" if rest[0].endswith(".py") else rest[0]
         subcommand = command.get_command(context, name)
         assert subcommand is not None, f"{line}: there is no command {name!r}"
-        check_options(subcommand, rest[1:], line)
+        check_options(subcommand, rest[1:], line, context)
