@@ -336,7 +336,7 @@ class Writer:
 
     @functools.cached_property
     def rows(self) -> dict[str, Row]:
-        """What is known of every file, under its path, as it will be after the next `commit`."""
+        """Holds what is known of every file, under its path, as it will be after the next `commit`."""
         return self._store.rows()
 
     def put(self, key: str, row: Row) -> None:

@@ -6,6 +6,7 @@ that lacks the token, if there is one. Bodies are limited in bytes and in time.
 """
 
 import asyncio
+import contextlib
 import hmac
 import time
 from http.cookies import CookieError, SimpleCookie
@@ -184,12 +185,10 @@ def _name_of(host: str) -> str:
 
 async def _drain(receive: Receive, most: int) -> None:
     """Read and forget what a refused client sends, for a moment."""
-    deadline = time.monotonic() + _DRAIN_SECONDS
-    while most > 0 and (left := deadline - time.monotonic()) > 0:
-        try:
-            message = await asyncio.wait_for(receive(), left)
-        except TimeoutError:
-            return
-        most -= len(message.get("body", b""))
-        if message["type"] != "http.request" or not message.get("more_body", False):
-            return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            while most > 0:
+                message = await receive()
+                most -= len(message.get("body", b""))
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return

@@ -89,7 +89,7 @@ def test_files_that_pages_name_are_there() -> None:
 
 
 def test_links_between_files_lead_somewhere() -> None:
-    """Those of the site's pages are checked once more when it is built, their headings too."""
+    """Building the site checks those of its pages once more, their headings too."""
     for document in DOCUMENTS:
         for name in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text(encoding="utf-8")):
             assert ":" in name or (document.parent / name).exists(), f"{document}: {name}"

@@ -1,4 +1,4 @@
-"""What visitors and releases meet first is whole: both READMEs, the citation, the workflows, the forms of issues."""
+"""Check what visitors and releases meet first: both READMEs, the citation, the workflows, the forms of issues."""
 
 import re
 import subprocess

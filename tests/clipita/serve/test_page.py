@@ -1,7 +1,6 @@
 """The page in Chromium: what a person does in its three tabs, wide and narrow, by keyboard, and as axe judges it."""
 
 import importlib.util
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,19 +9,16 @@ from typing import Any
 import pytest
 from PIL import Image
 from support import ROOT
+from support.chromium import chromium, needs_chromium
 from support.reference import playwright as _playwright  # type: ignore[attr-defined] # noqa: F401
 from support.reference import starlette as _starlette  # type: ignore[attr-defined] # noqa: F401
 from support.server import Server, serving
 
 PHOTOS = ROOT / "examples" / "photos"
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 TOKEN = "un-segreto-di-prova-lungo"
 SIZES = {"wide": (1200, 900), "narrow": (360, 740)}
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="needs Debian's chromium: apt-get install chromium"),
-]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +36,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture
