@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from clipita.errors import ImageError
 from clipita.system.arrays import Array
+from clipita.system.cpus import usable_cpus
 from clipita_train.data.near_duplicates.perceptual_hash import near_any, perceptual_hash
 from clipita_train.data.photographs.example import Example
 
@@ -48,16 +50,14 @@ def deduplicate(
     """
     report = DeduplicationReport()
     digests, hashes, readable = [], [], []
-    for example in examples:
-        path = root / example.path
-        try:
-            data = path.read_bytes()
-            hashes.append(perceptual_hash(data))
-        except (OSError, ImageError) as error:
-            report.unreadable.append(f"{example.path}: {error}")
-            continue
-        digests.append(hashlib.sha1(data).digest())
-        readable.append(example)
+    with ThreadPoolExecutor(usable_cpus()) as pool:
+        for example, hashed in zip(examples, pool.map(_hashes, [root / example.path for example in examples])):
+            if isinstance(hashed, Exception):
+                report.unreadable.append(f"{example.path}: {hashed}")
+                continue
+            digests.append(hashed[0])
+            hashes.append(hashed[1])
+            readable.append(example)
 
     development = [i for i, example in enumerate(readable) if example.split == "dev"]
     ours = np.array(hashes, np.uint64)
@@ -78,3 +78,12 @@ def deduplicate(
             seen.add(digests[i])
         kept.append(example)
     return kept, report
+
+
+def _hashes(path: Path) -> tuple[bytes, int] | Exception:
+    """Return the hash of a file's bytes and that of its picture, or why the file cannot be read."""
+    try:
+        data = path.read_bytes()
+        return hashlib.sha1(data).digest(), perceptual_hash(data)
+    except (OSError, ImageError) as error:
+        return error
