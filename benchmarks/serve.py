@@ -3,16 +3,17 @@
     python -m benchmarks.serve
     python -m benchmarks.serve --requests 50000
 
-Clients are threads of another process that keep their connections and send Immich's requests, of JPEGs of 500 x 375
-and of texts. They share the machine's CPUs with the server.
+Clients are connections of another process, which are kept, and send Immich's requests, of JPEGs of 500 x 375 and of
+texts. They share the machine's CPUs with the server.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
+import selectors
 import socket
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -114,40 +115,56 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def drive(address: str, kind: str, clients: int, seconds: float, requests: int) -> None:
-    """Ask from many threads, and print the seconds that all of it took and the milliseconds of each answer."""
+    """Ask on many connections, and print the seconds that all of it took and the milliseconds of each answer.
+
+    One thread watches all connections: many would take CPU from the server, which is on the same machine.
+    """
     bodies = _images() if kind == "images" else _texts()
+    host, _, port = address.partition("://")[2].partition(":")
     taken: list[float] = []
-    left = threading.Semaphore(requests)
-    start = time.perf_counter()
-
-    def client(number: int) -> None:
-        host, _, port = address.partition("://")[2].partition(":")
-        with socket.create_connection((host, int(port)), timeout=120) as connection:
-            while left.acquire(blocking=False) if requests else time.perf_counter() - start < seconds:
-                begun = time.perf_counter()
-                connection.sendall(bodies[number % len(bodies)])
-                _read_answer(connection)
-                taken.append(1000 * (time.perf_counter() - begun))
-                number += clients
-
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    print(time.perf_counter() - start)
+    with contextlib.ExitStack() as stack, selectors.DefaultSelector() as watched:
+        start = time.perf_counter()
+        for number in range(clients):
+            connection = stack.enter_context(socket.create_connection((host, int(port)), timeout=120))
+            watched.register(connection, selectors.EVENT_READ, _Client(connection, number))
+        asking = [key.data for key in watched.get_map().values()]
+        for client in asking:
+            client.ask(bodies)
+        asked = clients
+        while len(taken) < asked:
+            for key, _ in watched.select():
+                client = key.data
+                if not client.has_answer():
+                    continue
+                taken.append(1000 * (time.perf_counter() - client.begun))
+                if asked < requests if requests else time.perf_counter() - start < seconds:
+                    client.number += clients
+                    client.ask(bodies)
+                    asked += 1
+        print(time.perf_counter() - start)
     print("\n".join(map(str, taken)))
 
 
-def _read_answer(connection: socket.socket) -> None:
-    """Read an answer, without the work of a real client: it would take CPU from the server, on the same machine."""
-    received = b""
-    while not (found := _LENGTH.search(received)) or len(received) < found.end() + int(found[1]):
-        if not (part := connection.recv(1 << 16)):
-            break
-        received += part
-    if not found or not received.startswith(b"HTTP/1.1 200 "):
-        raise RuntimeError(f"{received[:200]!r}")
+class _Client:
+    """Asks on one connection, and reads answers without the work of a real client."""
+
+    def __init__(self, connection: socket.socket, number: int) -> None:
+        self.connection, self.number = connection, number
+        self.begun, self._received = 0.0, b""
+
+    def ask(self, bodies: list[bytes]) -> None:
+        """Send the next request."""
+        self.begun, self._received = time.perf_counter(), b""
+        self.connection.sendall(bodies[self.number % len(bodies)])
+
+    def has_answer(self) -> bool:
+        """Read what has come, and tell whether the answer is whole."""
+        part = self.connection.recv(1 << 16)
+        self._received += part
+        found = _LENGTH.search(self._received)
+        if not part or (found and not self._received.startswith(b"HTTP/1.1 200 ")):
+            raise RuntimeError(f"{self._received[:200]!r}")
+        return found is not None and len(self._received) >= found.end() + int(found[1])
 
 
 def _images() -> list[bytes]:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast, overload
@@ -34,7 +35,7 @@ from clipita.zero_shot import (
     rank,
 )
 
-_MANY = 300  # texts; more take seconds, and get a progress bar
+_MANY = 300  # texts; more take seconds: labels get a progress bar, and threads share them
 _RECENT_BANKS = 8  # 1,000 labels take 2 MB at a width of 512
 
 
@@ -176,10 +177,17 @@ class Model:
 
     def _encode_batches(self, batches: list[TextBatch], output: FloatArray, on_done: Callable[[int], object]) -> None:
         """Embed batches of texts into their rows of `output`, and call `on_done` with the size of each."""
-        for batch in batches:
+
+        def embed(batch: TextBatch) -> None:
             embeddings = self._backend.encode_tokens(batch.input_ids, batch.attention_mask)
             output[batch.indices] = embeddings[batch.rows]
-            on_done(len(batch.indices))
+
+        with contextlib.ExitStack() as stack:
+            run_all = map
+            if len(output) >= _MANY and self._backend.text_runs > 1:  # for fewer, another session is not worth loading
+                run_all = stack.enter_context(ThreadPoolExecutor(self._backend.text_runs)).map
+            for batch, _ in zip(batches, run_all(embed, batches), strict=True):
+                on_done(len(batch.indices))
         if len(output) > FEW:
             give_back()
 

@@ -11,10 +11,12 @@ class Backend(Protocol):
     Attributes:
         name: "onnx" or "flax".
         providers: The devices or execution providers in use, first choice first.
+        text_runs: How many threads embed batches of texts faster than one after the other; 1 if none do.
     """
 
     name: str
     providers: tuple[str, ...]
+    text_runs: int
 
     def encode_pixels(self, pixels: Pixels) -> FloatArray:
         """Embed images: (B, S, S, 3) RGB pixels to (B, E) of unit norm."""

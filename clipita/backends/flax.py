@@ -48,6 +48,7 @@ class FlaxBackend:
     """
 
     name = "flax"
+    text_runs = 1  # JAX uses all CPUs for each
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _IMAGES = 16  # in one batch: half of what is waiting at 32 clients, so that two batches share the work
-_TEXTS = 8  # small batches waste no padding, and one is worked on while the answers of another are written
+_TEXTS = 16  # in one batch: half of what is waiting at 32 clients
 _MAX_TEXT = 20_000  # characters; towers read some dozens of words
 
 
@@ -41,7 +41,7 @@ class Service:
             "images", self._embed_images, most=_IMAGES, max_waiting=waiting, threads=2
         )
         self._texts = Batches[str, FloatArray](
-            "texts", self._embed_texts, most=_TEXTS, max_waiting=waiting, threads=min(usable_cpus() + 1, 8)
+            "texts", self._embed_texts, most=_TEXTS, max_waiting=waiting, threads=min(usable_cpus(), 8)
         )
         self._jobs = ThreadPoolExecutor(max(2, usable_cpus()), thread_name_prefix="clipita-job")
         self._begun = 0

@@ -79,6 +79,12 @@ def test_one_text_gives_one_vector_and_many_give_rows(model: Model) -> None:
     np.testing.assert_array_equal(model.encode_text(np.array(["un gatto nero", "un cane"])), many)
 
 
+def test_many_texts_are_shared_among_threads_and_stay_in_order(model: Model) -> None:
+    texts = [f"un gatto{' nero' * (number % 5)}" for number in range(320)]
+    few = np.concatenate([model.encode_text(texts[start : start + 40]) for start in range(0, 320, 40)])
+    np.testing.assert_allclose(model.encode_text(texts, batch_size=16), few, atol=1e-6)
+
+
 def test_order_batches_and_duplicates_do_not_matter(model: Model) -> None:
     texts = ["un gatto", "mare", "una foto di un cane nero e un gatto", "un gatto", "perche'", "perché", "blu mare"]
     alone = np.stack([model.encode_text(text) for text in texts])

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from onnx import TensorProto
 from safetensors.numpy import load
 from support.tiny_bundle import EMBED_DIM, SIZE, tiny_config, tiny_files
 
+import clipita.backends.onnx
 from clipita.backends.onnx import OnnxBackend, images_per_run, let_threads_sleep, session_options
 from clipita.bundles.bundle import read_bundle, write_bundle
 from clipita.errors import BackendError, CheckpointError
@@ -76,6 +79,36 @@ def test_both_towers_give_unit_vectors(backend: OnnxBackend) -> None:
         assert embeddings.shape == (rows, EMBED_DIM)
         assert embeddings.dtype == np.float32
         np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-6)
+
+
+def test_callers_at_one_time_get_what_each_gets_alone(
+    shared_bundle: Path, backend: OnnxBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = OnnxBackend(read_bundle(shared_bundle), precision="fp32", threads=4)
+    assert together.text_runs == 4
+    threads_of_sessions: list[int] = []
+    options = clipita.backends.onnx.session_options
+    monkeypatch.setattr(
+        "clipita.backends.onnx.session_options", lambda threads: threads_of_sessions.append(threads) or options(threads)
+    )
+    rng, meeting = np.random.default_rng(0), threading.Barrier(4)
+    ids = rng.integers(1, 6, (4, 25, 3, 7))
+
+    def embed(texts: np.ndarray) -> list[np.ndarray]:
+        meeting.wait()
+        return [together.encode_tokens(some, np.ones_like(some)) for some in texts]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(embed, ids))
+    assert sorted(threads_of_sessions) == [1, 4]  # all CPUs for who is alone, one for each of the others
+    for texts, embeddings in zip(ids, found, strict=True):
+        alone = [backend.encode_tokens(some, np.ones_like(some)) for some in texts]
+        np.testing.assert_allclose(embeddings, alone, atol=1e-6)
+
+
+def test_a_large_text_tower_is_not_loaded_twice(shared_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipita.backends.onnx._LARGEST_TWICE", 10)
+    assert OnnxBackend(read_bundle(shared_bundle), precision="fp32", threads=4).text_runs == 1
 
 
 def test_a_tower_is_loaded_when_it_is_first_used(tmp_path: Path) -> None:

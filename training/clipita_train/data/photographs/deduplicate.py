@@ -51,7 +51,8 @@ def deduplicate(
     report = DeduplicationReport()
     digests, hashes, readable = [], [], []
     with ThreadPoolExecutor(usable_cpus()) as pool:
-        for example, hashed in zip(examples, pool.map(_hashes, [root / example.path for example in examples])):
+        hashed_files = pool.map(_hashes, [root / example.path for example in examples])
+        for example, hashed in zip(examples, hashed_files, strict=True):
             if isinstance(hashed, Exception):
                 report.unreadable.append(f"{example.path}: {hashed}")
                 continue
