@@ -16,6 +16,7 @@ from clipita.bundles.bundle import TOKENIZER
 from clipita.errors import CheckpointError, ImageError, TextError
 from clipita.images.pixels import Crop, ImageInput, check_crop, describe
 from clipita.label_store import LabelStore
+from clipita.locale.language import phrase
 from clipita.locate.location import Location, kept
 from clipita.locate.maps import Asked, Method, check_method, over_picture, tile_maps
 from clipita.system.arrays import FloatArray
@@ -295,7 +296,7 @@ class Model:
         if len(texts) < _MANY:
             return self.encode_text(texts)
         output = np.empty((len(texts), self.embed_dim), np.float32)
-        with counting("Embedding labels", len(texts)) as bar:
+        with counting(phrase("Embedding labels"), len(texts)) as bar:
             self._encode_batches(self._tokenizer.encode(texts), output, bar.update)
         return output
 

@@ -4,7 +4,7 @@ MkDocs knows the pages of one language at a time, and nothing outside docs/. Her
 
 - a line `<!-- include FILE -->` becomes the Markdown file FILE of the repository, without its title; with
   `include-below` its other headings become those of a section;
-- a line `<!-- help COMMAND -->` becomes what the command and those below it say of themselves;
+- a line `<!-- help COMMAND -->` becomes what the command and those below it say of themselves, in the page's language;
 - a line `<!-- collections -->` becomes the table of the collections that clipita-mini is trained on;
 - a link to a page of the other language leads there;
 - a picture outside docs/ is copied into the site;
@@ -55,7 +55,8 @@ def on_page_markdown(markdown: str, *, page: Any, **_: object) -> str:
 
     if _COLLECTIONS in markdown:
         markdown = markdown.replace(_COLLECTIONS, _collections())
-    markdown = _HELP.sub(lambda found: _help(found[1]), markdown)
+    language = "it" if DOCS / "it" in source.parents else "en"
+    markdown = _HELP.sub(lambda found: _help(found[1], language), markdown)
     return _INCLUDE.sub(included, _with_links(markdown, source, page))
 
 
@@ -67,11 +68,13 @@ def on_post_build(*, config: Any) -> None:
         shutil.copyfile(file, target)
 
 
-def _help(name: str) -> str:
+def _help(name: str, language: str) -> str:
     """Return a section for the command of this name and each of its own commands, with its help at 80 columns."""
     from clipita_train.cli import main as train
 
     from clipita.cli.main import main
+    from clipita.locale.commands import translated
+    from clipita.locale.language import phrase, speaking
 
     def sections(command: click.Command, names: str, level: int, above: click.Context | None) -> Iterator[str]:
         settings = {"terminal_width": 80, **command.context_settings}  # else it is that of whoever builds the site
@@ -83,7 +86,9 @@ def _help(name: str) -> str:
                 assert found is not None
                 yield from sections(found, f"{names} {one}", level + (level < 3), context)
 
-    return "\n".join(sections({"clipita": main, "clipita-train": train}[name], name, 2, None))
+    with speaking(language):
+        command = {"clipita": translated(main, phrase), "clipita-train": train}[name]
+        return "\n".join(sections(command, name, 2, None))
 
 
 def _collections() -> str:

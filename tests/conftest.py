@@ -29,6 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     home = tempfile.TemporaryDirectory(prefix="clipita-tests-")
     config.add_cleanup(home.cleanup)
     os.environ["HF_HOME"] = home.name
+    os.environ["CLIPITA_LANG"] = "en"  # what commands print is compared, whatever the locale
     if config.getoption("fast"):
         reference.left_out |= reference.LARGE
 

@@ -6,6 +6,7 @@ import click
 
 from clipita.cli.options import echo, json_option, print_json
 from clipita.cli.search import archive_options, open_index
+from clipita.locale.language import phrase
 from clipita.system.progress import counting
 
 
@@ -22,7 +23,7 @@ def duplicates(photos: Path, place: Path | None, as_json: bool) -> None:
     which has the most pixels, comes first. Nothing is deleted.
     """  # noqa: D301 (click reads the character \b)
     index, _ = open_index(photos, place)
-    with counting("Comparing", len(index)) as bar:
+    with counting(phrase("Comparing"), len(index)) as bar:
         groups = index.duplicates(on_done=bar.update)
     if as_json:
         print_json(groups=[{"paths": list(group.paths), "same_bytes": group.same_bytes} for group in groups])
@@ -31,4 +32,6 @@ def duplicates(photos: Path, place: Path | None, as_json: bool) -> None:
         for number, path in enumerate(group.paths):
             echo(path if number == 0 else f"    {path}")
     files = sum(len(group.paths) for group in groups)
-    echo(f"{len(groups):,} pictures in {files:,} files", err=True)
+    one = len(groups) == 1
+    summary = "1 picture in {files:,} files" if one else "{count:,} pictures in {files:,} files"
+    echo(phrase(summary, count=len(groups), files=files), err=True)

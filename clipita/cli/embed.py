@@ -10,6 +10,7 @@ from clipita.cli.long_runs import ProgressBar, kept_when_stopped
 from clipita.cli.options import Unusable, common_options, crop_option, echo, print_json
 from clipita.images.pixels import Crop
 from clipita.loading.load import load
+from clipita.locale.language import phrase
 from clipita.search.embed_folder import Summary, embed_folder, fingerprint_of
 
 # Two batches are decoded ahead, at 150 kB an image: 1.2 GB.
@@ -17,7 +18,7 @@ _LARGEST_BATCH = 4096
 
 
 @click.command(short_help="Write the vectors of a folder's photographs into one file.")
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("folder", metavar="FOLDER", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--output", "-o", required=True, type=click.Path(dir_okay=False, path_type=Path), help="A .npz or .parquet file."
 )
@@ -43,7 +44,10 @@ def embed(folder: Path, output: Path, batch_size: int, overwrite: bool, crop: Cr
         output.unlink(missing_ok=True)
         shutil.rmtree(output.with_name(output.name + ".partial"), ignore_errors=True)
     progress = ProgressBar()
-    with kept_when_stopped("Interrupted. Give the same command again, without --overwrite, to go on."), progress:
+    with (
+        kept_when_stopped(phrase("Interrupted. Give the same command again, without --overwrite, to go on.")),
+        progress,
+    ):
         summary = embed_folder(
             loaded,
             folder,
@@ -76,16 +80,23 @@ def embed(folder: Path, output: Path, batch_size: int, overwrite: bool, crop: Cr
 
 
 def _in_words(summary: Summary) -> str:
-    changed = f", {summary.changed} changed" if summary.changed else ""
-    gone = f", {summary.gone} gone" if summary.gone else ""
-    return f"{summary.total} images, {summary.new} of them new{changed}; {len(summary.failed)} failed{gone}"
+    kept = [phrase("{count:,} images, {new:,} of them new", count=summary.total, new=summary.new)]
+    lost = [phrase("{count:,} failed", count=len(summary.failed))]
+    if summary.changed:
+        kept.append(phrase("{count:,} changed", count=summary.changed))
+    if summary.gone:
+        lost.append(phrase("{count:,} gone", count=summary.gone))
+    return f"{', '.join(kept)}; {', '.join(lost)}"
 
 
 def _check_output(output: Path) -> None:
     """Check, before any work is done, that the output can be written at the end."""
     if output.suffix not in (".npz", ".parquet"):
-        raise click.BadParameter(f"{str(output)!r} must end in .npz or .parquet.", param_hint="'--output'")
+        message = phrase("{path!r} must end in .npz or .parquet.", path=str(output))
+        raise click.BadParameter(message, param_hint="'--output'")
     if output.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise Unusable("a .parquet file needs pyarrow: pip install 'clipita[parquet]'. Or write a .npz file.")
+        raise Unusable(phrase("a .parquet file needs pyarrow: pip install 'clipita[parquet]'. Or write a .npz file."))
     if not output.parent.is_dir():
-        raise Unusable(f"{str(output.parent)!r} is not a folder. Make it first: mkdir -p {str(output.parent)!r}")
+        raise Unusable(
+            phrase("{folder!r} is not a folder. Make it first: mkdir -p {folder!r}", folder=str(output.parent))
+        )

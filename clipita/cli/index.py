@@ -6,12 +6,13 @@ import click
 
 from clipita.cli.long_runs import ProgressBar, kept_when_stopped
 from clipita.cli.options import echo, json_option, print_json
+from clipita.locale.language import phrase
 from clipita.search.index import Index
 from clipita.search.update import UpdateSummary
 
 
 @click.command(short_help="Make a folder of photographs searchable.")
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("folder", metavar="FOLDER", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--index",
     "place",
@@ -49,7 +50,7 @@ def index(
     opened = Index.open(folder, index=place, model=model)
     patterns = [pattern for pattern in exclude if pattern] if exclude else None
     progress = ProgressBar()
-    with kept_when_stopped("Interrupted. Give the same command again to go on."), progress:
+    with kept_when_stopped(phrase("Interrupted. Give the same command again to go on.")), progress:
         summary = opened.update(exclude=patterns, batch_size=batch_size, progress=progress)
     if as_json:
         print_json(
@@ -74,12 +75,12 @@ def index(
 
 def _in_words(summary: UpdateSummary) -> str:
     counts = {
-        "added": summary.added,
-        "changed": summary.changed,
-        "moved": summary.moved,
-        "removed": summary.removed,
-        "unchanged": summary.unchanged,
-        "failed": len(summary.failed),
+        "{count:,} added": summary.added,
+        "{count:,} changed": summary.changed,
+        "{count:,} moved": summary.moved,
+        "{count:,} removed": summary.removed,
+        "{count:,} unchanged": summary.unchanged,
+        "{count:,} failed": len(summary.failed),
     }
-    words = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing to do"
-    return f"{words}; {summary.embedded:,} embedded"
+    words = [phrase(what, count=count) for what, count in counts.items() if count] or [phrase("nothing to do")]
+    return f"{', '.join(words)}; {phrase('{count:,} embedded', count=summary.embedded)}"

@@ -7,8 +7,10 @@ from typing import Any
 
 import click
 
-from clipita.cli.options import Unusable, echo, json_option, number_between, print_json
+from clipita.cli.options import Unusable, echo, echo_error, json_option, number_between, photographs, print_json
 from clipita.cli.search import archive_options, below_of, open_index
+from clipita.locale.language import phrase
+from clipita.locale.recognition import recognized
 from clipita.search.index import Index
 from clipita.search.labels.examples import read_examples
 from clipita.search.labels.file import read_labels
@@ -73,7 +75,7 @@ def label(
     is touched; labels of the list that do not fit any more are taken out again, if it was clipita that wrote them.
     """  # noqa: D301 (click reads the character \b)
     if labels is None and examples is None:
-        raise click.UsageError("Give --labels, --examples or both.")
+        raise click.UsageError(phrase("Give --labels, --examples or both."))
     lines = read_labels(labels) if labels is not None else []
     opened, inside = open_index(photos, place)
     words = [line.label for line in lines]
@@ -93,10 +95,11 @@ def label(
     else:
         _print(given, quiet=xmp or table is not None)
         if written is not None:
-            echo(f"{len(written.written):,} XMP files written, {written.unchanged:,} unchanged", err=True)
+            counts = {"count": len(written.written), "unchanged": written.unchanged}
+            echo(phrase("{count:,} XMP files written, {unchanged:,} unchanged", **counts), err=True)
     if written is not None and written.failed:
         for path, reason in written.failed.items():
-            echo(f"Error: {path}: {reason}", err=True)
+            echo_error(f"{path}: {recognized(reason)}")
         raise click.exceptions.Exit(1)
 
 
@@ -124,8 +127,9 @@ def _write_table(table: Path, given: list[Labelled]) -> None:
                 if not item.labels:
                     rows.writerow((item.path, "", "", ""))
     except OSError as error:
-        raise Unusable(f"{str(table)!r} cannot be written: {error.strerror or error}") from error
-    echo(f"{table}: {len(given):,} photographs", err=True)
+        reason = recognized(error.strerror or str(error))
+        raise Unusable(phrase("{path!r} cannot be written: {reason}", path=str(table), reason=reason)) from error
+    echo(f"{table}: {photographs(len(given))}", err=True)
 
 
 def _print_json(opened: Index, given: list[Labelled], written: SidecarSummary | None) -> None:
@@ -149,4 +153,4 @@ def _print(given: list[Labelled], *, quiet: bool) -> None:
         for item in given:
             echo(f"{item.path}: {', '.join(match.label for match in item.labels) or '-'}")
     some = sum(bool(item.labels) for item in given)
-    echo(f"{some:,} of {len(given):,} photographs have labels", err=True)
+    echo(phrase("{some:,} of {count:,} photographs have labels", some=some, count=len(given)), err=True)

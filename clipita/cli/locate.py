@@ -8,12 +8,13 @@ import click
 from clipita.cli.options import Unusable, common_options, crop_option, echo, print_json
 from clipita.images.pixels import Crop
 from clipita.loading.load import load
+from clipita.locale.language import phrase
 from clipita.locate.maps import Method
 
 
 @click.command(short_help="Show where in a picture something is.")
-@click.argument("image", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.argument("text")
+@click.argument("image", metavar="IMAGE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("text", metavar="TEXT")
 @click.option(
     "--output",
     "-o",
@@ -39,7 +40,7 @@ def locate(image: Path, text: str, output: Path | None, method: Method, crop: Cr
     The place is that of the highest value, from the left and from the top.
     """  # noqa: D301 (click's mark is the character, not its escape)
     if output is not None and output.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise Unusable(f"{str(output)!r} must end in .png, .jpg or .webp.")
+        raise Unusable(phrase("{path!r} must end in .png, .jpg or .webp.", path=str(output)))
     loaded = load(model)
     found = loaded.locate(image, text, method=method, crop=crop)
     across, down = found.peak
@@ -57,6 +58,7 @@ def locate(image: Path, text: str, output: Path | None, method: Method, crop: Cr
             fingerprint=loaded.fingerprint,
         )
     else:
-        echo(f"{found.cosine:6.3f}  {across:.0%} from the left, {down:.0%} from the top")
+        place = phrase("{across:.0%} from the left, {down:.0%} from the top", across=across, down=down)
+        echo(f"{found.cosine:6.3f}  {place}")
     if output is not None:
         echo(str(output), err=True)

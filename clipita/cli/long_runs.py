@@ -11,6 +11,8 @@ import click
 from tqdm import tqdm
 
 from clipita.cli.options import echo, visible
+from clipita.locale.language import phrase
+from clipita.locale.recognition import of_file
 from clipita.search.update import Progress
 
 
@@ -22,7 +24,8 @@ class ProgressBar(Progress):
 
     def start(self, total: int, done: int) -> None:
         """Show how many files there are, and how many of them need not be read."""
-        self._bar = tqdm(total=total, initial=done, unit=" images", miniters=1, disable=None, file=sys.stderr)
+        unit = f" {phrase('images')}"
+        self._bar = tqdm(total=total, initial=done, unit=unit, miniters=1, disable=None, file=sys.stderr)
 
     def advance(self, count: int) -> None:
         """Show that more files are done."""
@@ -32,7 +35,7 @@ class ProgressBar(Progress):
     def fail(self, key: str, reason: str) -> None:
         """Print why a file cannot be read."""
         with contextlib.suppress(OSError):
-            self._bar.write(visible(f"{key} {reason}"), file=sys.stderr)
+            self._bar.write(visible(of_file(key, reason)), file=sys.stderr)
 
     def __enter__(self) -> "ProgressBar":
         return self

@@ -4,6 +4,7 @@ Its exit codes are 0 for done, 1 for done except for some images, 2 for not done
 """
 
 import contextlib
+import copy
 import errno
 import io
 import itertools
@@ -30,10 +31,18 @@ from clipita.cli.serve import serve
 from clipita.cli.zero_shot import zero_shot
 from clipita.errors import ClipitaError
 from clipita.images.photo_files import is_picture_name
+from clipita.locale.commands import translated
+from clipita.locale.language import chosen_language, phrase, speaking
+from clipita.locale.recognition import recognized
 
 
 class Commands(click.Group):
-    """Show the errors of clipita and of the system on one line, and not as tracebacks."""
+    """Speak the user's language, and show the errors of clipita and of the system on one line, not as tracebacks."""
+
+    def main(self, *arguments: Any, **named: Any) -> Any:
+        """Run the command line as click does, in the language that the environment asks for."""
+        with speaking(chosen_language(os.environ)):
+            return super(Commands, translated(self, phrase)).main(*arguments, **named)
 
     def make_context(self, *arguments: Any, **named: Any) -> click.Context:
         """Parse the command line as click does, with visible mistakes."""
@@ -53,11 +62,11 @@ class Commands(click.Group):
             with _visible_mistakes():
                 return super().invoke(ctx)
         except ClipitaError as error:
-            raise Unusable(str(error)) from error
+            raise Unusable(recognized(str(error))) from error
         except OSError as error:
             if error.errno == errno.EPIPE:  # the reader of the output is gone, which click handles
                 raise
-            raise Unusable(str(error)) from error
+            raise Unusable(recognized(str(error))) from error
 
 
 @contextlib.contextmanager
@@ -88,20 +97,22 @@ def _refuse_file_as_option(parameters: list[click.Parameter], words: list[str]) 
             continue
         is_file = re.match("--?[^-]", word) and word not in names and "=" not in word and os.path.exists(word)
         if is_file or (re.match("-[^-]", word) and is_picture_name(word)):
-            raise Unusable(
-                f"{word!r} begins with '-' and is read as options. Write {os.path.join('.', word)!r}, or put -- before "
-                "the first file."
+            message = (
+                "{word!r} begins with '-' and is read as options. Write {path!r}, or put -- before the first file."
             )
+            raise Unusable(phrase(message, word=word, path=os.path.join(".", word)))
 
 
 def show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Print a warning without its place in the code."""
-    echo(f"Warning: {message}", err=True)
+    echo(phrase("Warning: {message}", message=recognized(str(message))), err=True)
 
 
 class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return visible(super().format(record), keep="\n\t")
+        shown = copy.copy(record)
+        shown.msg, shown.args, shown.levelname = recognized(record.getMessage()), None, phrase(record.levelname)
+        return visible(super().format(shown), keep="\n\t")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -27,6 +27,7 @@ from clipita.loading.hub import embedded_models, resolve
 from clipita.loading.known import KNOWN
 from clipita.loading.load import load
 from clipita.loading.open import int8_of, open_model, rewritten
+from clipita.locale.language import phrase
 from clipita.system.cpus import usable_cpus
 
 
@@ -47,11 +48,11 @@ def models(as_json: bool) -> None:
         return
     width = max(len(model["name"]) for model in listed) + 2
     for model in listed:
-        echo(f"{model['name']:{width}}{model['license']:14}{model['about']}")
+        echo(f"{model['name']:{width}}{model['license']:14}{phrase(model['about'])}")
 
 
 @click.command(short_help="Describe a model and the engine that runs it.")
-@click.argument("name", required=False)
+@click.argument("name", required=False, metavar="[NAME]")
 @common_options
 def info(name: str | None, model: str, as_json: bool) -> None:
     """Describe a model and the engine that runs it. NAME is the same as --model NAME.
@@ -103,7 +104,7 @@ def info(name: str | None, model: str, as_json: bool) -> None:
 
 
 @click.command(short_help="Turn a checkpoint into a bundle, in float32 or int8.")
-@click.argument("name")
+@click.argument("name", metavar="NAME")
 @click.option("--output", "-o", type=click.Path(file_okay=False, path_type=Path), help="A new folder for the bundle.")
 @click.option("--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True)
 @click.option("--portable", is_flag=True, help="Standard ONNX operators only, for other runtimes. Needs --output.")
@@ -143,18 +144,21 @@ def convert(
     NAME is a folder or a name on the hub. Without --output the bundle is kept where `load` finds it.
     """  # noqa: D301 (click reads the character \b)
     if portable and output is None:
-        raise click.BadParameter("needs --output: `load` has no use for such graphs.", param_hint="'--portable'")
+        message = phrase("needs --output: `load` has no use for such graphs.")
+        raise click.BadParameter(message, param_hint="'--portable'")
     if checks and precision != "int8":
-        raise click.BadParameter("is for --precision int8: float32 loses nothing.", param_hint="'--check'")
+        message = phrase("is for --precision int8: float32 loses nothing.")
+        raise click.BadParameter(message, param_hint="'--check'")
     if output is not None and output.exists() and any(output.iterdir()):
-        raise Unusable(f"{str(output)!r} is not empty. Name a new folder.")
+        raise Unusable(phrase("{folder!r} is not empty. Name a new folder.", folder=str(output)))
     opened = open_model(name, precision="fp32", revision=revision)
     reference = opened.bundle
     if "fp32" not in reference.config.precisions:
-        raise Unusable(
-            f"{name!r} is a bundle already, and has no float32 weights to begin with, only "
-            f"{', '.join(reference.config.precisions)}. Convert the checkpoint that it was made from."
+        message = (
+            "{name!r} is a bundle already, and has no float32 weights to begin with, only {precisions}. Convert the "
+            "checkpoint that it was made from."
         )
+        raise Unusable(phrase(message, name=name, precisions=", ".join(reference.config.precisions)))
     sets = [read_pictures(folder) for folder in checks]
     report: dict[str, Any] = {"model": reference.config.name, "license": reference.config.license}
     if output is None:
@@ -211,10 +215,11 @@ def _judge(
         if max_loss is not None and lost > max_loss:
             if is_cached:  # `load` would find it there
                 shutil.rmtree(bundle.folder)
-            raise Unusable(
-                f"int8 loses {lost:.4f} of {what} on {where}, more than --max-loss {max_loss}. Nothing was kept; use "
+            message = (
+                "int8 loses {lost:.4f} of {what} on {where}, more than --max-loss {max_loss}. Nothing was kept; use "
                 "fp32, or give --accept-loss."
             )
+            raise Unusable(phrase(message, lost=lost, what=what, where=where, max_loss=max_loss))
 
 
 def _layout(folder: Path) -> str:

@@ -9,6 +9,7 @@ import click
 
 from clipita.images.pixels import Crop
 from clipita.loading.load import DEFAULT_MODEL
+from clipita.locale.language import phrase
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -35,6 +36,11 @@ def visible(text: str, *, keep: str = "") -> str:
 def echo(line: str, *, err: bool = False) -> None:
     """Print one line of any text; characters that a terminal would obey are escaped."""
     click.echo(visible(line), err=err)
+
+
+def echo_error(message: str) -> None:
+    """Print an error with which a command goes on."""
+    echo(phrase("Error: {message}", message=message), err=True)
 
 
 class Unusable(click.ClickException):
@@ -87,10 +93,22 @@ def number_between(least: float, most: float, what: str) -> Callable[[click.Cont
 
     def check(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
         if value is not None and not least <= value <= most:
-            raise click.BadParameter(f"{value} is not {what}, from {least:g} to {most:g}")
+            message = phrase(
+                "{value} is not {what}, from {least:g} to {most:g}",
+                value=value,
+                what=phrase(what),
+                least=least,
+                most=most,
+            )
+            raise click.BadParameter(message)
         return value
 
     return check
+
+
+def photographs(count: int) -> str:
+    """Return a number of photographs in words."""
+    return phrase("1 photograph" if count == 1 else "{count:,} photographs", count=count)
 
 
 def print_json(**values: Any) -> None:
@@ -99,7 +117,7 @@ def print_json(**values: Any) -> None:
 
 
 def print_facts(facts: dict[str, Any]) -> None:
-    """Print one line for each fact: its name, and its value."""
+    """Print one line for each fact: its name, which is that in the JSON, and its value."""
     width = max(map(len, facts)) + 2
     for name, value in facts.items():
         shown: Any = ", ".join(map(str, value)) if isinstance(value, list) else value  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]

@@ -11,6 +11,8 @@ import click
 
 from clipita.cli.options import Unusable, echo
 from clipita.errors import ImageError
+from clipita.locale.language import phrase
+from clipita.locale.recognition import of_file
 from clipita.search.contact_sheet import thumbnail
 
 Protocol: TypeAlias = Literal["kitty", "iterm2"]
@@ -38,7 +40,7 @@ def show(path: Path, protocol: Protocol) -> None:
     try:
         data = thumbnail(path, _SIDE, "PNG" if protocol == "kitty" else "JPEG")
     except ImageError as error:
-        echo(str(error), err=True)
+        echo(of_file(str(path), str(error).removeprefix(str(path)).lstrip()), err=True)
         return
     click.echo(picture_codes(data, protocol))
 
@@ -65,7 +67,9 @@ def require_protocol() -> Protocol:
     found = protocol_of(os.environ) if sys.stdout.isatty() else None
     if found is None:
         raise Unusable(
-            "this terminal shows no pictures, as far as it says (kitty, Ghostty, iTerm2, WezTerm, Konsole and Visual "
-            "Studio Code do). Write a page instead: --html FILE"
+            phrase(
+                "this terminal shows no pictures, as far as it says (kitty, Ghostty, iTerm2, WezTerm, Konsole and "
+                "Visual Studio Code do). Write a page instead: --html FILE"
+            )
         )
     return found

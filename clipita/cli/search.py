@@ -9,15 +9,16 @@ from pathlib import Path
 
 import click
 
-from clipita.cli.options import Command, Unusable, echo, json_option, print_json
+from clipita.cli.options import Command, Unusable, echo, json_option, photographs, print_json
 from clipita.cli.preview import Protocol, require_protocol, show
 from clipita.images.photo_files import INDEX_FOLDER, is_picture_name
+from clipita.locale.language import phrase
 from clipita.search.contact_sheet import contact_sheet
 from clipita.search.index import Index, Match, SearchResult
 from clipita.search.query import Wanted, Weighted
 
-_NOTHING = "Non ho trovato nulla. (Nothing in the archive seems to show it; --all shows the nearest photographs.)"
-_NEAREST = "Non ho trovato nulla; queste sono le più vicine. (Nothing seems to show it; these are the nearest.)"
+_NOTHING = "Found nothing in the archive that seems to show it; --all shows the nearest photographs."
+_NEAREST = "Found nothing that seems to show it; these are the nearest."
 
 
 def archive_options(command: Command) -> Command:
@@ -98,12 +99,12 @@ def search(
     _print(result, query, opened, zero=zero, as_json=as_json, protocol=protocol)
     if html is not None:
         html.write_text(contact_sheet(opened.photos, query, result), encoding="utf-8")
-        echo(f"{html}: {len(result.matches)} photographs", err=True)
+        echo(f"{html}: {photographs(len(result.matches))}", err=True)
     if copy_to is not None:
         _copy(opened.photos, result.matches, copy_to)
     if not result.found:
         if not as_json:
-            echo(_NEAREST if result.matches else _NOTHING, err=True)
+            echo(phrase(_NEAREST if result.matches else _NOTHING), err=True)
         raise click.exceptions.Exit(1)
 
 
@@ -116,7 +117,8 @@ def open_index(photos: Path, place: Path | None) -> tuple[Index, str]:
         if (above / INDEX_FOLDER).is_dir() and Index.open(above).exists:
             # As it was named where possible, so that paths are printed as the user knows them.
             return Index.open(photos if above == folder else above), folder.relative_to(above).as_posix().strip(".")
-    raise Unusable(f"there is no index in {str(photos)!r} or above it. Make one first: clipita index {str(photos)!r}")
+    missing = "there is no index in {folder!r} or above it. Make one first: clipita index {folder!r}"
+    raise Unusable(phrase(missing, folder=str(photos)))
 
 
 def below_of(inside: str, below: str | None) -> str | None:
@@ -130,7 +132,7 @@ def _wanted(text: str) -> Wanted:
     if os.path.isfile(text):
         return Path(text)
     if is_picture_name(text) and not re.search(r"\s", text):
-        raise Unusable(f"{text!r} is called like a photograph, and there is no such file.")
+        raise Unusable(phrase("{name!r} is called like a photograph, and there is no such file.", name=text))
     return text
 
 
@@ -153,7 +155,8 @@ def _day(text: str | None, option: str, *, last: bool) -> datetime.date | None:
             return first
         month = first.year * 12 + first.month - 1 + months
         return datetime.date(month // 12, month % 12 + 1, 1) - datetime.timedelta(days=1)
-    raise click.BadParameter(f"{text!r} is no date such as 2023-08-14, 2023-08 or 2023", param_hint=f"'{option}'")
+    message = phrase("{text!r} is no date such as 2023-08-14, 2023-08 or 2023", text=text)
+    raise click.BadParameter(message, param_hint=f"'{option}'")
 
 
 def _print(
@@ -168,8 +171,9 @@ def _print(
         sys.stdout.buffer.flush()
     else:
         for match in result.matches:
-            copies = f"  (and {len(match.copies)} copies)" if match.copies else ""
-            echo(f"{match.score:6.3f}  {match.path}{copies}")
+            number = len(match.copies)
+            copies = phrase("(and 1 copy)" if number == 1 else "(and {count:,} copies)", count=number)
+            echo(f"{match.score:6.3f}  {match.path}" + (f"  {copies}" if number else ""))
             if protocol is not None:
                 show(opened.photos / match.path, protocol)
 
@@ -193,4 +197,4 @@ def _copy(photos: Path, matches: list[Match], target: Path) -> None:
             number += 1
             copy = target / f"{source.stem}-{number}{source.suffix}"
         shutil.copy2(source, copy)
-    echo(f"{target}: {len(matches)} photographs", err=True)
+    echo(f"{target}: {photographs(len(matches))}", err=True)

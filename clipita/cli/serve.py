@@ -9,11 +9,14 @@ import click
 from clipita import __version__
 from clipita.cli.options import Unusable, echo
 from clipita.loading.load import DEFAULT_MODEL, load
+from clipita.locale.language import phrase
 from clipita.search.index import Index
 
 
 @click.command(short_help="Serve a page and an API over folders of photographs.")
-@click.argument("folders", nargs=-1, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument(
+    "folders", nargs=-1, metavar="[FOLDERS]...", type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
 @click.option(
     "--index",
     "place",
@@ -95,11 +98,12 @@ def serve(
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "clipita":  # our own mistake, which no extra mends
             raise
-        raise Unusable(f"there is no module {error.name!r}: pip install 'clipita[serve]'") from error
+        message = phrase("there is no module {name!r}: pip install 'clipita[serve]'", name=error.name)
+        raise Unusable(message) from error
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     if token is None and not is_loopback(host):
         token = secrets.token_urlsafe(32)
-        echo(f"token: {token}", err=True)
+        echo(phrase("token: {token}", token=token), err=True)
     settings = Settings(
         host=host,
         port=port,
@@ -112,7 +116,7 @@ def serve(
         body_seconds=patience,
     )
     if place is not None and len(folders) != 1:
-        raise Unusable(f"--index is of one folder, and {len(folders)} are given.")
+        raise Unusable(phrase("--index is of one folder, and {count} are given.", count=len(folders)))
     let_threads_sleep()
     opened = [Index.open(folder, index=place, model=model) for folder in folders]
     loaded = opened[0].model if opened else load(model or DEFAULT_MODEL)

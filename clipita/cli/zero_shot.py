@@ -8,11 +8,13 @@ from typing import Any
 
 import click
 
-from clipita.cli.options import Unusable, common_options, crop_option, echo, number_between, print_json
+from clipita.cli.options import Unusable, common_options, crop_option, echo, echo_error, number_between, print_json
 from clipita.errors import ImageError
 from clipita.images.photo_files import is_picture_name
 from clipita.images.pixels import Crop
 from clipita.loading.load import load
+from clipita.locale.language import phrase
+from clipita.locale.recognition import recognized
 from clipita.model import Model
 from clipita.zero_shot import LabelScore
 
@@ -86,7 +88,7 @@ def _several(
             scores = scores_of(image)
         except ImageError as error:
             failed.append({"image": image, "error": str(error)})
-            echo(f"Error: {error}", err=True)
+            echo_error(recognized(str(error)))
             continue
         found.append({"image": image, "scores": _listed(scores)})
         if not as_json:
@@ -107,26 +109,28 @@ def _labels(words: tuple[str, ...]) -> tuple[str, ...]:
     """
     image, *labels = words
     if not labels:
-        raise click.UsageError("Missing argument 'LABELS...'.")
+        raise click.UsageError(phrase("Missing argument 'LABELS...'."))
     for label in labels:
         if is_picture_name(label) and (os.path.isfile(label) or not re.search(r"\s", label)):
-            raise Unusable(
-                f"{label!r} is named like an image, but stands among the labels. For several images give the "
-                f"labels as options: clipita zero-shot {image!r} {label!r} -l gatto -l cane"
+            message = (
+                "{label!r} is named like an image, but stands among the labels. For several images give the labels as "
+                "options: clipita zero-shot {image!r} {label!r} -l gatto -l cane"
             )
+            raise Unusable(phrase(message, label=label, image=image))
     return tuple(labels)
 
 
 def _warn_of_labels(loaded: Model, labels: tuple[str, ...], min_cosine: float | None) -> None:
     """Warn of labels that are probably a mistake, but may be meant."""
     if any(re.search(r"\w,\w|,$", label.strip()) for label in labels) and not any(" " in label for label in labels):
-        echo(f"Warning: the labels have commas in them: {', '.join(map(repr, labels))}. {_SEPARATE}", err=True)
-    elif len(labels) == 1 and loaded.logit_bias is None and min_cosine is None:
+        given = ", ".join(map(repr, labels))
         echo(
-            f"Warning: one label alone always has 100 %, whatever the image shows. Give others too, or --min-cosine. "
-            f"{_SEPARATE}",
+            f"{phrase('Warning: the labels have commas in them: {labels}.', labels=given)} {phrase(_SEPARATE)}",
             err=True,
         )
+    elif len(labels) == 1 and loaded.logit_bias is None and min_cosine is None:
+        alone = "Warning: one label alone always has 100 %, whatever the image shows. Give others too, or --min-cosine."
+        echo(f"{phrase(alone)} {phrase(_SEPARATE)}", err=True)
 
 
 def _standard_input() -> bytes:
@@ -144,4 +148,4 @@ def _print_scores(scores: list[LabelScore]) -> None:
     for label, score in scores:
         echo(f"{score:6.1%}  {label}")
     if not scores:
-        echo("None of the labels fits.", err=True)
+        echo(phrase("None of the labels fits."), err=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clipita.images import raw
+from clipita.locale.language import phrase, with_marks
 
 # Endings of file names; the decoders tell the true format (`clipita.images.pixels.FORMATS`).
 _PILLOW = frozenset(
@@ -113,9 +114,10 @@ class PhotoFiles:
         for reason, names in self.left_aside.items():
             what = _suffixes(names) if reason in _BY_SUFFIX else _first(names)
             one, several, advice = _REASONS[reason]
-            count = f"{len(names):,} {one if len(names) == 1 else several} ({what})"
-            parts.append(f"{count}: {advice}" if advice else count)
-        return f"Left aside: {'; '.join(parts)}." if parts else ""
+            count = with_marks(f"{len(names):,}")
+            described = f"{count} {phrase(one if len(names) == 1 else several)} ({what})"
+            parts.append(f"{described}: {phrase(advice)}" if advice else described)
+        return phrase("Left aside: {parts}.", parts="; ".join(parts)) if parts else ""
 
     def pictures_not_read(self) -> dict[str, str]:
         """Return the pictures that are left aside for their format, each with the reason and a remedy."""
@@ -341,7 +343,7 @@ def _reason(suffix: str) -> str:
 
 
 def _suffixes(names: Iterable[str]) -> str:
-    found = Counter(Path(name).suffix.lower() or "without ending" for name in names)
+    found = Counter(Path(name).suffix.lower() or phrase("without ending") for name in names)
     return _first([suffix for suffix, _ in found.most_common()])
 
 

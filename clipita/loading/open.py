@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from clipita.bundles.bundle import EMBEDDED, MANIFEST, WEIGHTS, Bundle, read_bundle
 from clipita.loading.hub import embedded_models, resolve
 from clipita.loading.known import known_model, restriction
+from clipita.locale.language import phrase
 from clipita.system.progress import timing
 from clipita.towers.opened import OpenedModel
 
@@ -117,7 +118,7 @@ def _converted(
     def make(part: Path) -> None:
         from clipita.convert.foreign import convert
 
-        with timing(f"Converting {origin.name}") as bar:
+        with timing(phrase("Converting {name}", name=origin.name)) as bar:
             convert(folder, part, origin, precision=precision, on_step=bar.set_postfix_str)
 
     return cached_bundle(place, make, called=repr(name), needed_bytes=needed_bytes)
@@ -150,12 +151,12 @@ def rewritten(opened: OpenedModel, folder: Path, *, precision: str, portable: bo
     from clipita.convert.rewrite import rewrite, with_fidelity
 
     bundle = opened.bundle
-    with timing(f"Writing {bundle.config.name} as {precision}") as bar:
+    with timing(phrase("Writing {name} as {precision}", name=bundle.config.name, precision=precision)) as bar:
         largest = largest_inputs(opened) if precision == "int8" else {}
         made = rewrite(opened, folder, precision=precision, portable=portable, largest=largest)
         if precision == "fp32":
             return made
-        bar.set_postfix_str("comparing")
+        bar.set_postfix_str(phrase("comparing"))
         both = OnnxBackend(bundle, precision="fp32"), OnnxBackend(made, precision=precision)
         return with_fidelity(made, fidelity(opened, *both))
 

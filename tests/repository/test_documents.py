@@ -113,7 +113,7 @@ def test_code_gives_what_is_shown(document: Path, place: Path) -> None:
         if language == "python":
             run_python(block, names, document.name)
         else:
-            run_commands(block, place)
+            run_commands(block, place, "it" if ".it." in document.name or "it" in document.parts else "en")
 
 
 def run_python(block: str, names: dict[str, object], document: str) -> None:
@@ -123,8 +123,12 @@ def run_python(block: str, names: dict[str, object], document: str) -> None:
     assert [*map(words_of, printed.getvalue().splitlines())] == [words_of(line.split("  # ")[1]) for line in prints]
 
 
-def run_commands(block: str, place: Path) -> None:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+def run_commands(block: str, place: Path, language: str) -> None:
+    environment = {
+        **os.environ,
+        "CLIPITA_LANG": language,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
     for session in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
         line, *shown = session.splitlines()
         done = subprocess.run(

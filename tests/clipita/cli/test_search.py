@@ -110,7 +110,7 @@ def test_nothing_found_is_said_and_has_a_status_of_its_own(ask: Run, indexed: Pa
     nothing = ask("search", "il fondo del mare", "--in", indexed)
     assert nothing.exit_code == 1
     assert nothing.stdout == ""
-    assert nothing.stderr.startswith("Non ho trovato nulla.")
+    assert nothing.stderr.startswith("Found nothing in the archive")
     for_scripts = ask("search", "il fondo del mare", "--in", indexed, "--json")
     assert for_scripts.exit_code == 1
     assert json.loads(for_scripts.stdout) == {"query": "il fondo del mare", "found": False, "results": []}
