@@ -62,7 +62,7 @@ def phrase(template: str, /, **values: Any) -> str:
         values: The value of each field. In Italian, numbers with "," or a fixed number of decimals get Italian marks:
             1.234,5.
     """
-    found = gettext.gettext(template) if template else ""
+    found = gettext.gettext(template) if template and speaks_italian() else template  # of "" gettext gives its head
     return _Filled().vformat(found, (), values) if values else found
 
 

@@ -1,5 +1,6 @@
 """The command line in Italian: its help, what it prints, its errors; and what stays the same in both languages."""
 
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from clipita.cli.main import main
+from clipita.cli.main import _OneLine, main
+from clipita.locale.language import speaking
 
 Run = Callable[..., Result]
 ENGLISH = {
@@ -102,7 +104,7 @@ ERRORS: list[tuple[list[str], str, str]] = [
     (
         ["search", "mare", "--in", "."],
         "Error: there is no index in '.' or above it. Make one first: clipita index '.'",
-        "Errore: non c'è un indice in '.' né sopra. Crearlo prima: clipita index '.'",
+        "Errore: non c'è un indice in '.' né nelle cartelle che la contengono. Crearlo prima: clipita index '.'",
     ),
     (
         ["embed", ".", "-o", "x.png"],
@@ -163,6 +165,21 @@ def test_warnings_are_italian(run: Run, photos: Path, italian: None) -> None:
         "Avviso: un'etichetta sola ha sempre il 100 %, qualunque cosa mostri l'immagine. Indicarne anche altre, o "
         "--min-cosine. Le etichette si separano con spazi: clipita zero-shot foto.jpg gatto cane\n"
     )
+
+
+def test_logged_warnings_are_italian() -> None:
+    """In the words that the library logs; of another library's they stay."""
+    form = _OneLine("%(levelname)s: %(message)s")
+    asks = "they may not be used commercially"
+    known = ("The weights of %r are under %s: %s.", ("owner/name", "cc-by-nc-4.0", asks))
+    other = ("%d connections", (3,))
+    records = [logging.LogRecord("clipita", logging.WARNING, "", 1, *message, None) for message in (known, other)]
+    with speaking("it"):
+        assert [form.format(record) for record in records] == [
+            "AVVISO: I pesi di 'owner/name' hanno la licenza cc-by-nc-4.0: non si possono usare a scopo commerciale.",
+            "AVVISO: 3 connections",
+        ]
+    assert form.format(records[0]) == f"WARNING: The weights of 'owner/name' are under cc-by-nc-4.0: {asks}."
 
 
 def test_what_programs_read_is_the_same_in_both_languages(

@@ -76,7 +76,7 @@ def test_a_message_that_can_be_read_in_two_ways_stays_english() -> None:
 
 def test_an_empty_value_at_the_end_takes_its_space_with_it() -> None:
     assert recognized("'foto' holds no image: no file below it ends in .jpg.") == (
-        "'foto' non contiene immagini: nessun file al di sotto finisce in .jpg."
+        "'foto' non contiene immagini: nessun file al suo interno finisce in .jpg."
     )
 
 
