@@ -3,7 +3,7 @@
 import numpy as np
 
 from clipita.convert.graph.builder import Graph
-from clipita.towers.efficientnet_config import EfficientNetLiteConfig, block_shapes, same_padding
+from clipita.towers.efficientnet_config import EfficientNetLiteConfig, block_shapes, map_shape, same_padding
 
 
 def efficientnet(
@@ -13,12 +13,14 @@ def efficientnet(
     prefix: str,
     size: int,
     *,
+    first: int = 0,
     blocks: int | None = None,
     pooled: bool = True,
 ) -> str:
     """Compute pooled features (B, D) from normalized pixels (B, 3, size, size).
 
-    With `blocks`, stop after that many and give their maps (B, H, W, C). Without `pooled`, give the features of all
+    With `first`, begin at the block of that number, from the maps (B, H, W, C) of the block before. With `blocks`, stop
+    after that many and give their maps. Without `pooled`, give the features of all
     positions, (B, H * W, D), whose mean the pooled ones are.
     """
 
@@ -31,9 +33,13 @@ def efficientnet(
     def relu6(x: str) -> str:
         return graph.node("Clip", x, graph.constant(np.float32(0)), graph.constant(np.float32(6)))
 
-    x = relu6(conv(x, "stem", 3, 2))
-    size = -(-size // 2)
-    for index, shape in enumerate(block_shapes(config)[:blocks]):
+    if first:
+        x = graph.node("Transpose", x, perm=[0, 3, 1, 2])
+        size = map_shape(config, size, first)[0]
+    else:
+        x = relu6(conv(x, "stem", 3, 2))
+        size = -(-size // 2)
+    for index, shape in list(enumerate(block_shapes(config)[:blocks]))[first:]:
         name = f"blocks.{index}."
         y = relu6(conv(x, name + "expand")) if shape.has_expansion else x
         y = relu6(conv(y, name + "depthwise", shape.kernel, shape.stride, groups=shape.expanded))

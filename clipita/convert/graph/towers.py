@@ -66,6 +66,27 @@ def image_graph(
     return graph.finish("image", [pixels], _unit_norm(graph, embeddings), "image_embeddings", config.embed_dim)
 
 
+def image_end_graph(config: DualConfig, weights: StoredWeights, first: int) -> onnx.ModelProto:
+    """Build the end of an EfficientNet's graph: "image_maps" (B, H, W, C) -> "image_features" (B, D).
+
+    Args:
+        config: The architecture.
+        weights: As for `image_graph`.
+        first: The number of the first block; the maps are those that the block before it gives.
+
+    Raises:
+        CheckpointError: A weight is missing.
+    """
+    if not isinstance(config.image, EfficientNetLiteConfig):
+        raise TypeError(
+            f"expected an EfficientNet-lite, which has blocks to begin at, not {type(config.image).__name__}"
+        )
+    graph, size = Graph(weights), config.preprocessing.image_size
+    features = efficientnet(graph, "image_maps", config.image, "image.", size, first=first)
+    maps = helper.make_tensor_value_info("image_maps", TensorProto.FLOAT, ["B", *map_shape(config.image, size, first)])
+    return graph.finish("image_end", [maps], features, "image_features", config.image.features)
+
+
 def positions_graph(config: DualConfig, weights: StoredWeights) -> onnx.ModelProto:
     """Build the graph of vectors at all positions: "pixels" uint8 (B, S, S, 3) -> "image_positions" (B, N, E).
 

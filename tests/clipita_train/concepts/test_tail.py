@@ -6,10 +6,10 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from clipita_train.concepts.features import ArrayRows, PhotographFeatures
-from clipita_train.concepts.tail import first_block, image_tail, learns, tail_features, tower_weights
+from clipita_train.concepts.features import PhotographFeatures
+from clipita_train.concepts.tail import first_block, image_tail, learns, tower_weights
 from clipita_train.engine.config import ParameterRule, StageConfig
-from clipita_train.towers.features import image_features, locked_image_tower
+from clipita_train.towers.features import features_of_maps, image_features, locked_image_end, locked_image_tower
 from flax import nnx
 from PIL import Image
 from support.tiny import CONFIG, tiny_table
@@ -40,15 +40,32 @@ def features(paths: list[Path], folder: Path, tower: dict[str, np.ndarray]) -> n
 @pytest.mark.parametrize("count", [1, 2, BLOCKS - 1])
 def test_the_tail_goes_on_where_the_first_blocks_end(photographs: list[Path], tmp_path: Path, count: int) -> None:
     first = first_block(CONFIG, count)
-    locked = locked_image_tower(CONFIG, TOWER, blocks=first)
-    found, readable = image_features(locked, photographs, CONFIG, tmp_path / "maps")
+    before = locked_image_tower(CONFIG, TOWER, blocks=first)
+    maps, readable = image_features(before, photographs, CONFIG, tmp_path / "maps")
     assert readable.all()
-    assert found.shape == (5, *map_shape(CONFIG.image, CONFIG.preprocessing.image_size, first))
-    maps = ArrayRows(found, np.array([4, 2, 0]))
-    expected = features(photographs, tmp_path, TOWER)[[4, 2, 0]].astype(np.float32)
+    assert maps.shape == (5, *map_shape(CONFIG.image, CONFIG.preprocessing.image_size, first))
+    expected = features(photographs, tmp_path, TOWER).astype(np.float32)
     tail = image_tail(CONFIG, TOWER, first)
     assert len(tail.blocks) == count
-    np.testing.assert_allclose(tail_features(tail, maps, np.arange(3)), expected, atol=0.02 * expected.max())
+    np.testing.assert_allclose(tail(jnp.asarray(maps)), expected, atol=0.02 * expected.max())
+
+
+def test_features_come_from_maps_that_are_kept(photographs: list[Path], tmp_path: Path) -> None:
+    first = first_block(CONFIG, 2)
+    before = locked_image_tower(CONFIG, TOWER, blocks=first)
+    image_features(before, photographs, CONFIG, tmp_path / "maps")
+    changed = {**TOWER, "image.head.bias": TOWER["image.head.bias"] + 1}
+    expected = [features(photographs, tmp_path / str(i), tower) for i, tower in enumerate((TOWER, changed))]
+    photographs[1].write_bytes(b"no picture")  # which nobody reads any more
+    for tower, whole in zip((TOWER, changed), expected, strict=True):
+        end = locked_image_end(CONFIG, tower, first, before)
+        found, readable = features_of_maps(before, end, photographs, CONFIG, tmp_path / "of maps", tmp_path / "maps")
+        assert readable.all()
+        np.testing.assert_allclose(found, whole, atol=0.02 * float(whole.max()))
+    absent = [*photographs, tmp_path / "absent.jpg"]
+    found, readable = features_of_maps(before, end, absent, CONFIG, tmp_path / "of maps", tmp_path / "maps")
+    assert readable.tolist() == [True, False, True, True, True, False]  # another list is read anew
+    assert not found[~readable].any()
 
 
 def test_what_it_learns_comes_back_into_the_tower(photographs: list[Path], tmp_path: Path) -> None:

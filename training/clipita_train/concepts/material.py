@@ -15,7 +15,7 @@ from clipita_train.concepts.features import (
     PhraseFeatures,
 )
 from clipita_train.concepts.recipe import Corpus
-from clipita_train.concepts.tail import ImageTail, first_block, image_tail, tail_features
+from clipita_train.concepts.tail import ImageTail, first_block, image_tail
 from clipita_train.data.captions.subjects import person_or_dog
 from clipita_train.data.concepts import load_ontology, phrasings, training_texts
 from clipita_train.data.photographs.example import Example
@@ -72,10 +72,9 @@ def assemble(
     if tail_blocks:  # maps of all examples, also of those left out: files of the cache hold fixed chunks of them
         first = first_block(corpus.towers.config, tail_blocks)
         tail = image_tail(corpus.towers.config, corpus.towers.image, first)
-        maps, readable = corpus.image_features(examples, blocks=first)
-        features = tail_features(tail, maps, np.arange(len(maps)))
-    else:
-        features, readable = corpus.image_features(examples)
+        maps, _ = corpus.image_maps(examples, first)
+        corpus = corpus.with_end(corpus.towers.image)
+    features, readable = corpus.image_features(examples)
 
     def maps_at(places: Array) -> ArrayRows | None:
         return None if maps is None else ArrayRows(maps, places)

@@ -15,7 +15,7 @@ from clipita.system.arrays import Array
 from clipita.text.tokenizer import Tokenizer, TokenizerConfig
 from clipita.towers.config import DualConfig, ProjectionConfig
 from clipita_train.concepts.batches import Mix
-from clipita_train.concepts.tail import learns
+from clipita_train.concepts.tail import first_block, learns
 from clipita_train.data.concepts import load_ontology
 from clipita_train.data.photographs.collection import Collection
 from clipita_train.data.photographs.example import Example
@@ -25,7 +25,9 @@ from clipita_train.engine.config import TrainConfig
 from clipita_train.evaluate.everyday.sets import kept_out_hashes, kept_out_repositories
 from clipita_train.towers.features import (
     LockedTower,
+    features_of_maps,
     image_features,
+    locked_image_end,
     locked_image_tower,
     locked_text_tower,
     text_features,
@@ -151,6 +153,7 @@ class Corpus:
     nouns: Path  # the file data.noun of WordNet
     omw: Path  # the folder wns of omw-data
     work: Path
+    mapped_by: Mapping[str, Array] | None = None  # see `with_end`
 
     @cached_property
     def examples(self) -> list[Example]:
@@ -171,29 +174,48 @@ class Corpus:
         """Return the same corpus with these weights, as bundles store them, in the image tower."""
         return replace(self, towers=replace(self.towers, image=image))
 
+    def with_end(self, image: Mapping[str, Array]) -> "Corpus":
+        """Return the same corpus with these weights, of which those of the recipe's tail alone are others than before.
+
+        Features then come from the maps that are kept of the blocks before the tail, and not from photographs.
+        """
+        return replace(self.with_tower(image), mapped_by=self.towers.image)
+
     def at(self, image_size: int) -> "Corpus":
         """Return the same corpus with an image tower that reads pictures of this size."""
         config = self.towers.config
         preprocessing = replace(config.preprocessing, image_size=image_size)
         return replace(self, towers=replace(self.towers, config=replace(config, preprocessing=preprocessing)))
 
-    def image_tower(self, blocks: int | None = None) -> LockedTower:
-        """Return the image tower, or its first `blocks` blocks, ready to run."""
-        return locked_image_tower(self.towers.config, self.towers.image, blocks=blocks)
+    def image_tower(self) -> LockedTower:
+        """Return the image tower, ready to run."""
+        return locked_image_tower(self.towers.config, self.towers.image)
 
-    def image_features(self, examples: Sequence[Example], *, blocks: int | None = None) -> tuple[Array, Array]:
+    def image_features(self, examples: Sequence[Example]) -> tuple[Array, Array]:
         """Compute pooled features of photographs, or read them from the cache.
 
         Args:
             examples: The photographs.
-            blocks: If given, compute the maps that come out of so many blocks instead.
 
         Returns:
-            (N, D) float16, or maps (N, H, W, C) float16; and (N,) bool, which photographs could be read.
+            (N, D) float16; and (N,) bool, which photographs could be read.
         """
-        tower = self.image_tower(blocks)
-        paths = [self.root / example.path for example in examples]
-        return image_features(tower, paths, self.towers.config, self.work / ("features" if blocks is None else "maps"))
+        paths, config = self._paths(examples), self.towers.config
+        if self.mapped_by is None:
+            return image_features(self.image_tower(), paths, config, self.work / "features")
+        assert self.recipe.tail is not None
+        first = first_block(config, self.recipe.tail.blocks)
+        before = locked_image_tower(config, self.mapped_by, blocks=first)
+        end = locked_image_end(config, self.towers.image, first, before)
+        return features_of_maps(before, end, paths, config, self.work / "features", self.work / "maps")
+
+    def image_maps(self, examples: Sequence[Example], blocks: int) -> tuple[Array, Array]:
+        """Compute the maps (N, H, W, C) float16 that the first `blocks` blocks give; else as `image_features`."""
+        tower = locked_image_tower(self.towers.config, self.towers.image, blocks=blocks)
+        return image_features(tower, self._paths(examples), self.towers.config, self.work / "maps")
+
+    def _paths(self, examples: Sequence[Example]) -> list[Path]:
+        return [self.root / example.path for example in examples]
 
     def text_features(self, texts: Sequence[str]) -> Array:
         """Compute pooled features (N, D) float16 of texts, or read them from the cache."""

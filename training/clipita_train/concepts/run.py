@@ -73,10 +73,13 @@ def train(
         )
     if tail_from is not None:
         corpus = corpus.with_tower(dequantize(tail_from))
-    if tower is None and recipe.tail is not None:
-        tower = _train_tail(corpus, recipe.tail, folder / "tail", left_out, resume)
     if tower is not None:
         corpus = corpus.with_tower(tower)
+    elif recipe.tail is not None:
+        tower = _train_tail(corpus, recipe.tail, folder / "tail", left_out, resume)
+        # Photographs of another size have maps of another size.
+        same_maps = recipe.tail.image_size == recipe.image_size
+        corpus = corpus.with_end(tower) if same_maps else corpus.with_tower(tower)
     members, material = [], None
     for number, member in enumerate(recipe.members):
         material = assemble(corpus, member.boosts, left_out=left_out)

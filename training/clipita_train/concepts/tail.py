@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from clipita.system.arrays import Array
@@ -13,10 +12,7 @@ from clipita.towers.config import DualConfig
 from clipita.towers.efficientnet import ConvNorm, InvertedBottleneck
 from clipita.towers.efficientnet_config import EfficientNetLiteConfig, block_shapes
 from clipita.towers.parameters import parameter_table, set_parameters
-from clipita_train.concepts.features import ArrayRows
 from clipita_train.engine.config import StageConfig
-
-BATCH = 256  # maps in one run, 10 MB
 
 
 class ImageTail(nnx.Module):
@@ -71,20 +67,6 @@ def image_tail(config: DualConfig, tower: Mapping[str, Array], first: int) -> Im
 def tower_weights(tail: ImageTail) -> dict[str, Array]:
     """Return the weights of a tail, named as in a bundle."""
     return {f"image.{name}": values for name, values in parameter_table(tail).items()}
-
-
-def tail_features(tail: ImageTail, maps: Array | ArrayRows, rows: Array) -> Array:
-    """Compute pooled features (N, D) float16 of the maps in these rows."""
-    found = []
-    for start in range(0, len(rows), BATCH):
-        batch = rows[start : start + BATCH]
-        found.append(np.asarray(_pooled(tail, jnp.asarray(maps[np.resize(batch, BATCH)]))[: len(batch)], np.float16))
-    return np.concatenate(found)
-
-
-@nnx.jit
-def _pooled(tail: ImageTail, maps: jax.Array) -> jax.Array:
-    return tail(maps)
 
 
 def learns(stage: StageConfig) -> bool:
