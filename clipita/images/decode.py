@@ -316,10 +316,10 @@ def _identify(file: BinaryIO, how: Decoding) -> tuple[ImageFile.ImageFile, bool]
                 has_scans = check_head(known, file, how.name, how.max_pixels)
                 file.seek(0)
                 return factory(file, ""), has_scans
-    heic = ", or for HEIC: pip install 'clipita[heic]'" if signature[4:8] == b"ftyp" else ""
+    heic = " If it is HEIC: pip install 'clipita[heic]' reads it." if signature[4:8] == b"ftyp" else ""
     raise ImageError(
         f"{how.name} is no image in a known format: it starts with {signature!r}. "
-        f"Convert it to one of {', '.join(FORMATS[:-1])}{heic}."
+        f"Convert it to one of {', '.join(FORMATS[:-1])}.{heic}"
     )
 
 

@@ -65,4 +65,4 @@ except clipita.ImageError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "or for HEIC: pip install 'clipita[heic]'" in done.stdout
+    assert "If it is HEIC: pip install 'clipita[heic]' reads it." in done.stdout

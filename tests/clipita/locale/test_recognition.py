@@ -80,6 +80,16 @@ def test_an_empty_value_at_the_end_takes_its_space_with_it() -> None:
     )
 
 
+def test_an_image_in_no_known_format_is_told_of_heic() -> None:
+    start = "'x.heic' is no image in a known format: it starts with b'ftyp'. Convert it to one of JPEG, PNG."
+    said = (
+        "'x.heic' non è un'immagine in un formato conosciuto: comincia con b'ftyp'. Convertirla in uno tra JPEG, PNG."
+    )
+    assert recognized(start) == said
+    heic = " If it is HEIC: pip install 'clipita[heic]' reads it."
+    assert recognized(start + heic) == f"{said} Se è HEIC, si legge con pip install 'clipita[heic]'."
+
+
 def test_errors_of_the_system_are_recognized() -> None:
     with pytest.raises(FileNotFoundError) as error:
         Path("/non/esiste.jpg").read_bytes()
