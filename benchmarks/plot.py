@@ -2,10 +2,11 @@
 
     python -m benchmarks.plot
 
-Needs matplotlib.
+That of benchmarks.speed is drawn by the benchmark itself, from the figures of several machines. Needs matplotlib.
 """
 
 import json
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,20 @@ ABLATION_COLUMNS = {
 }
 
 
-def speed(report: Figures, path: Path) -> None:
-    """Draw how many times as fast clipita is: a bar for each row that is compared with a peer."""
+def speed(ratios: Mapping[str, float], path: Path) -> None:
+    """Draw how many times as fast clipita is: a bar for each comparison, slower ones in another color."""
     pyplot = _pyplot()
-    rows = [row for row in report["rows"] if row.get("unit") == "x"][::-1]
-    figure, axes = pyplot.subplots(figsize=(9, 0.42 * len(rows) + 1.1), layout="constrained")
-    bars = axes.barh([f"{row['row']}\nagainst {row['against']}" for row in rows], [row["value"] for row in rows])
-    axes.bar_label(bars, [f"{row['value']:.0f} x" if row["value"] >= 20 else f"{row['value']:.1f} x" for row in rows])
+    names, values = list(ratios)[::-1], list(ratios.values())[::-1]
+    figure, axes = pyplot.subplots(figsize=(9, 0.42 * len(names) + 1.1), layout="constrained")
+    bars = axes.barh(names, [value - 1 for value in values], left=1, color=["C0" if v >= 1 else "C1" for v in values])
+    labels = [f"{value:.0f} x" if value >= 20 else f"{value:.2g} x" for value in values]
+    axes.bar_label(bars, labels, padding=3)
     axes.set_xscale("log")
     axes.axvline(1, color="black", linewidth=1)
-    axes.set_xlim(0.8, 4 * max(row["value"] for row in rows))
-    axes.set_xlabel("times as fast, on the same machine, weights and threads (logarithmic)")
+    axes.set_xlim(0.7 * min(values), 4 * max(values))
+    axes.set_xlabel(
+        "times as fast, on the same machine, weights and threads (logarithmic); the lowest of all kinds of processor"
+    )
     axes.tick_params(axis="y", labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None})
@@ -89,5 +93,5 @@ def _pyplot() -> Any:
 
 
 if __name__ == "__main__":
-    for name, draw in (("ablation", ablation), ("search", search), ("speed", speed)):
+    for name, draw in (("ablation", ablation), ("search", search)):
         draw(json.loads(result_file(name, "json").read_text()), result_file(name, "svg"))

@@ -2,16 +2,17 @@
 
     python -m benchmarks.speed
 
-Both run the same weights and photographs on the same threads. Cases are interleaved, medians are compared, and every
+All run the same weights and photographs on the same threads. Cases are interleaved, medians are compared, and every
 row says what it is compared with. Weights are random and of full size (ViT-B/32 and BERT-base), except for the rows of
-the embedded model. Takes some ten minutes, 3 GB of disk in the temporary folder, and the `test` extra. Writes
-speed.json, speed.md and speed.svg in results/speed/.
+the embedded model. Takes some fifteen minutes, 5 GB of disk in the temporary folder, and the `test` extra; the rows of
+OpenVINO also `pip install openvino nncf`. Writes a file of figures for this kind of processor in results/speed/, and
+speed.md and speed.svg of all kinds that have one there: ratios of one kind say little of another.
 """
 
 import io
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,17 @@ from PIL import Image
 
 from benchmarks import memory, plot, startup
 from benchmarks.convert import full_size_checkpoint
+from benchmarks.tools import peers
 from benchmarks.tools.measure import (
+    RESULTS,
     THREADS,
     Figures,
     Spread,
+    describe_machine,
     interleaved,
+    machine,
     milliseconds,
     open_towers,
-    publish,
     result_file,
 )
 from benchmarks.tools.photographs import jpegs
@@ -50,10 +54,10 @@ def measure() -> Figures:
     with full_size_checkpoint() as checkpoint, tempfile.TemporaryDirectory() as cache:
         models = _Models(checkpoint, cache)
         rows = [
-            *_image_tower(models),
+            *_image_tower(models, Path(cache)),
             *_files(models, (1024, 768), count=32, rounds=7, targets=(2.0, 1.3)),
             *_files(models, (4000, 3000), count=8, rounds=5, targets=(4.5, None)),
-            *_texts(models),
+            *_texts(models, Path(cache)),
             _labels_again(models),
             _embedded(models.embedded),
         ]
@@ -91,32 +95,59 @@ class _Models:
             return self.peer.get_text_features(**self.tokenizer(texts, return_tensors="pt", **options))
 
 
-def _image_tower(models: _Models) -> list[Row]:
+def _image_tower(models: _Models, folder: Path) -> list[Row]:
     rows: list[Row] = []
     random = np.random.default_rng(0)
-    for batch, rounds in ((32, 9), (1, 40)):
+    example = {"pixel_values": random.standard_normal((8, 3, 224, 224), dtype=np.float32)}
+    photographs = [Image.open(io.BytesIO(data)) for data in jpegs(500, 375, 32)]
+    pixels = models.processor(photographs, return_tensors="np")["pixel_values"]
+    samples = [{"pixel_values": np.asarray(value)} for value in pixels[:, None]]
+    others = _others(peers.torch_tower(models.peer, "image"), example, samples, folder)
+    for batch, rounds in ((32, 9), (8, 15), (1, 40)):
         pixels = random.integers(0, 256, (batch, 224, 224, 3), dtype=np.uint8)
-        values = models.torch.from_numpy(random.standard_normal((batch, 3, 224, 224), dtype=np.float32))
+        inputs = {"pixel_values": random.standard_normal((batch, 3, 224, 224), dtype=np.float32)}
+        values = models.torch.from_numpy(inputs["pixel_values"])
         found = interleaved(
             {
                 "fp32": lambda pixels=pixels: models.fp32_towers.encode_pixels(pixels),
                 "int8": lambda pixels=pixels: models.int8_towers.encode_pixels(pixels),
                 "peer": lambda values=values: models.peer_images(values),
+                **{name: lambda run=run, inputs=inputs: run(inputs) for name, run in others.items()},
                 **({f"sgemm, {name}": case for name, case in _products().items()} if batch == 32 else {}),
             },
             rounds,
         )
+        name = f"image tower fp32, batch {batch}"
+        row = _row(name, found["fp32"], found["peer"], "transformers, torch", 1.2 if batch == 32 else None, batch)
         if batch == 32:
-            row = _row("image tower fp32, batch 32", found["fp32"], found["peer"], "transformers, torch", 1.2, batch)
             peak = max(_PRODUCT_FLOPS / found[name]["median"] for name in found if name.startswith("sgemm"))
             row["gflops"] = batch * FLOPS_OF_AN_IMAGE / found["fp32"]["median"] / 1e9
             row["sgemm_gflops"] = peak / 1e9
             row["note"] = f"{row['gflops']:.0f} GFLOP/s, {row['gflops'] / row['sgemm_gflops']:.0%} of the best sgemm"
-            rows.append(row)
-        target = 2.0 if batch == 32 else 3.3
+        rows += [row, *_beside_others(name, found, "fp32", 1.0 if batch == 1 else None, batch)]
         name = f"image tower int8, batch {batch}"
+        target = {32: 2.0, 8: None, 1: 3.3}[batch]
         rows.append(_row(name, found["int8"], found["peer"], "transformers, torch, fp32", target, batch))
+        rows += _beside_others(name, found, "int8", 0.9, batch)
     return rows
+
+
+def _others(tower: Any, example: peers.Inputs, samples: Sequence[peers.Inputs], folder: Path) -> dict[str, peers.Run]:
+    """Return what else runs a tower, by what tables call it."""
+    found = {"ONNX Runtime's dynamic int8, as optimum's": peers.onnx_int8(tower, example, folder)}
+    if peers.has_openvino():
+        found["OpenVINO, fp32"] = peers.openvino_fp32(tower, example)
+        found["OpenVINO, int8 by NNCF"] = peers.openvino_int8(tower, example, samples)
+    return found
+
+
+def _beside_others(name: str, found: dict[str, Spread], precision: str, target: float | None, per: int) -> list[Row]:
+    """Return rows that compare a precision with the same precision of `_others`; the target is beside OpenVINO."""
+    names = [other for other in found if precision in other and other != precision]
+    return [
+        _row(name, found[precision], found[other], other, target if other.startswith("OpenVINO") else None, per)
+        for other in names
+    ]
 
 
 _SHAPE = (400, 768, 3072)  # the largest matrix product in the tower, for 8 images
@@ -181,25 +212,42 @@ def _files(
     ]
 
 
-def _texts(models: _Models) -> list[Row]:
+def _texts(models: _Models, folder: Path) -> list[Row]:
     names = ["un gatto nero", "una foto di un cane", "il mare", "due bambini"]
-    texts = [f"{names[index % 4]} {number}" for index, number in enumerate("abcdefghijklmnopqrstuvwxyz012345")]
-    found = interleaved(
-        {
-            "clipita": lambda: models.int8.encode_text(texts),
-            "fp32": lambda: models.fp32.encode_text(texts),
-            "longest": lambda: models.peer_texts(texts, padding=True),
-            "96": lambda: models.peer_texts(texts, padding="max_length", max_length=96),
-        },
-        7,
-    )
-    name = "32 labels of some 7 tokens, "
+    ends = "abcdefghijklmnopqrstuvwxyz012345"
+    labels = [f"{names[index % 4]} {number}" for index, number in enumerate(ends)]
+    sentences = [f"{', '.join(names)} e poi {names[index % 4]} con {number}" for index, number in enumerate(ends)]
+
+    def tokens(texts: list[str]) -> peers.Inputs:
+        found = models.tokenizer(texts, return_tensors="np", padding=True)
+        return {name: np.asarray(found[name]) for name in ("input_ids", "attention_mask")}
+
+    samples = [tokens([text]) for text in labels + sentences]
+    others = _others(peers.torch_tower(models.peer, "text"), tokens(sentences), samples, folder)
+    rows: list[Row] = []
     padded = "the original's padding to 96, torch"
-    return [
-        _row(name + "int8", found["clipita"], found["96"], padded, 25, 32),
-        _row(name + "int8", found["clipita"], found["longest"], "transformers, padded to the longest", 2, 32),
-        _row(name + "fp32", found["fp32"], found["longest"], "transformers, padded to the longest", None, 32),
-    ]
+    for kind, texts in (("labels", labels), ("sentences", sentences)):
+        inputs = tokens(texts)
+        found = interleaved(
+            {
+                "int8": lambda texts=texts: models.int8.encode_text(texts),
+                "fp32": lambda texts=texts: models.fp32.encode_text(texts),
+                "longest": lambda texts=texts: models.peer_texts(texts, padding=True),
+                "96": lambda texts=texts: models.peer_texts(texts, padding="max_length", max_length=96),
+                **{name: lambda run=run, inputs=inputs: run(inputs) for name, run in others.items()},
+            },
+            7,
+        )
+        longest = "transformers, padded to the longest"
+        length = int(inputs["attention_mask"].sum(1).mean().round())
+        for precision in ("int8", "fp32"):
+            name = f"32 {kind} of some {length} tokens, {precision}"
+            if kind == "labels" and precision == "int8":
+                rows.append(_row(name, found[precision], found["96"], padded, 25, 32))
+            target = 2 if kind == "labels" and precision == "int8" else None
+            rows.append(_row(name, found[precision], found["longest"], longest, target, 32))
+            rows += _beside_others(name, found, precision, 0.9 if precision == "int8" else 1.0, 32)
+    return rows
 
 
 def _labels_again(models: _Models) -> Row:
@@ -265,33 +313,81 @@ def _value(name: str, value: float, unit: str, target: float, met: bool) -> Row:
     return {"row": name, "value": value, "unit": unit, "target": target, "met": met}
 
 
-def markdown(report: Figures) -> str:
-    """Return the table of times as Markdown."""
+def markdown(reports: list[Figures]) -> str:
+    """Return the tables of all kinds of processor as Markdown: the ratios side by side, then the times of each."""
+    kinds = [report["machine"]["kind"] for report in reports]
     lines = [
         "# Speed",
         "",
-        "Medians of interleaved runs, quartiles in brackets, milliseconds for one image, text or call. Random weights "
-        "of full size, ViT-B/32 and BERT-base, but for clipita-mini. `python -m benchmarks.speed` makes this table.",
+        "How many times as fast clipita is as what stands beside it, on the same machine, weights and threads, for "
+        "each kind of processor that it was measured on; the lowest comes first. Weights are random and of full size, "
+        "ViT-B/32 and BERT-base, but for clipita-mini. `python -m benchmarks.speed` measures the kind that it runs on.",
         "",
-        "| | clipita, ms | against | ms | result | target |",
-        "|---|---|---|---|---|---|",
+        f"| | against | lowest | {' | '.join(kinds)} | target |",
+        f"|---|---|---|{'---|' * len(kinds)}---|",
     ]
-    for row in report["rows"]:
-        ours = milliseconds(row["clipita"], row["per"]) if "clipita" in row else ""
-        peer = milliseconds(row["peer"], row["per"]) if "peer" in row else ""
-        note = f"; {row['note']}" if "note" in row else ""
-        result = f"{_number(row['value'])} {row['unit'].removesuffix(', at most').removesuffix('at most')}".strip()
-        target = (
-            "" if row["target"] is None else f"{_number(row['target'])}{' at most' if 'most' in row['unit'] else ''}"
-        )
-        lines.append(f"| {row['row']} | {ours} | {row.get('against', '')} | {peer} | {result}{note} | {target} |")
-    return "\n".join(lines)
+    for key, found in _side_by_side(reports).items():
+        row = next(iter(found.values()))
+        at_most = "at most" in row["unit"]
+        values = [row["value"] for row in found.values()]
+        unit = row["unit"].removesuffix("at most").removesuffix(", ").strip()
+        cells = [f"{_number(found[kind]['value'])} {unit}".strip() if kind in found else "" for kind in kinds]
+        target = "" if row["target"] is None else f"{_number(row['target'])}{' at most' if at_most else ''}"
+        worst = f"{_number((max if at_most else min)(values))} {unit}".strip()
+        lines.append(f"| {key[0]} | {key[1]} | {worst} | {' | '.join(cells)} | {target} |")
+    for report in reports:
+        lines += [
+            "",
+            f"## {report['machine']['kind']}",
+            "",
+            "Medians of interleaved runs, quartiles in brackets, milliseconds for one image, text or call.",
+            "",
+            "| | clipita, ms | against | ms | |",
+            "|---|---|---|---|---|",
+        ]
+        for row in report["rows"]:
+            if "clipita" in row:
+                peer = milliseconds(row["peer"], row["per"]) if "peer" in row else ""
+                ours = milliseconds(row["clipita"], row["per"])
+                lines.append(f"| {row['row']} | {ours} | {row.get('against', '')} | {peer} | {row.get('note', '')} |")
+        lines += ["", describe_machine(report)]
+    return "\n".join(lines) + "\n"
+
+
+def _side_by_side(reports: list[Figures]) -> dict[tuple[str, str], dict[str, Row]]:
+    """Return what each kind of processor measured, by the name of the row and what it is compared with."""
+    found: dict[tuple[str, str], dict[str, Row]] = {}
+    for report in reports:
+        for row in report["rows"]:
+            found.setdefault((row["row"], row.get("against", "")), {})[report["machine"]["kind"]] = row
+    return found
+
+
+def lowest(reports: list[Figures]) -> dict[str, float]:
+    """Return the lowest ratio of each comparison with a peer over all kinds of processor, by its name."""
+    return {
+        f"{name}\nagainst {against}": min(row["value"] for row in found.values())
+        for (name, against), found in _side_by_side(reports).items()
+        if against
+    }
 
 
 def _number(value: float) -> str:
     return f"{value:.0f}" if value >= 20 else f"{value:.2g}"
 
 
+def main() -> None:
+    """Measure this kind of processor, and write the tables and the picture of all."""
+    before = machine()
+    report = {"machine": before} | measure()
+    folder = RESULTS / "speed"
+    (folder / f"{before['kind'].replace(' ', '-').lower()}.json").write_text(json.dumps(report, indent=1) + "\n")
+    reports = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    text = markdown(reports)
+    result_file("speed", "md").write_text(text)
+    plot.speed(lowest(reports), result_file("speed", "svg"))
+    print(text)
+
+
 if __name__ == "__main__":
-    publish("speed", measure, markdown)
-    plot.speed(json.loads(result_file("speed", "json").read_text()), result_file("speed", "svg"))
+    main()

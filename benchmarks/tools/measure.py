@@ -100,14 +100,25 @@ def machine() -> Figures:
     about = Path("/proc/cpuinfo").read_text()
     name = re.search(r"model name\s*: (.*)", about)
     flags = re.search(r"flags\s*: (.*)", about)
-    kinds = [kind for kind in ("avx2", "avx512f", "avx512_vnni", "avx_vnni") if flags and kind in flags[1].split()]
+    known = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16")
+    kinds = [kind for kind in known if flags and kind in flags[1].split()]
+    processor = name[1] if name else platform.machine()
     return {
-        "processor": f"{name[1] if name else platform.machine()}, {THREADS} CPUs, {' '.join(kinds)}",
+        "kind": _kind(processor, kinds),
+        "processor": f"{processor}, {THREADS} CPUs, {' '.join(kinds)}",
+        "measured": time.strftime("%Y-%m-%d"),
         "threads": THREADS,
         "load_before": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         "versions": {package: found for package in PACKAGES if (found := _version(package))},
     }
+
+
+def _kind(processor: str, flags: list[str]) -> str:
+    """Return what decides ratios of speed: who makes the processor, and the widest integers that it multiplies."""
+    maker = next((maker for maker in ("AMD", "Intel", "Apple") if maker in processor), platform.machine())
+    widest = {"amx_int8": "AMX", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX VNNI", "avx512f": "AVX-512"}
+    return f"{maker} {next((name for flag, name in widest.items() if flag in flags), 'AVX2')}"
 
 
 def _version(package: str) -> str | None:
@@ -121,8 +132,9 @@ def describe_machine(report: Figures) -> str:
     """Return a sentence on the machine that a report was measured on."""
     found = report["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    measured = f", measured {found['measured']}" if "measured" in found else ""
     return (
-        f"{found['processor']}, {found['threads']} threads, load {found['load_before']} before. "
+        f"{found['processor']}, {found['threads']} threads, load {found['load_before']} before{measured}. "
         f"Python {found['python']}, {versions}."
     )
 
