@@ -299,5 +299,8 @@ def session_options(threads: int | None = None) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if _may_spin else "0")
     options.add_session_config_entry("session.intra_op.spin_duration_us", "50")
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    # CPUs without VNNI add two products of bytes in 16 bits, which weights of 8 bits overflow. There such weights
+    # become unsigned, whose products are exact; those of 7 bits stay (`clipita.convert.weights.quantize`).
+    options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = 4  # fatal only: other errors are raised, and need not be printed as well
     return options

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from clipita.bundles.bundle import TOKENIZER, WEIGHTS, Bundle, BundleConfig, Graphs, write_bundle
 from clipita.convert.graph.towers import image_graph, text_graph
 from clipita.convert.layouts.efficientnet_lite import fold_batch_norm
+from clipita.convert.weights.integer_convolutions import Activations, integer_convolutions
 from clipita.convert.weights.quantize import WeightFormat, plan
 from clipita.convert.weights.safetensors_file import StoredWeights, write_weights
 from clipita.errors import CheckpointError
@@ -42,6 +43,7 @@ def write_dual_bundle(
     templates: Sequence[str] = ("{}",),
     portable: bool = False,
     factors: Mapping[str, Array] = MappingProxyType({}),
+    activations: Activations | None = None,
 ) -> Bundle:
     """Write a bundle that both backends run.
 
@@ -59,6 +61,8 @@ def write_dual_bundle(
         templates: Sentences with one "{}" each, for the label.
         portable: Write graphs of standard ONNX operators only, for other runtimes.
         factors: As `clipita.convert.weights.quantize.plan` takes them.
+        activations: What the convolutions of an EfficientNet read and write; they are then computed in integers, for
+            which their kernels must be stored as int8. None means in float32.
 
     Raises:
         CheckpointError: The table is not that of this architecture.
@@ -81,12 +85,18 @@ def write_dual_bundle(
     # The weights are written to disk tensor by tensor: a large model would otherwise be in memory twice.
     with tempfile.TemporaryDirectory(prefix=".weights.", dir=folder) as scratch:
         weights_file = Path(scratch) / WEIGHTS
-        write_weights(weights_file, plan(fold_batch_norm(dict(table)), weight_formats, factors))
+        folded = fold_batch_norm(dict(table))
+        stored = plan(folded, weight_formats, factors)
+        if activations is not None:
+            stored = integer_convolutions(stored, folded, activations)
+        write_weights(weights_file, stored)
         weights = StoredWeights.from_file(weights_file)
         image, text = image_graph(config, weights, portable=portable), text_graph(config, weights, portable=portable)
         used = {tensor.name for graph in (image, text) for tensor in graph.graph.initializer}
-        # Of kernels that share their input, and so their factors, one gives them to the graph.
-        if unused := sorted(name for name in weights.places.keys() - used if not name.endswith(".kernel.inputs")):
+        # Of kernels that share their input, and so their factors, one gives them to the graph. Ranges, and the biases
+        # that are integers in the graph, are no numbers of the file in it.
+        aside = (".kernel.inputs", "_range", *((".bias",) if activations is not None else ()))
+        if unused := sorted(name for name in weights.places.keys() - used if not name.endswith(aside)):
             raise CheckpointError(f"the weights hold tensors that the model does not use: {unused[:5]}")
         files: dict[str, Path | bytes] = {
             graphs.image: image.SerializeToString(deterministic=True),

@@ -9,7 +9,8 @@ from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariable
 
 from clipita.bundles.bundle import TOKENIZER, WEIGHTS, Bundle, write_bundle
 from clipita.convert.export import Provenance, write_dual_bundle
-from clipita.convert.weights.quantize import INTEGER, dequantize
+from clipita.convert.weights.integer_convolutions import Activations
+from clipita.convert.weights.quantize import INTEGER, SMALL, dequantize
 from clipita.convert.weights.smoothing import smoothing
 from clipita.errors import CheckpointError
 from clipita.system.arrays import FloatArray
@@ -23,11 +24,12 @@ def rewrite(
     precision: str,
     portable: bool = False,
     largest: Mapping[str, FloatArray] = MappingProxyType({}),
+    activations: Activations | None = None,
 ) -> Bundle:
-    """Write a float32 bundle in another form, which does not need the first one any more.
+    """Write a bundle in another form, which does not need the first one any more.
 
     Args:
-        model: The float32 bundle.
+        model: The bundle, of float32 weights or, to have them in float32 or as `activations` says, of any others.
         folder: The folder to write to.
         precision: "fp32", or "int8": matrices are then int8 and multiplied in integers
             (`clipita.convert.weights.quantize.INTEGER` says which, and why); activations are brought to 8 bits by the
@@ -35,6 +37,9 @@ def rewrite(
         portable: Write graphs of standard ONNX operators only, for other runtimes.
         largest: For int8, the largest magnitudes of what each kernel is multiplied by, as
             `clipita.backends.calibration.largest_inputs` finds them.
+        activations: For int8 of a bundle like clipita-mini, as `clipita.backends.calibration.convolution_activations`
+            finds them: weights become those of `clipita.convert.weights.quantize.SMALL`, and the convolutions are
+            computed in integers. `largest` is not needed then.
 
     Raises:
         CheckpointError: The towers are of kinds that are not known here.
@@ -48,12 +53,13 @@ def rewrite(
             "checkpoint that it was made from."
         )
     table = dequantize(load_file(bundle.path(WEIGHTS)))
+    formats = SMALL if activations is not None else INTEGER
     return write_dual_bundle(
         folder,
         table,
         model.towers,
         provenance=Provenance(config.name, config.license, config.source, config.revision),
-        weight_formats=INTEGER if precision == "int8" else {},
+        weight_formats=formats if precision == "int8" else {},
         precision=precision,
         tokenizer=model.tokenizer,
         tokenizer_file=bundle.path(TOKENIZER),
@@ -62,6 +68,7 @@ def rewrite(
         templates=config.templates,
         portable=portable,
         factors=smoothing(table, largest) if precision == "int8" else {},
+        activations=activations,
     )
 
 

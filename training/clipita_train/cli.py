@@ -13,6 +13,7 @@ from clipita_train.engine.mesh import join_processes
 from clipita_train.evaluate.cli import evaluate
 from clipita_train.pairs.cli import KIND as PAIRS
 from clipita_train.recipe_kinds import Kind, commands_by_recipe
+from clipita_train.towers.cli import quantize
 
 KINDS = (CONCEPTS, PAIRS)
 
@@ -40,7 +41,7 @@ def command_line(kinds: Sequence[Kind]) -> click.Group:
         if coordinator is not None:
             join_processes(coordinator, processes, process)
 
-    for command in (*commands_by_recipe(kinds, recipes), augment_sheet, data, evaluate):
+    for command in (*commands_by_recipe(kinds, recipes), augment_sheet, data, evaluate, quantize):
         main.add_command(command)
     return main
 

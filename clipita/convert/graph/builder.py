@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from clipita.convert.weights.quantize import BLOCK
-from clipita.convert.weights.safetensors_file import StoredWeights
+from clipita.convert.weights.safetensors_file import Place, StoredWeights
 from clipita.errors import CheckpointError
 from clipita.system.arrays import Array
 
@@ -57,6 +57,24 @@ class Graph:
         if name not in self.dequantized:
             self.dequantized[name] = self._dequantize(name)
         return self.dequantized[name]
+
+    def numbers(self, name: str) -> Array:
+        """Read the stored numbers of `name` themselves."""
+        place = self._place(name)
+        return np.frombuffer(self.weights.read(place), _NUMPY_DTYPES[place.dtype]).reshape(place.shape)
+
+    def codes(self, name: str) -> tuple[str, str]:
+        """Return the int8 codes of the kernel `name` (outputs, ...) and their scales as float16 (outputs,).
+
+        Raises:
+            CheckpointError: It is not stored as int8.
+        """
+        if (dtype := self._place(name).dtype) != "I8":
+            raise CheckpointError(
+                f"the kernel '{name}' is multiplied in integers, but stored as {dtype}; store it as I8"
+            )
+        scale = f"{name}.scale"
+        return self._stored(name), self._stored(scale, (self._place(scale).shape[0],))
 
     def matmul(self, x: str, name: str) -> str:
         """Multiply (..., inputs) by the kernel (inputs, outputs)."""
@@ -177,13 +195,16 @@ class Graph:
         stored = self._stored(name)
         return self.node("Cast", stored, to=TensorProto.FLOAT) if self.places[name].dtype == "F16" else stored
 
-    def _stored(self, name: str) -> str:
-        """Return the initializer that refers to the numbers `name` as they are in the file."""
+    def _place(self, name: str) -> Place:
         if name not in self.places:
             raise CheckpointError(f"the weights lack '{name}'")
-        place = self.places[name]
+        return self.places[name]
+
+    def _stored(self, name: str, shape: tuple[int, ...] | None = None) -> str:
+        """Return the initializer that refers to the numbers `name` as they are in the file, or in another shape."""
+        place = self._place(name)
         if name not in self.initializers:
-            tensor = TensorProto(name=name, data_type=_ONNX_DTYPES[place.dtype], dims=place.shape)
+            tensor = TensorProto(name=name, data_type=_ONNX_DTYPES[place.dtype], dims=shape or place.shape)
             if math.prod(place.shape) <= _INLINE_ELEMENTS:
                 tensor.raw_data = self.weights.read(place)
             else:
@@ -201,3 +222,4 @@ _ONNX_DTYPES = {
     "I8": TensorProto.INT8,
     "U8": TensorProto.UINT8,
 }
+_NUMPY_DTYPES = {"F32": np.float32, "F16": np.float16, "I8": np.int8, "U8": np.uint8}

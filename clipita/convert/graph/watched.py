@@ -1,4 +1,4 @@
-"""Have a graph say how large the inputs of its matrix products are."""
+"""Have a graph say how large the values are that its products and convolutions read and write."""
 
 # onnx generates its types at run time.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -42,3 +42,30 @@ def watched(graph: bytes) -> tuple[bytes, dict[str, str]]:
         output_of[kernel] = largest
     model.graph.node.extend(added)
     return model.SerializeToString(), output_of
+
+
+def watched_convolutions(graph: bytes) -> bytes:
+    """Replace the outputs of a graph: for each convolution, those that tell what it reads and writes.
+
+    Args:
+        graph: The contents of an ONNX file over float32 weights.
+
+    Returns:
+        The contents of the file with these outputs for a convolution of the name N: `N.mean` (inputs,), the mean of
+        each channel that it reads; `N.input_least`, `N.input_most`, `N.output_least`, `N.output_most`, scalars.
+    """
+    model = onnx.load_from_string(graph)
+    del model.graph.output[:]
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0, 2, 3]), "all_but_channels"))
+    for node in list(model.graph.node):
+        if node.op_type != "Conv":
+            continue
+        name = node.input[1].removesuffix(".kernel")
+        added = [helper.make_node("ReduceMean", [node.input[0], "all_but_channels"], [f"{name}.mean"], keepdims=0)]
+        for end, value in (("input", node.input[0]), ("output", node.output[0])):
+            for operator, kind in (("ReduceMin", "least"), ("ReduceMax", "most")):
+                added.append(helper.make_node(operator, [value], [f"{name}.{end}_{kind}"], keepdims=0))
+        model.graph.node.extend(added)
+        outputs = [output for node in added for output in node.output]
+        model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs)
+    return model.SerializeToString()

@@ -111,7 +111,7 @@ def parameter_counts(path: Path) -> dict[str, int]:
         tower = name.partition(".")[0].removesuffix("_projection")
         base = name.removesuffix(".scale").removesuffix(".inputs")
         is_scale = base != name and any(f"{base}{end}" in places for end in ("", ".int4", ".int7"))
-        if tower in counts and not is_scale:
+        if tower in counts and not is_scale and not name.endswith("_range"):
             counts[tower] += math.prod(place.shape) * (2 if name.endswith(".int4") else 1)
     return counts
 

@@ -91,6 +91,7 @@ RECIPE = replace(
     mix=Mix(photographs=16, texts=32, words=2, captions=2, classifier_share=0.25),
     frequent_words=100,
     weight_formats={},
+    integer_images=False,
 )
 NOUNS = """\
   14 WordNet 3.0 Copyright 2006 by Princeton University.  All rights reserved.

@@ -165,6 +165,8 @@ def export_projections(
     except ERRORS as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"wrote {out}: {made.size / 1e6:.2f} MB, {made.pieces:,} pieces, backends agree to {made.agreement:.6f}")
+    if recipe.integer_images:
+        click.echo(f"in integers, photographs have a mean cosine of {made.cosine:.4f} to float32")
 
 
 KIND = Kind(

@@ -1,5 +1,6 @@
 """Write the bundle of a trained recipe, and check that both backends compute the same embeddings from it."""
 
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from clipita.towers.config import BertConfig, DualConfig
 from clipita_train.concepts.recipe import Corpus, Towers
 from clipita_train.concepts.run import Trained
 from clipita_train.data.concepts import load_ontology, training_texts
+from clipita_train.towers.integers import in_integers
 from clipita_train.towers.parity import agree, size_of
 from clipita_train.towers.vocabulary import cut_text_tower, italian_vocabulary
 
@@ -25,13 +27,16 @@ class Exported:
         bundle: The bundle.
         size: Bytes of all its files.
         pieces: Number of pieces in its vocabulary.
-        agreement: Smallest cosine between embeddings of ONNX Runtime and of Flax, for the same picture or text.
+        agreement: Smallest cosine between embeddings of ONNX Runtime and of Flax, for the same picture or text, before
+            the image tower is computed in integers.
+        cosine: Mean cosine of photographs in integers to those in float32; 1 if the recipe does not ask for integers.
     """
 
     bundle: Bundle
     size: int
     pieces: int
     agreement: float
+    cosine: float
 
 
 def export(corpus: Corpus, trained: Trained, folder: Path, provenance: Provenance) -> Exported:
@@ -45,6 +50,7 @@ def export(corpus: Corpus, trained: Trained, folder: Path, provenance: Provenanc
 
     Raises:
         CheckpointError: The two backends compute different embeddings.
+        ValueError: In integers photographs get other embeddings.
     """
     recipe, towers = corpus.recipe, corpus.towers
     texts = [text for concept in load_ontology().concepts for text in (*training_texts(concept), *concept.held_out)]
@@ -53,20 +59,25 @@ def export(corpus: Corpus, trained: Trained, folder: Path, provenance: Provenanc
     config, table = _cut(towers, rows, recipe.tokenizer.max_tokens)
     tokenizer_file = corpus.work / "tokenizer.json"
     tokenizer_file.write_text(tokenizer, encoding="utf-8")
-    bundle = write_dual_bundle(
-        folder,
-        {**table, **trained.weights},
-        config,
-        provenance=provenance,
-        weight_formats=recipe.weight_formats,
-        precision="int8",
-        tokenizer=recipe.tokenizer,
-        tokenizer_file=tokenizer_file,
-        logit_scale=trained.logit_scale,
-        templates=recipe.templates,
-    )
-    agreement = agree(bundle, FlaxBackend(bundle, precision="int8"), OnnxBackend(bundle, precision="int8"))
-    return Exported(bundle, size_of(folder), len(rows), agreement)
+    with tempfile.TemporaryDirectory() as scratch:
+        bundle = write_dual_bundle(
+            Path(scratch) if recipe.integer_images else folder,
+            {**table, **trained.weights},
+            config,
+            provenance=provenance,
+            weight_formats=recipe.weight_formats,
+            precision="int8",
+            tokenizer=recipe.tokenizer,
+            tokenizer_file=tokenizer_file,
+            logit_scale=trained.logit_scale,
+            templates=recipe.templates,
+        )
+        agreement = agree(bundle, FlaxBackend(bundle, precision="int8"), OnnxBackend(bundle, precision="int8"))
+        cosine = 1.0
+        if recipe.integer_images:
+            photographs = [corpus.root / example.path for example in corpus.examples]
+            bundle, cosine, _ = in_integers(bundle, photographs, folder)
+    return Exported(bundle, size_of(folder), len(rows), agreement, cosine)
 
 
 def _cut(towers: Towers, rows: Array, positions: int) -> tuple[DualConfig, dict[str, Array]]:

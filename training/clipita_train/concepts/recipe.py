@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from clipita.convert.layouts.efficientnet_lite import PIXEL_MEAN, PIXEL_STD, fold_batch_norm
-from clipita.convert.weights.quantize import WeightFormat
+from clipita.convert.weights.quantize import SMALL, WeightFormat
 from clipita.images.pixels import Preprocessing
 from clipita.system.arrays import Array
 from clipita.text.tokenizer import Tokenizer, TokenizerConfig
@@ -92,8 +92,13 @@ class Recipe:
     frequent_words: int  # number of frequent Italian words whose pieces the vocabulary keeps
     weight_formats: dict[str, WeightFormat]
     templates: tuple[str, ...]
+    integer_images: bool = (
+        False  # whether the exported image tower multiplies in integers; `weight_formats` is SMALL then
+    )
 
     def __post_init__(self) -> None:
+        if self.integer_images and self.weight_formats != SMALL:
+            raise ValueError("images are computed in integers of weights stored as SMALL: set weight_formats to that")
         if not (self.image_projection.bias and self.text_projection.bias):
             raise ValueError("both projections need a bias: what is done to features before them is folded into it")
         hidden = [projection.hidden or 0 for projection in (self.image_projection, self.text_projection)]

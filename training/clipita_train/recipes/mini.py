@@ -106,4 +106,5 @@ RECIPE = Recipe(
     frequent_words=35_000,
     weight_formats=SMALL,
     templates=("{}", "una foto di {}", "un'immagine di {}"),
+    integer_images=True,
 )
