@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from clipita.bundles.bundle import Bundle
-from clipita.convert.export import Provenance, write_dual_bundle
+from clipita.convert.export import Provenance, Storage, write_dual_bundle
 from clipita.convert.folder.model_card import license_of
 from clipita.convert.folder.origin import Origin, is_export
 from clipita.convert.layouts.checkpoint import detect_layout, read_checkpoint
@@ -49,14 +49,12 @@ def convert(
             checkpoint.weights,
             checkpoint.config,
             provenance=provenance,
-            weight_formats={},
-            precision="fp32",
             tokenizer=checkpoint.tokenizer,
             tokenizer_file=tokenizer_file,
             logit_scale=checkpoint.logit_scale,
             logit_bias=checkpoint.logit_bias,
             templates=checkpoint.templates,
-            portable=portable,
+            storage=Storage(portable=portable),
         )
 
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariableType]
 
 from clipita.bundles.bundle import TOKENIZER, WEIGHTS, Bundle, write_bundle
-from clipita.convert.export import Provenance, write_dual_bundle
+from clipita.convert.export import Provenance, Storage, write_dual_bundle
 from clipita.convert.weights.integer_convolutions import Activations
 from clipita.convert.weights.quantize import INTEGER, SMALL, dequantize
 from clipita.convert.weights.smoothing import smoothing
@@ -53,22 +53,22 @@ def rewrite(
             "checkpoint that it was made from."
         )
     table = dequantize(load_file(bundle.path(WEIGHTS)))
-    formats = SMALL if activations is not None else INTEGER
+    if precision == "int8":
+        formats = SMALL if activations is not None else INTEGER
+        storage = Storage("int8", formats, smoothing(table, largest), activations, portable)
+    else:
+        storage = Storage(precision, portable=portable)
     return write_dual_bundle(
         folder,
         table,
         model.towers,
         provenance=Provenance(config.name, config.license, config.source, config.revision),
-        weight_formats=formats if precision == "int8" else {},
-        precision=precision,
+        storage=storage,
         tokenizer=model.tokenizer,
         tokenizer_file=bundle.path(TOKENIZER),
         logit_scale=config.logit_scale,
         logit_bias=config.logit_bias,
         templates=config.templates,
-        portable=portable,
-        factors=smoothing(table, largest) if precision == "int8" else {},
-        activations=activations,
     )
 
 

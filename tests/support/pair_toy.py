@@ -70,8 +70,6 @@ def write_backbone(folder: Path, config: DualConfig = CONFIG) -> None:
         tiny_table(config),
         config,
         provenance=Provenance("toy", "Apache-2.0", "random numbers", "0"),
-        weight_formats={},
-        precision="fp32",
         tokenizer=tokenizer,
         tokenizer_file=tokenizer_file,
         logit_scale=20.0,

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from clipita.bundles.bundle import Bundle
-from clipita.convert.export import Provenance, write_dual_bundle
+from clipita.convert.export import Provenance, Storage, write_dual_bundle
 from clipita.convert.weights.quantize import SMALL, WeightFormat
 from clipita.images.pixels import Preprocessing
 from clipita.system.arrays import Array
@@ -98,8 +98,7 @@ def make_tiny_bundle(folder: Path, formats: str = "int4", config: DualConfig = C
         tiny_table(config),
         config,
         provenance=Provenance("tiny", "Apache-2.0", "random numbers", "0"),
-        weight_formats=FORMATS[formats],
-        precision="fp32" if formats == "float32" else "int8",
+        storage=Storage("fp32" if formats == "float32" else "int8", FORMATS[formats]),
         tokenizer=TokenizerConfig(max_tokens=32, prefix="query: "),
         tokenizer_file=tokenizer_file,
         logit_scale=20.0,

@@ -15,7 +15,7 @@ from support.tiny import tiny_tokenizer
 from clipita.backends.flax import FlaxBackend
 from clipita.backends.onnx import OnnxBackend
 from clipita.bundles.bundle import Bundle
-from clipita.convert.export import Provenance, write_dual_bundle
+from clipita.convert.export import Provenance, Storage, write_dual_bundle
 from clipita.convert.fidelity import Encoder
 from clipita.convert.layouts.checkpoint import read_dual
 from clipita.text.tokenizer import TokenizerConfig
@@ -46,13 +46,11 @@ def bundle_of(oracle: Oracle, folder: Path, *, portable: bool = False) -> Bundle
         read.weights,
         read.config,
         provenance=Provenance("tiny", "MIT", "random numbers", "0"),
-        weight_formats={},
-        precision="fp32",
         tokenizer=TokenizerConfig(max_tokens=16),
         tokenizer_file=folder / "source.json",
         logit_scale=read.logit_scale,
         logit_bias=read.logit_bias,
-        portable=portable,
+        storage=Storage(portable=portable),
     )
 
 

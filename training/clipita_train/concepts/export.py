@@ -7,7 +7,7 @@ from pathlib import Path
 from clipita.backends.flax import FlaxBackend
 from clipita.backends.onnx import OnnxBackend
 from clipita.bundles.bundle import Bundle
-from clipita.convert.export import Provenance, write_dual_bundle
+from clipita.convert.export import Provenance, Storage, write_dual_bundle
 from clipita.convert.weights.quantize import dequantize
 from clipita.system.arrays import Array
 from clipita.towers.config import BertConfig, DualConfig
@@ -65,8 +65,7 @@ def export(corpus: Corpus, trained: Trained, folder: Path, provenance: Provenanc
             {**table, **trained.weights},
             config,
             provenance=provenance,
-            weight_formats=recipe.weight_formats,
-            precision="int8",
+            storage=Storage("int8", recipe.weight_formats),
             tokenizer=recipe.tokenizer,
             tokenizer_file=tokenizer_file,
             logit_scale=trained.logit_scale,

@@ -70,8 +70,6 @@ def export(
             dual_table(model),
             dual_config(recipe, image, text),
             provenance=Provenance(recipe.name, recipe.licence, "clipita-train run", revision),
-            weight_formats={},
-            precision="fp32",
             tokenizer=text.tokenizer,
             tokenizer_file=tokenizer_file,
             logit_scale=float(loss.logit_scale),
