@@ -141,6 +141,18 @@ def test_what_is_cached_is_not_computed_again(
     assert not list((tmp_path / "cache").glob(f"*{PARTIAL}"))
 
 
+@pytest.mark.usefixtures("small_chunks")
+def test_a_long_computation_says_how_much_there_is_to_do(
+    image_tower: LockedTower, photographs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image_features(image_tower, photographs[:3], CONFIG, tmp_path)
+    assert "embedding" not in capsys.readouterr().err
+    image_features(image_tower, photographs, CONFIG, tmp_path)
+    assert f"embedding {len(photographs) - 3} of {len(photographs)} photographs" in capsys.readouterr().err
+    image_features(image_tower, photographs, CONFIG, tmp_path)
+    assert "embedding" not in capsys.readouterr().err
+
+
 def test_another_tower_or_another_tokenizer_is_another_cache(
     text_tower: LockedTower, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:

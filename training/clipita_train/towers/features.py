@@ -7,6 +7,7 @@ tokens, and hours of running towers become minutes of matrix products.
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -234,10 +235,13 @@ def cached_rows(
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = np.zeros((len(keys), width), dtype)
+    chunks = [keys[start : start + CHUNK] for start in range(0, len(keys), CHUNK)]
+    paths = [folder / f"{_digest(fingerprint.encode(), json.dumps(chunk))}.npy" for chunk in chunks]
+    missing = sum(len(chunk) for chunk, path in zip(chunks, paths, strict=True) if not path.exists())
+    if missing > CHUNK:  # it can take an hour, and a log file shows no bar
+        tqdm.write(f"embedding {missing:,} of {len(keys):,} {unit}; the others are kept from before", file=sys.stderr)
     with tqdm(total=len(keys), unit=f" {unit}", disable=None, leave=None) as bar:  # one within another vanishes
-        for start in range(0, len(keys), CHUNK):
-            chunk = keys[start : start + CHUNK]
-            path = folder / f"{_digest(fingerprint.encode(), json.dumps(chunk))}.npy"
+        for start, chunk, path in zip(range(0, len(keys), CHUNK), chunks, paths, strict=True):
             found = None
             if path.exists():
                 with suppress(ValueError, OSError, EOFError):  # a file that a full disk cut short is made again
