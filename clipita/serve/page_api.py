@@ -21,7 +21,7 @@ _SIDES = (320, 1600)  # pixels of a thumbnail and of a photograph that is looked
 _MOST_LABELS = 200
 _MOST_TEXTS = 20
 # Below this cosine a photograph shows none of the labels; MODEL_CARD.md says what it refuses, and what it costs.
-_NONE_BELOW = {"clipita-mini": 0.28}
+_NONE_BELOW = {"clipita-mini": 0.29}
 _SIGMOID_NONE_BELOW = 0.01  # of a model whose scores are probabilities by themselves
 
 

@@ -38,7 +38,7 @@ ALBUMS = (
     "fisherlyon/Photo-Website",
     "29swastik/swastik-chaayagraahaka",
     "fofanise/zhlobin",
-    # Since the fifth edition of clipita-mini:
+    # New in the sixth edition of clipita-mini:
     "kotayoshida/kotayoshidaphotography",
     "mattSMobley/sarahHamilton",
     "MarinaPrivalova/photographer-portfolio",

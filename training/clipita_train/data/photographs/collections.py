@@ -234,7 +234,7 @@ COLLECTIONS = (
         classes_table("activities", "train", "Training_set.csv", name="filename", label="label", take=800),
     ),
     *ALBUM_COLLECTIONS,
-    # Since the fifth edition of clipita-mini, as the last of ALBUMS.
+    # New in the sixth edition of clipita-mini, as the last of ALBUMS.
     in_folders(
         "scenes_gray",
         "jaaumeadrover/Landscape-Image-Classification",
