@@ -27,7 +27,7 @@ ASKED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("hubble_deep_field", ("delle stelle", "la luna", "un fiore")),
     ("rocket", ("un razzo sulla rampa", "una torre", "una chiesa")),
     ("coins", ("delle monete", "la luna", "un fiore")),
-    ("retina", ("una retina", "il sole", "una pizza")),
+    ("retina", ("una retina", "un'arancia", "il sole")),
     ("coffee", ("il cucchiaino a destra", "il cucchiaino a sinistra")),
 )
 

@@ -135,9 +135,9 @@ def test_a_photograph_of_none_of_the_labels_has_no_label_by_its_cosines() -> Non
     photographs = [PHOTOS / "gatto.jpg", PHOTOS / "razzo.jpg"]
     cat, rocket = model.encode_image(photographs) @ bank.embeddings.T
     everything = model.zero_shot(photographs, bank)
-    assert model.zero_shot(photographs, bank, min_cosine=0.2) == [everything[0][:1], []]
-    assert clipita.zero_shot(photographs[1], ["gatto", "cane", "cavallo"], min_cosine=0.2) == []
-    assert cat.max() > 0.2 > rocket.max()
+    assert model.zero_shot(photographs, bank, min_cosine=0.29) == [everything[0][:1], []]
+    assert clipita.zero_shot(photographs[1], ["gatto", "cane", "cavallo"], min_cosine=0.29) == []
+    assert cat.max() > 0.29 > rocket.max()
     second = float(np.sort(cat)[-2])
     assert model.zero_shot(photographs, bank, min_cosine=second - 1e-6)[0] == everything[0][:2]
     assert model.zero_shot(photographs, bank, min_cosine=second - 1e-6, top_k=1)[0] == everything[0][:1]

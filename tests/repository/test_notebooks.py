@@ -36,7 +36,7 @@ assert (by_colour.shape, by_number.shape, by_relation.shape) == ((5, 5), (4, 4),
 assert by_colour.std(0).min() > 0.01  # the colour does change something
 first = {sentence: search(sentence, 1)[0][0].stem for sentence in sentences}
 expected = {"qualcosa di caldo da bere al bar": "caffe", "un mezzo a due ruote": "moto",
-            "qualcosa da leggere": "pagina", "una persona che va nello spazio": "astronauta",
+            "qualcosa da leggere": "pagina",
             "un edificio orientale con il tetto curvo": "tempio",
             "stelle lontanissime": "galassie"}
 assert expected.items() <= first.items(), first
