@@ -30,7 +30,8 @@ def speed(ratios: Mapping[str, float], path: Path) -> None:
     axes.bar_label(bars, labels, padding=3)
     axes.set_xscale("log")
     axes.axvline(1, color="black", linewidth=1)
-    axes.set_xlim(0.7 * min(values), 4 * max(values))
+    axes.set_xlim(0.3 * min(values), 4 * max(values))
+    axes.margins(y=0.01)
     axes.set_xlabel(
         "times as fast, on the same machine, weights and threads (logarithmic); the lowest of all kinds of processor"
     )
