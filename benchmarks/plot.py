@@ -32,9 +32,7 @@ def speed(ratios: Mapping[str, float], path: Path) -> None:
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xlim(0.3 * min(values), 4 * max(values))
     axes.margins(y=0.01)
-    axes.set_xlabel(
-        "times as fast, on the same machine, weights and threads (logarithmic); the lowest of all kinds of processor"
-    )
+    axes.set_xlabel("times as fast (logarithmic), the lowest of all kinds of processor")
     axes.tick_params(axis="y", labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None})
