@@ -29,7 +29,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Storage:
-    """How a bundle stores its weights, and how its graphs multiply them.
+    """Says how a bundle stores its weights, and how its graphs multiply them.
 
     Attributes:
         precision: The name that users know this by: "fp32", "int8".

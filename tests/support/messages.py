@@ -136,7 +136,7 @@ def of_tables() -> list[str]:
 
 
 def of_click() -> Iterator[tuple[str, str]]:
-    """What click asks gettext for: each with its plural, or ""."""
+    """Returns what click asks gettext for: each with its plural, or ""."""
     for path in sorted(Path(click.__file__).parent.glob("*.py")):
         if path.name in ("_winconsole.py", "shell_completion.py", "decorators.py", "termui.py", "_termui_impl.py"):
             continue  # of what no command of clipita does; of decorators, the two help texts come with the commands

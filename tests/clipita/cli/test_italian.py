@@ -38,7 +38,7 @@ def italian(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def in_both(run: Run, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[Result, Result]:
-    """What a command prints in English, and then in Italian."""
+    """Runs a command, and returns what it prints in English, and then in Italian."""
     results: list[Result] = []
     for language in ("en", "it"):
         monkeypatch.setenv("CLIPITA_LANG", language)

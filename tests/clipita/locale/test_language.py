@@ -1,4 +1,4 @@
-"""Which language is spoken, by the environment, and how phrases and numbers are said in it."""
+"""The environment decides which language is spoken, and phrases and numbers are said in it."""
 
 import gettext
 import os
